@@ -1,0 +1,52 @@
+"""Errors of the replicated state.
+
+RaftError
+├── InvalidArgument        the request is wrong; the message names the field            (400)
+├── NotFound               no object with that id or name                               (404)
+├── AlreadyExists          the name is taken                                            (409)
+├── FailedPrecondition     right request, wrong moment: in use, still up, last manager  (400)
+├── OutOfSequence          the object changed since the caller read it                  (500, as Docker answers)
+├── NotLeader              nothing was written; `leader` is the address to ask, or ""   (503)
+├── Unavailable            nothing was written: no leader, no quorum, disk full         (503)
+└── MaybeCommitted         the outcome is unknown: look before trying again             (503)
+"""
+
+from __future__ import annotations
+
+
+class RaftError(Exception):
+    """Base. The message is lower case, names the object and the value, and says what to do."""
+
+
+class InvalidArgument(RaftError):
+    pass
+
+
+class NotFound(RaftError):
+    pass
+
+
+class AlreadyExists(RaftError):
+    pass
+
+
+class FailedPrecondition(RaftError):
+    pass
+
+
+class OutOfSequence(RaftError):
+    pass
+
+
+class NotLeader(RaftError):
+    def __init__(self, message: str, leader: str = "") -> None:
+        super().__init__(message)
+        self.leader = leader
+
+
+class Unavailable(RaftError):
+    pass
+
+
+class MaybeCommitted(RaftError):
+    pass
