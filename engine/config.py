@@ -290,3 +290,22 @@ class LogRecord(msgspec.Struct, frozen=True):
     stream: int
     timestamp_ns: int
     data: bytes
+
+
+class SecretFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that exists only in memory (tmpfs) and is shown read-only in the container at `target`."""
+
+    target: str
+    data: bytes
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o444
+
+
+class TaskEndpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """An interface whose address was chosen elsewhere (a cluster network). `cidr` with prefix length."""
+
+    network: str
+    cidr: str = ""
+    mac: str = ""
+    aliases: tuple[str, ...] = ()

@@ -1,0 +1,264 @@
+"""From a container to the OCI runtime configuration that any OCI runtime can run. Pure.
+
+Source: OCI runtime specification 1.1, config.md; defaults (mounts, masked paths, devices) as Docker's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from engine.config import HostConfig
+from engine.container import Container, ResolvedMount
+from engine.devices import host_device
+from engine.errors import InvalidParameter
+from engine.runtime import capabilities, seccomp
+
+MASKED_PATHS = (
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+)
+READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+DEFAULT_SHM_BYTES = 64 * 1024 * 1024
+CPU_PERIOD_US = 100_000
+
+
+class BundleContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What the host adds: paths of made files, resolved ids, namespaces of other containers."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    environment: tuple[str, ...]
+    hostname: str
+    hostname_path: str
+    hosts_path: str
+    resolv_path: str
+    memory_files: tuple[tuple[str, str], ...] = ()  # (path on the host's tmpfs, target)
+    pid_namespace: str = ""  # path of a namespace to join; "host" shares the host's
+    ipc_namespace: str = ""
+    uts_namespace: str = ""
+    cgroup_namespace: str = ""
+
+
+def build_spec(container: Container, context: BundleContext) -> dict[str, Any]:
+    """The content of config.json. InvalidParameter for options that cannot be honoured."""
+    host = container.host_config
+    security = SecurityOptions.parse(host)
+    caps = capabilities.container_capabilities(
+        add=host.cap_add or (), drop=host.cap_drop or (), privileged=host.privileged
+    )
+    spec: dict[str, Any] = {
+        "ociVersion": "1.1.0",
+        "hostname": context.hostname,
+        "domainname": container.config.domainname,
+        "root": {"path": "rootfs", "readonly": host.readonly_rootfs},
+        "process": process_section(container, context, caps, security),
+        "mounts": _mounts(container, context),
+        "annotations": dict(host.annotations or {}),
+        "linux": {
+            "namespaces": _namespaces(context),
+            "resources": resources_section(host),
+            "maskedPaths": _paths(host.masked_paths, MASKED_PATHS, host.privileged),
+            "readonlyPaths": _paths(host.readonly_paths, READONLY_PATHS, host.privileged),
+            "devices": [],
+            "sysctl": {
+                name: value for name, value in (host.sysctls or {}).items() if not name.startswith("net.")
+            },
+        },
+    }
+    if host.devices:
+        spec["linux"]["devices"] = [host_device(device.path_on_host, device.path_in_container) for device in host.devices]
+    if not host.privileged and security.seccomp != "unconfined":
+        spec["linux"]["seccomp"] = seccomp.container_profile(security.seccomp, caps)
+    return spec
+
+
+class SecurityOptions(msgspec.Struct, frozen=True):
+    """`--security-opt`: no-new-privileges and the seccomp profile ("" is the default one, else JSON text)."""
+
+    no_new_privileges: bool = False
+    seccomp: str = ""
+
+    @classmethod
+    def parse(cls, host: HostConfig) -> SecurityOptions:
+        no_new_privileges, profile = False, ""
+        for option in host.security_opt or ():
+            name, _, value = option.replace(":", "=", 1).partition("=")
+            if name == "no-new-privileges":
+                no_new_privileges = value in ("", "true")
+            elif name == "seccomp":
+                profile = "" if value == "builtin" else value
+            elif (name, value) not in (("label", "disable"), ("apparmor", "unconfined")):
+                raise InvalidParameter(
+                    f'invalid --security-opt "{option}": known are no-new-privileges, seccomp=unconfined '
+                    "and seccomp=<profile>"
+                )
+        return cls(no_new_privileges, profile)
+
+
+def process_section(
+    container: Container, context: BundleContext, caps: Sequence[str], security: SecurityOptions
+) -> dict[str, Any]:
+    """The `process` object of the first process; exec starts from the same one."""
+    host = container.host_config
+    process: dict[str, Any] = {
+        "terminal": container.config.tty,
+        "user": {"uid": context.uid, "gid": context.gid, "additionalGids": list(context.groups)},
+        "args": container.process_args,
+        "env": list(context.environment),
+        "cwd": container.config.working_dir or "/",
+        "capabilities": process_capabilities(caps, context.uid),
+        "noNewPrivileges": security.no_new_privileges,
+        "rlimits": [
+            {"type": f"RLIMIT_{limit.name.upper()}", "soft": limit.soft, "hard": limit.hard}
+            for limit in host.ulimits or ()
+        ],
+    }
+    if host.oom_score_adj:
+        process["oomScoreAdj"] = host.oom_score_adj
+    if host.console_size:
+        process["consoleSize"] = {"height": host.console_size[0], "width": host.console_size[1]}
+    return process
+
+
+def process_capabilities(caps: Sequence[str], uid: int) -> dict[str, list[str]]:
+    """As Docker: root has them in force, another user only in the bounding set."""
+    names = list(caps)
+    held = names if uid == 0 else []
+    return {"bounding": names, "effective": held, "permitted": held, "inheritable": [], "ambient": []}
+
+
+def resources_section(host: HostConfig) -> dict[str, Any]:
+    """`linux.resources` from the limits of HostConfig; unset limits are left out."""
+    memory: dict[str, Any] = {}
+    if host.memory:
+        memory["limit"] = host.memory
+        memory["swap"] = host.memory_swap or 2 * host.memory
+    if host.memory_reservation:
+        memory["reservation"] = host.memory_reservation
+    if host.memory_swappiness is not None and host.memory_swappiness >= 0:
+        memory["swappiness"] = host.memory_swappiness
+    if host.oom_kill_disable:
+        memory["disableOOMKiller"] = True
+    cpu: dict[str, Any] = {}
+    if host.cpu_shares:
+        cpu["shares"] = host.cpu_shares
+    if host.nano_cpus:
+        cpu["period"], cpu["quota"] = CPU_PERIOD_US, host.nano_cpus * CPU_PERIOD_US // 1_000_000_000
+    if host.cpu_quota:
+        cpu["quota"] = host.cpu_quota
+    if host.cpu_period:
+        cpu["period"] = host.cpu_period
+    if host.cpuset_cpus:
+        cpu["cpus"] = host.cpuset_cpus
+    if host.cpuset_mems:
+        cpu["mems"] = host.cpuset_mems
+    resources: dict[str, Any] = {"devices": device_rules(host)}
+    if memory:
+        resources["memory"] = memory
+    if cpu:
+        resources["cpu"] = cpu
+    if host.pids_limit and host.pids_limit > 0:
+        resources["pids"] = {"limit": host.pids_limit}
+    if host.blkio_weight:
+        resources["blockIO"] = {"weight": host.blkio_weight}
+    return resources
+
+
+def device_rules(host: HostConfig) -> list[dict[str, Any]]:
+    """Docker's device allow list: nothing, then mknod, then the pseudo devices, then the user's."""
+    if host.privileged:
+        return [{"allow": True, "access": "rwm"}]
+    rules: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}]
+    rules += [{"allow": True, "type": kind, "access": "m"} for kind in ("c", "b")]
+    for major, minor in ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, None)):
+        rule: dict[str, Any] = {"allow": True, "type": "c", "major": major, "access": "rwm"}
+        if minor is not None:
+            rule["minor"] = minor
+        rules.append(rule)
+    for device in host.devices or ():
+        made = host_device(device.path_on_host, device.path_in_container)
+        rules.append(
+            {
+                "allow": True,
+                "type": made["type"],
+                "major": made["major"],
+                "minor": made["minor"],
+                "access": device.cgroup_permissions or "rwm",
+            }
+        )
+    return rules
+
+
+
+
+def _paths(asked: list[str] | None, default: tuple[str, ...], privileged: bool) -> list[str]:
+    if asked is not None:
+        return list(asked)
+    return [] if privileged else list(default)
+
+
+def _namespaces(context: BundleContext) -> list[dict[str, str]]:
+    namespaces = [{"type": "mount"}]
+    for kind, path in (
+        ("pid", context.pid_namespace),
+        ("ipc", context.ipc_namespace),
+        ("uts", context.uts_namespace),
+        ("cgroup", context.cgroup_namespace),
+    ):
+        if path == "host":
+            continue
+        namespaces.append({"type": kind, "path": path} if path else {"type": kind})
+    return namespaces
+
+
+def _mounts(container: Container, context: BundleContext) -> list[dict[str, Any]]:
+    host = container.host_config
+    system_access = "rw" if host.privileged else "ro"
+    shm = host.shm_size or DEFAULT_SHM_BYTES
+    flags = ["nosuid", "noexec", "nodev"]
+    mounts: list[dict[str, Any]] = [
+        _mount("proc", "proc", "/proc", flags),
+        _mount("tmpfs", "tmpfs", "/dev", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        _mount("devpts", "devpts", "/dev/pts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        _mount("sysfs", "sysfs", "/sys", [*flags, system_access]),
+        _mount("cgroup", "cgroup", "/sys/fs/cgroup", [*flags, "relatime", system_access]),
+        _mount("mqueue", "mqueue", "/dev/mqueue", flags),
+        _mount("tmpfs", "shm", "/dev/shm", [*flags, "mode=1777", f"size={shm}"]),
+    ]
+    targets = {mount.target for mount in container.mounts}
+    mounts = [mount for mount in mounts if mount["destination"] not in targets]
+    for source, target in (
+        (context.resolv_path, "/etc/resolv.conf"),
+        (context.hostname_path, "/etc/hostname"),
+        (context.hosts_path, "/etc/hosts"),
+    ):
+        if target not in targets and source:
+            mounts.append(_mount("bind", source, target, ["rbind", "rprivate"]))
+    mounts += [_user_mount(mount) for mount in container.mounts]
+    mounts += [_mount("bind", source, target, ["bind", "rprivate", "ro"]) for source, target in context.memory_files]
+    return mounts
+
+
+def _user_mount(mount: ResolvedMount) -> dict[str, Any]:
+    access = "ro" if mount.read_only else "rw"
+    if mount.kind == "tmpfs":
+        return _mount("tmpfs", "tmpfs", mount.target, [*mount.options, access])
+    return _mount("bind", mount.source, mount.target, ["rbind", mount.propagation or "rprivate", access])
+
+
+def _mount(kind: str, source: str, target: str, options: list[str]) -> dict[str, Any]:
+    return {"destination": target, "type": kind, "source": source, "options": options}
