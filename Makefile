@@ -1,0 +1,4 @@
+install demo test check bench sim help:
+	@./dev $@
+
+.PHONY: install demo test check bench sim help
