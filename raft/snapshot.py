@@ -1,0 +1,111 @@
+"""Snapshots on disk: the state machine's bytes at one log index, encrypted, checked and renamed into place.
+
+Owns the file format and which files are kept; knows nothing of what the bytes mean. Invariants: a file
+under its final name is complete and durable; the previous snapshot is deleted only after that. All
+functions block and are meant for a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from raft.framing import Damaged, FrameWriter, read_frames
+from raft.membership import Configuration
+from raft.wal import sync_folder
+
+_PURPOSE = b"snapshot"
+_CHUNK_BYTES = 1024 * 1024
+_GLOB = "snapshot-*.snap"
+
+
+class SnapshotMeta(msgspec.Struct, frozen=True):
+    """`index` and `term` of the last entry that the state contains; the configuration at that index."""
+
+    index: int
+    term: int
+    configuration: Configuration
+    size: int
+    crc32: int
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    meta: SnapshotMeta
+    data: bytes
+
+
+def make(index: int, term: int, configuration: Configuration, data: bytes) -> Snapshot:
+    return Snapshot(SnapshotMeta(index, term, configuration, len(data), zlib.crc32(data)), data)
+
+
+def is_whole(snapshot: Snapshot) -> bool:
+    return (len(snapshot.data), zlib.crc32(snapshot.data)) == (snapshot.meta.size, snapshot.meta.crc32)
+
+
+def save(folder: Path, key: bytes, snapshot: Snapshot) -> Path:
+    """Write, fsync, rename, fsync the folder; then delete the older ones. Raises OSError, having lost none."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / f"snapshot-{snapshot.meta.index:020d}.snap"
+    temporary = path.with_suffix(".tmp")
+    descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            for piece in _pieces(key, snapshot):
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(folder)
+    _delete_others(folder, path)
+    return path
+
+
+def load_latest(folder: Path, key: bytes) -> Snapshot | None:
+    """The newest readable snapshot, None when there is no file at all.
+
+    Raises Damaged when there are files and none is whole, WrongKey when the key does not fit.
+    """
+    paths = sorted(folder.glob(_GLOB), reverse=True)
+    problems = []
+    for path in paths:
+        try:
+            return load(path, key)
+        except Damaged as err:
+            problems.append(str(err))
+    if problems:
+        raise Damaged(f"no snapshot is readable: {'; '.join(problems)}")
+    return None
+
+
+def load(path: Path, key: bytes) -> Snapshot:
+    """Raises Damaged naming the file, WrongKey."""
+    try:
+        payloads = [payload for _, payload in read_frames(path.read_bytes(), key, _PURPOSE)]
+        meta = msgspec.msgpack.decode(payloads[0], type=SnapshotMeta)
+    except (Damaged, IndexError, msgspec.MsgspecError) as err:
+        raise Damaged(f"{path.name}: {err}") from err
+    snapshot = Snapshot(meta, b"".join(payloads[1:]))
+    if not is_whole(snapshot):
+        raise Damaged(f"{path.name}: {len(snapshot.data)} of {meta.size} bytes, or a wrong checksum")
+    return snapshot
+
+
+def _pieces(key: bytes, snapshot: Snapshot) -> Iterator[bytes]:
+    writer = FrameWriter(key, _PURPOSE)
+    yield writer.preamble
+    yield writer.frame(msgspec.msgpack.encode(snapshot.meta))
+    for start in range(0, len(snapshot.data), _CHUNK_BYTES):
+        yield writer.frame(snapshot.data[start : start + _CHUNK_BYTES])
+
+
+def _delete_others(folder: Path, keep: Path) -> None:
+    for path in [*folder.glob(_GLOB), *folder.glob("snapshot-*.tmp")]:
+        if path != keep:
+            path.unlink(missing_ok=True)

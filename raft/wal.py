@@ -1,0 +1,305 @@
+"""The write-ahead log: segments of encrypted, checksummed frames that only ever grow at the end.
+
+Entries, truncations, resets, the term and the vote are records of one log, so one `sync` makes all of them
+durable in order. Everything between two syncs becomes one frame. Invariants: after `sync` returns, every
+record survives a crash; a torn end is cut, damage anywhere else is refused; compaction only deletes whole
+old segments; a segment is never written to by a second process life.
+
+A failed sync keeps its records: the next one cuts the half-written frame off and writes them into a new
+segment, because after a failed fsync the kernel no longer vouches for the old file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from raft.framing import Damaged, FrameWriter, has_frame_after, read_frames
+
+SEGMENT_BYTES = 16 * 1024 * 1024
+_PURPOSE = b"wal"
+_GLOB = "wal-*.log"
+
+
+class WalDamaged(Exception):
+    """The log cannot be trusted: this manager must not vote. Remove its raft folder and join it again."""
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True, tag="e"):
+    index: int
+    term: int
+    command: bytes
+
+
+class Truncate(msgspec.Struct, frozen=True, array_like=True, tag="t"):
+    """Entries after `last` are gone; `term` is the term of the entry at `last`."""
+
+    last: int
+    term: int
+
+
+class Vote(msgspec.Struct, frozen=True, array_like=True, tag="v"):
+    term: int
+    voted_for: str | None
+
+
+class Reset(msgspec.Struct, frozen=True, array_like=True, tag="r"):
+    """A snapshot replaced everything: the log is empty and goes on after this index."""
+
+    index: int
+    term: int
+
+
+class Header(msgspec.Struct, frozen=True, array_like=True, tag="h"):
+    """First record of a segment: what the log was when it was begun."""
+
+    last: int
+    last_term: int
+    term: int
+    voted_for: str | None
+    owner: str
+
+
+WalRecord = Entry | Truncate | Vote | Reset
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[Entry | Truncate | Vote | Reset | Header])
+
+
+class Recovered:
+    """What the log holds: entries base+1..., the term and the vote."""
+
+    def __init__(self) -> None:
+        self.base = 0
+        self.base_term = 0
+        self.entries: list[Entry] = []
+        self.term = 0
+        self.voted_for: str | None = None
+
+    @property
+    def last(self) -> tuple[int, int]:
+        if self.entries:
+            return self.entries[-1].index, self.entries[-1].term
+        return self.base, self.base_term
+
+    def replay(self, record: WalRecord) -> None:
+        """Raises WalDamaged when the record does not follow from what came before."""
+        if isinstance(record, Entry):
+            if record.index != self.last[0] + 1:
+                raise WalDamaged(f"entry {record.index} follows entry {self.last[0]}")
+            self.entries.append(record)
+        elif isinstance(record, Truncate):
+            if not self.base <= record.last <= self.last[0]:
+                raise WalDamaged(f"truncation to {record.last} is outside {self.base}..{self.last[0]}")
+            del self.entries[record.last - self.base :]
+        elif isinstance(record, Vote):
+            self.term, self.voted_for = record.term, record.voted_for
+        else:
+            self.base, self.base_term, self.entries = record.index, record.term, []
+
+
+class Wal:
+    """An open log. `append` is cheap and in memory; `sync` writes one frame and waits for the disk."""
+
+    def __init__(
+        self, folder: Path, key: bytes, owner: str, state: Recovered, segments: dict[int, int]
+    ) -> None:
+        self._folder = folder
+        self._key = key
+        self._owner = owner
+        self._segments = segments  # number -> highest entry index in it; the last one is being written
+        last, last_term = state.last
+        self._durable = Header(last, last_term, state.term, state.voted_for, owner)
+        self._next = self._durable  # what `_durable` becomes with the pending records
+        self._pending: list[WalRecord] = []
+        self._file = -1
+        self._size = 0
+        self._broken = False
+        self._begin_segment()
+
+    @classmethod
+    def open(cls, folder: Path, key: bytes, owner: str) -> tuple[Wal, Recovered]:
+        """Open or create. `owner` names the node and cluster; another owner's log is refused.
+
+        Raises WalDamaged (never repair that silently), framing.WrongKey, OSError.
+        """
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        numbers = sorted(_number(path) for path in folder.glob(_GLOB))
+        state, segments = _recover(folder, key, owner, numbers)
+        return cls(folder, key, owner, state, segments), state
+
+    @property
+    def dirty(self) -> bool:
+        return bool(self._pending)
+
+    def append(self, record: WalRecord) -> None:
+        """Takes effect in order, durable after the next sync."""
+        now = self._next
+        if isinstance(record, Entry):
+            assert record.index == now.last + 1
+            now = msgspec.structs.replace(now, last=record.index, last_term=record.term)
+        elif isinstance(record, Truncate):
+            now = msgspec.structs.replace(now, last=record.last, last_term=record.term)
+        elif isinstance(record, Vote):
+            now = msgspec.structs.replace(now, term=record.term, voted_for=record.voted_for)
+        else:
+            now = msgspec.structs.replace(now, last=record.index, last_term=record.term)
+        self._next = now
+        self._pending.append(record)
+
+    def sync(self) -> None:
+        """Make everything appended durable. Raises OSError, then nothing may be promised; try again later."""
+        if not self._pending:
+            return
+        try:
+            if self._broken:
+                self._abandon_segment()
+            elif self._size > SEGMENT_BYTES:
+                self._begin_segment()
+            frame = self._writer.frame(_encoder.encode(self._pending))
+            _write_all(self._file, frame)
+            os.fdatasync(self._file)
+        except OSError:
+            self._broken = True
+            raise
+        self._size += len(frame)
+        self._note_written()
+
+    def drop_until(self, index: int) -> None:
+        """Delete the oldest segments that hold no entry above `index`; a durable snapshot must cover it."""
+        current = max(self._segments)
+        for number in sorted(self._segments):
+            if number == current or self._segments[number] > index:
+                break
+            _path(self._folder, number).unlink(missing_ok=True)
+            del self._segments[number]
+
+    def close(self) -> None:
+        """Does not sync: what was not synced was not promised."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _note_written(self) -> None:
+        current = max(self._segments)
+        for record in self._pending:
+            if isinstance(record, Entry):
+                self._segments[current] = max(self._segments[current], record.index)
+            elif isinstance(record, Reset):
+                # What came before is obsolete, whatever its indexes.
+                self._segments = dict.fromkeys(self._segments, 0)
+        self._pending = []
+        self._durable = self._next
+
+    def _begin_segment(self) -> None:
+        number = max(self._segments, default=0) + 1
+        writer = FrameWriter(self._key, _PURPOSE)
+        start = writer.preamble + writer.frame(_encoder.encode([self._durable]))
+        path = _path(self._folder, number)
+        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            _write_all(file, start)
+            os.fsync(file)
+            sync_folder(self._folder)
+        except OSError:
+            os.close(file)
+            path.unlink(missing_ok=True)
+            raise
+        self.close()
+        self._file, self._size, self._writer = file, len(start), writer
+        self._segments[number] = 0
+
+    def _abandon_segment(self) -> None:
+        os.ftruncate(self._file, self._size)
+        os.fsync(self._file)
+        self._begin_segment()
+        self._broken = False
+
+
+def sync_folder(folder: Path) -> None:
+    """Make creations, renames and removals in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _recover(folder: Path, key: bytes, owner: str, numbers: list[int]) -> tuple[Recovered, dict[int, int]]:
+    state = Recovered()
+    segments: dict[int, int] = {}
+    if numbers and numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        raise WalDamaged(f"a segment is missing in {folder}: found {numbers}")
+    for number in numbers:
+        records = _read_segment(folder, key, number, is_last=number == numbers[-1])
+        if not records:
+            continue
+        _enter_segment(state, records[0], owner, first=not segments)
+        segments[number] = 0
+        for record in records[1:]:
+            if isinstance(record, Header):
+                raise WalDamaged(f"segment {number} has a second header")
+            state.replay(record)
+            if isinstance(record, Entry):
+                segments[number] = max(segments[number], record.index)
+            elif isinstance(record, Reset):
+                segments = dict.fromkeys(segments, 0)
+    return state, segments
+
+
+def _enter_segment(state: Recovered, header: WalRecord | Header, owner: str, first: bool) -> None:
+    if not isinstance(header, Header):
+        raise WalDamaged("a segment does not begin with its header")
+    if header.owner != owner:
+        raise WalDamaged(f"the log belongs to {header.owner}, not to {owner}")
+    if first:
+        state.base, state.base_term = header.last, header.last_term
+    elif (header.last, header.last_term) != state.last:
+        raise WalDamaged(f"a segment goes on after entry {header.last}, the log ends at {state.last[0]}")
+    state.term, state.voted_for = header.term, header.voted_for
+
+
+def _read_segment(folder: Path, key: bytes, number: int, is_last: bool) -> list[WalRecord | Header]:
+    """All records; a torn end of the last segment is cut off. An empty list: the segment was never begun."""
+    path = _path(folder, number)
+    data = path.read_bytes()
+    records: list[WalRecord | Header] = []
+    try:
+        for _, payload in read_frames(data, key, _PURPOSE):
+            records.extend(_decoder.decode(payload))
+    except Damaged as damage:
+        if not is_last or has_frame_after(data, damage.offset):
+            raise WalDamaged(f"{path.name}: {damage}; good data follows, so entries are lost") from damage
+        _cut(path, damage.offset)
+    except msgspec.MsgspecError as err:
+        raise WalDamaged(f"{path.name}: unknown record: {err}") from err
+    if not records:
+        if not is_last:
+            raise WalDamaged(f"{path.name} is empty")
+        path.unlink(missing_ok=True)
+    return records
+
+
+def _cut(path: Path, size: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.ftruncate(descriptor, size)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(file: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"wal-{number:016d}.log"
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.removeprefix("wal-"))
