@@ -39,6 +39,7 @@ JOINER_CONTACT_TIMEOUT_S = 5.0
 JOINER_STALLED_S = 10.0
 CAUGHT_UP_ENTRIES = 100
 POLL_S = 0.005
+SNAPSHOT_KEPT_S = 30.0
 
 _EMPTY = SnapshotMeta(index=0, term=0, configuration=Configuration(), size=0, crc32=0)
 
@@ -86,6 +87,7 @@ class Consensus:
         self._log = log
         self._base = base
         self._snapshot: Snapshot | None = None
+        self._snapshot_used_at = 0.0
         self._reading_snapshot = False
         self._listeners: list[Callable[[], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -385,6 +387,7 @@ class Consensus:
         if self._snapshot is None and not self._reading_snapshot:
             self._reading_snapshot = True
             self._spawn(self._read_snapshot())
+        self._snapshot_used_at = self._loop.time()
         return self._snapshot
 
     def changed(self) -> None:
@@ -426,14 +429,14 @@ class Consensus:
             )
         finally:
             self._reading_snapshot = False
-        self._wake()
+        self._guarded(self._engine.send_soon)
 
     # ---- turns ----
 
     def _on_timer(self) -> None:
         if not self._running or self._failure is not None:
             return
-        if not self._engine.has_transfers():
+        if self._snapshot is not None and self._loop.time() - self._snapshot_used_at > SNAPSHOT_KEPT_S:
             self._snapshot = None
         self._turn()
         self._timer = self._loop.call_later(TICK_S, self._on_timer)

@@ -270,8 +270,9 @@ class Engine(SyncObj):  # type: ignore[misc]
     def applied_index(self) -> int:
         return self._SyncObj__raftLastApplied
 
-    def has_transfers(self) -> bool:
-        return bool(self._outgoing)
+    def send_soon(self) -> None:
+        """In the next turn, without waiting for the heartbeat."""
+        self._SyncObj__newAppendEntriesTime = 0
 
     def propose(self, proposal_id: bytes, command: bytes, callback: Callback) -> None:
         """Queue for the next turn. Raises Unavailable when too many wait already, or the disk is failing."""
