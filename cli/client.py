@@ -1,0 +1,361 @@
+"""Speaks HTTP/1.1 to the daemon over a unix or TCP socket, with nothing but the socket module.
+
+`http.client` alone costs more start-up time than a whole command may take, and knows neither unix sockets nor
+connection upgrades. One connection is kept for consecutive requests; streams and upgrades get their own.
+Invariant: a kept connection is only used again after its last answer was read to the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from typing import IO, Any
+
+from cli.errors import ApiError, DaemonUnreachable, ProtocolError, UsageError
+from cli.urls import quote_query
+
+DEFAULT_HOST = "unix:///run/swarmctl/swarmd.sock"
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 120.0  # for calls that the daemon answers when it is done; streams and waits have no limit
+_BLOCK = 65536
+_HEADER_BYTES_MAX = 65536
+
+Query = dict[str, Any]
+
+
+def default_host() -> str:
+    return os.environ.get("SWARMCTL_HOST") or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+
+
+def open_socket(host: str) -> socket.socket:
+    """Connects to unix:///PATH or tcp://HOST:PORT; DaemonUnreachable says what to look at."""
+    scheme, separator, rest = host.partition("://")
+    if not separator or scheme not in ("unix", "tcp", "http") or not rest:
+        raise UsageError(
+            f'invalid daemon address "{host}"', hint="use unix:///path/to/socket or tcp://address:port"
+        )
+    try:
+        if scheme == "unix":
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.settimeout(CONNECT_SECONDS)
+            connection.connect(rest)
+        else:
+            address, _, port = rest.rstrip("/").rpartition(":")
+            if not address or not port.isdigit():
+                raise UsageError(f'invalid daemon address "{host}": a port is needed (tcp://address:port)')
+            connection = socket.create_connection((address.strip("[]"), int(port)), CONNECT_SECONDS)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError as error:
+        raise _unreachable(host, error) from error
+    connection.settimeout(None)
+    return connection
+
+
+def _unreachable(host: str, error: OSError) -> DaemonUnreachable:
+    if isinstance(error, PermissionError):
+        return DaemonUnreachable(
+            f"permission denied while trying to connect to the swarmctl daemon socket at {host}",
+            hint="run the command as root (sudo), or choose another daemon with -H or SWARMCTL_HOST",
+        )
+    return DaemonUnreachable(
+        f"Cannot connect to the swarmctl daemon at {host}. Is swarmd running? ({error.strerror or error})",
+        hint="start it with `swarmd` as root, or choose another daemon with -H or SWARMCTL_HOST; "
+        "`swarmctl lab ls` shows the daemons of labs on this machine",
+    )
+
+
+class Response:
+    """One answer. Read it by `read`, `json`, `blocks` or `documents`; reading to the end frees the connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._file: IO[bytes] = connection.makefile("rb", _BLOCK)
+        self.status, self.headers = self._read_head()
+        self.at_end = self.status in (204, 304)
+        self._length = int(self.headers.get("content-length", "-1"))
+        self._chunked = "chunked" in self.headers.get("transfer-encoding", "").lower()
+        if self._length == 0 and not self._chunked:
+            self.at_end = True
+
+    @property
+    def keeps_connection(self) -> bool:
+        framed = self._chunked or self._length >= 0 or self.status in (204, 304)
+        return self.at_end and framed and self.headers.get("connection", "").lower() != "close"
+
+    def _read_head(self) -> tuple[int, dict[str, str]]:
+        try:
+            line = self._file.readline(_HEADER_BYTES_MAX)
+            parts = line.split(None, 2)
+            if not line:
+                raise ConnectionResetError("the daemon closed the connection without an answer")
+            if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or not parts[1].isdigit():
+                raise ProtocolError(f"the answer is not HTTP: {line[:80]!r}", hint="is this address swarmd's API?")
+            headers: dict[str, str] = {}
+            while (line := self._file.readline(_HEADER_BYTES_MAX)) not in (b"\r\n", b"\n", b""):
+                name, _, value = line.decode("latin-1").partition(":")
+                headers[name.strip().lower()] = value.strip()
+        except TimeoutError as error:
+            raise ProtocolError(
+                "the daemon did not answer in time", hint="is it overloaded? its log tells what it is doing"
+            ) from error
+        status = int(parts[1])
+        if status == 100:
+            return self._read_head()
+        return status, headers
+
+    def blocks(self) -> Iterator[bytes]:
+        """The body as it arrives, in pieces of any size."""
+        if self.at_end:
+            return
+        if self._chunked:
+            yield from self._chunks()
+        else:
+            left = self._length
+            while left != 0:
+                data = self._file.read1(min(_BLOCK, left) if left > 0 else _BLOCK)  # type: ignore[attr-defined]
+                if not data:
+                    if left > 0:
+                        raise ProtocolError("the daemon's answer ended early", hint="did swarmd stop? try again")
+                    break
+                left -= len(data) if left > 0 else 0
+                yield data
+        self.at_end = True
+
+    def _chunks(self) -> Iterator[bytes]:
+        while True:
+            head = self._file.readline(_HEADER_BYTES_MAX)
+            try:
+                size = int(head.split(b";")[0], 16)
+            except ValueError as error:
+                raise ProtocolError(
+                    "the daemon's answer ended early", hint="did swarmd stop? try again"
+                ) from error
+            while size > 0:
+                data = self._file.read1(min(size, _BLOCK))  # type: ignore[attr-defined]
+                if not data:
+                    raise ProtocolError("the daemon's answer ended early", hint="did swarmd stop? try again")
+                size -= len(data)
+                yield data
+            self._file.readline(_HEADER_BYTES_MAX)
+            if head.split(b";")[0].strip(b"0\r\n \t") == b"":
+                return
+
+    def read(self) -> bytes:
+        return b"".join(self.blocks())
+
+    def json(self) -> Any:
+        body = self.read()
+        return json.loads(body) if body.strip() else None
+
+    def documents(self) -> Iterator[Any]:
+        """A stream of JSON documents, one after the other, as events, stats and progress come."""
+        decoder = json.JSONDecoder()
+        text, partial = "", b""
+        for block in self.blocks():
+            data = partial + block
+            # A multi-byte character may be cut in two by a block's end.
+            cut = len(data) if data.isascii() else _whole_characters(data)
+            text, partial = (text + data[:cut].decode()).lstrip(), data[cut:]
+            while text:
+                try:
+                    document, end = decoder.raw_decode(text)
+                except ValueError:
+                    break
+                yield document
+                text = text[end:].lstrip()
+
+    def rest_of_buffer(self) -> bytes:
+        """After an upgrade: what of the raw stream was already read together with the answer's head."""
+        buffered: bytes = self._file.peek() if _has_buffered(self._connection, self._file) else b""  # type: ignore[attr-defined]
+        return buffered
+
+    def close(self) -> None:
+        self._file.close()
+        self._connection.close()
+
+
+def _has_buffered(connection: socket.socket, file: IO[bytes]) -> bool:
+    # peek() reads from the socket when its buffer is empty; a socket that does not block makes that harmless.
+    connection.setblocking(False)
+    try:
+        return bool(file.peek(1))  # type: ignore[attr-defined]
+    except (BlockingIOError, OSError):
+        return False
+    finally:
+        connection.setblocking(True)
+
+
+def _whole_characters(data: bytes) -> int:
+    """The length of the longest prefix of `data` that does not end inside a UTF-8 character."""
+    for back in range(1, min(4, len(data)) + 1):
+        byte = data[-back]
+        if byte >= 0xC0:
+            width = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return len(data) - back if width > back else len(data)
+        if byte < 0x80:
+            return len(data)
+    return len(data)
+
+
+class Client:
+    """All calls of one command. `host` is unix:///PATH or tcp://HOST:PORT."""
+
+    def __init__(self, host: str | None = None) -> None:
+        self.host = host or default_host()
+        self._kept: socket.socket | None = None
+
+    # --- plain calls: the body is JSON or nothing, the answer fits in memory -------------------------------
+
+    def get(self, path: str, query: Query | None = None) -> Any:
+        return self.call("GET", path, query)
+
+    def post(self, path: str, body: object = None, query: Query | None = None) -> Any:
+        return self.call("POST", path, query, body)
+
+    def delete(self, path: str, query: Query | None = None) -> Any:
+        return self.call("DELETE", path, query)
+
+    def call(self, method: str, path: str, query: Query | None = None, body: object = None) -> Any:
+        """The decoded JSON of the answer (None when empty); raises ApiError for 4xx and 5xx."""
+        response = self._request(method, path, query, body)
+        try:
+            answer = response.json()
+        except ValueError as error:
+            raise ProtocolError(f"{method} {path}: the answer is not JSON: {error}") from error
+        finally:
+            self._keep(response)
+        return answer
+
+    # --- streams: a connection of their own ------------------------------------------------------------------
+
+    def stream(
+        self,
+        method: str,
+        path: str,
+        query: Query | None = None,
+        body: object = None,
+        *,
+        content_type: str = "application/json",
+        timeout: float | None = None,
+    ) -> Response:
+        """An answer to be read bit by bit. `body` may be bytes, a JSON value or a binary file (sent chunked)."""
+        connection = open_socket(self.host)
+        connection.settimeout(timeout)
+        try:
+            self._send(connection, method, path, query, body, {"Content-Type": content_type})
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the daemon answers, and hangs up, before it has read everything: its answer says why
+        try:
+            response = Response(connection)
+        except OSError as error:
+            connection.close()
+            raise _unreachable(self.host, error) from error
+        _raise_for_status(response)
+        return response
+
+    def upgrade(
+        self, path: str, query: Query | None = None, body: object = None
+    ) -> tuple[socket.socket, bytes, bool]:
+        """POST that turns the connection into a raw byte stream: (socket, bytes already read, multiplexed?)."""
+        connection = open_socket(self.host)
+        self._send(connection, "POST", path, query, body, {"Connection": "Upgrade", "Upgrade": "tcp"})
+        try:
+            response = Response(connection)
+        except OSError as error:
+            connection.close()
+            raise _unreachable(self.host, error) from error
+        _raise_for_status(response)
+        multiplexed = "multiplexed" in response.headers.get("content-type", "")
+        return connection, response.rest_of_buffer(), multiplexed
+
+    # --- underneath ----------------------------------------------------------------------------------------
+
+    def _request(self, method: str, path: str, query: Query | None, body: object) -> Response:
+        response = self._request_on_kept(method, path, query, body)
+        if response is None:
+            connection = open_socket(self.host)
+            connection.settimeout(ANSWER_SECONDS)
+            try:
+                self._send(connection, method, path, query, body, {})
+                response = Response(connection)
+            except OSError as error:
+                connection.close()
+                raise _unreachable(self.host, error) from error
+        try:
+            _raise_for_status(response)
+        except ApiError:
+            self._keep(response)
+            raise
+        return response
+
+    def _request_on_kept(self, method: str, path: str, query: Query | None, body: object) -> Response | None:
+        """None when no connection is kept, or the daemon closed it before it could have read the request."""
+        connection, self._kept = self._kept, None
+        if connection is None:
+            return None
+        try:
+            self._send(connection, method, path, query, body, {})
+            return Response(connection)
+        except OSError:
+            connection.close()
+            # An idle connection that ends without an answer was closed while idle. Only calls that change
+            # nothing may be sent twice, in case it was not.
+            if method == "GET":
+                return None
+            raise ProtocolError(f"{method} {path}: the daemon closed the connection", hint="try again") from None
+
+    def _keep(self, response: Response) -> None:
+        if response.keeps_connection and self._kept is None:
+            self._kept = response._connection
+        else:
+            response.close()
+
+    def _send(
+        self,
+        connection: socket.socket,
+        method: str,
+        path: str,
+        query: Query | None,
+        body: object,
+        headers: dict[str, str],
+    ) -> None:
+        source = body if hasattr(body, "read") else None
+        payload = b"" if body is None or source is not None else _encode(body)
+        lines = [f"{method} {path}{quote_query(query or {})} HTTP/1.1", "Host: swarmctl", "User-Agent: swarmctl"]
+        if source is not None:
+            lines.append("Transfer-Encoding: chunked")
+        elif payload or method == "POST":
+            lines.append(f"Content-Length: {len(payload)}")
+            headers = {"Content-Type": "application/json"} | headers if payload else headers
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + payload)
+        if source is not None:
+            _send_chunked(connection, source)
+
+    def close(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
+
+def _encode(body: object) -> bytes:
+    return body if isinstance(body, bytes) else json.dumps(body).encode()
+
+
+def _send_chunked(connection: socket.socket, source: Any) -> None:
+    while data := source.read(_BLOCK):
+        connection.sendall(b"%x\r\n" % len(data) + data + b"\r\n")
+    connection.sendall(b"0\r\n\r\n")
+
+
+def _raise_for_status(response: Response) -> None:
+    if response.status < 400:
+        return
+    body = response.read()
+    try:
+        message = str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        message = body.decode(errors="replace").strip() or f"status {response.status}"
+    raise ApiError(response.status, message)

@@ -1,0 +1,187 @@
+"""How commands are put together: lazy groups, help texts as Docker's, options and loops that many commands share."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from cli.errors import CliError, SilentExit, UsageError
+from cli.registry import SECTIONS, Entry, Noun
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Command(click.Command):
+    """A verb. `usage` is the part of the usage line after the options, such as CONTAINER [CONTAINER...]."""
+
+    def __init__(self, *args: Any, usage: str = "", **attributes: Any) -> None:
+        attributes.setdefault("options_metavar", "[OPTIONS]")
+        super().__init__(*args, **attributes)
+        self.usage = usage
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        if not self.usage:
+            return super().collect_usage_pieces(ctx)
+        return ["[OPTIONS]", self.usage]
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_paragraph()
+        formatter.write_text(self.help or "")
+
+
+def load(target: str) -> click.Command:
+    module, _, name = target.partition(":")
+    command = getattr(importlib.import_module(f"cli.commands.{module}"), name)
+    assert isinstance(command, click.Command), target
+    return command
+
+
+class NounGroup(click.Group):
+    """One noun and its verbs; a verb's module is imported when the verb is used."""
+
+    def __init__(self, noun: Noun) -> None:
+        super().__init__(noun.name, help=noun.help, subcommand_metavar="COMMAND", options_metavar="")
+        self.noun = noun
+        self.no_args_is_help = True
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [entry.name for entry in self.noun.verbs]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        name = dict(self.noun.aliases).get(name, name)
+        for entry in self.noun.verbs:
+            if entry.name == name:
+                return load(entry.target)
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _section(formatter, "Commands", self.noun.verbs)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        _require_known(self, ctx, args)
+        return super().resolve_command(ctx, args)
+
+
+class RootGroup(click.Group):
+    """`swarmctl` itself: sections of nouns and top-level verbs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [entry.name for _, entries in SECTIONS for entry in entries]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        for _, entries in SECTIONS:
+            for entry in entries:
+                if entry.name == name:
+                    return NounGroup(entry) if isinstance(entry, Noun) else load(entry.target)
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, entries in SECTIONS:
+            _section(formatter, title, entries)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        _require_known(self, ctx, args)
+        return super().resolve_command(ctx, args)
+
+
+def _section(formatter: click.HelpFormatter, title: str, entries: Sequence[Entry | Noun]) -> None:
+    with formatter.section(title):
+        formatter.write_dl([(entry.name, entry.help) for entry in entries])
+
+
+def _require_known(group: click.Group, ctx: click.Context, args: list[str]) -> None:
+    name = args[0] if args else ""
+    if ctx.resilient_parsing or not name or name.startswith("-") or group.get_command(ctx, name) is not None:
+        return
+    import difflib
+
+    close = difflib.get_close_matches(name, group.list_commands(ctx), n=1)
+    hint = f'did you mean "{close[0]}"? ' if close else ""
+    raise UsageError(
+        f"unknown command: {ctx.command_path} {name}", hint=f"{hint}see '{ctx.command_path} --help'"
+    )
+
+
+def command(usage: str = "", **attributes: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """Decorator of a verb; `usage` as in Command. The function's docstring is the help text."""
+    return click.command(cls=Command, usage=usage, **attributes)  # type: ignore[return-value]
+
+
+def stop_at_first_argument() -> dict[str, Any]:
+    """Everything after the first argument belongs to the container's command, options too."""
+    return {"allow_interspersed_args": False}
+
+
+# --- options that many commands share ---------------------------------------------------------------------------
+
+
+def format_option(function: F) -> F:
+    return click.option(
+        "--format", "form", default="", help="json, 'table TEMPLATE' or a Go template such as '{{.ID}}'"
+    )(function)
+
+
+def filter_option(function: F) -> F:
+    return click.option(
+        "-f", "--filter", "filter_values", multiple=True, help="Filter output based on conditions (key=value)"
+    )(function)
+
+
+def quiet_option(help_text: str = "Only display IDs") -> Callable[[F], F]:
+    return click.option("-q", "--quiet", is_flag=True, help=help_text)
+
+
+def no_trunc_option(function: F) -> F:
+    return click.option("--no-trunc", is_flag=True, help="Don't truncate output")(function)
+
+
+def repeated(*names: str, help: str) -> Callable[[F], F]:
+    """An option that may be given several times."""
+    return click.option(*names, multiple=True, help=help)
+
+
+# --- loops and questions -------------------------------------------------------------------------------------------
+
+
+def for_each(names: Sequence[str], act: Callable[[str], object]) -> None:
+    """Calls `act` for every name and prints the name (or what `act` returns); goes on after errors, then fails."""
+    failed = False
+    for name in names:
+        try:
+            answer = act(name)
+        except CliError as error:
+            failed = True
+            report(error)
+            continue
+        text = name if answer is None else str(answer)
+        if text:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+    if failed:
+        raise SilentExit(1)
+
+
+def report(error: CliError) -> None:
+    """The error and what to do next, on stderr."""
+    sys.stderr.write(f"{error.message}\n")
+    if error.hint:
+        sys.stderr.write(f"hint: {error.hint}\n")
+    sys.stderr.flush()
+
+
+def confirm(question: str, force: bool) -> None:
+    """Asks before something is lost; without an answer (no terminal) nothing happens."""
+    if force:
+        return
+    sys.stdout.write(f"WARNING! {question}\nAre you sure you want to continue? [y/N] ")
+    sys.stdout.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise SilentExit(0)

@@ -1,0 +1,77 @@
+"""The entry point of `swarmctl`: global options, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from cli.client import Client
+from cli.command import RootGroup, report
+from cli.errors import CliError, SilentExit
+
+VERSION = "0.1.0"
+
+
+@click.group(cls=RootGroup, subcommand_metavar="COMMAND", options_metavar="[OPTIONS]", invoke_without_command=True)
+@click.option("-H", "--host", help="Daemon socket to connect to (unix:///PATH or tcp://ADDRESS:PORT)")
+@click.option("-v", "--version", is_flag=True, help="Print version information and quit")
+@click.pass_context
+def root(ctx: click.Context, host: str | None, version: bool) -> None:
+    """A container engine and a swarm orchestrator"""
+    if version:
+        click.echo(f"swarmctl version {VERSION}")
+        ctx.exit(0)
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+        ctx.exit(0)
+    ctx.obj = Client(host)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; the result is the process's exit status."""
+    try:
+        result = root.main(arguments, prog_name="swarmctl", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.UsageError as error:
+        return _usage_error(error)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except SilentExit as ending:
+        _flush()
+        return ending.exit_code
+    except CliError as error:
+        _flush()
+        report(error)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`); a second error at exit would only confuse.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _usage_error(error: click.UsageError) -> int:
+    """Wrong flags end with 125 and wrong arguments with 1, as users of docker know it."""
+    sys.stderr.write(error.format_message() + "\n")
+    wrong_argument = type(error) is click.UsageError or (
+        isinstance(error, click.BadParameter) and isinstance(error.param, click.Argument)
+    )
+    if error.ctx is not None:
+        sys.stderr.write(f"\n{error.ctx.get_usage()}\n\nRun '{error.ctx.command_path} --help' for more information\n")
+    return 1 if wrong_argument else 125
+
+
+if __name__ == "__main__":
+    sys.exit(main())

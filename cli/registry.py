@@ -1,0 +1,238 @@
+"""Every command of swarmctl, in the order of the help texts; modules are imported when a command is used.
+
+A target is "module:attribute" below cli.commands. This table is the only place that names all commands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Entry:
+    name: str
+    target: str
+    help: str
+
+
+@dataclass(frozen=True)
+class Noun:
+    name: str
+    help: str
+    verbs: tuple[Entry, ...]
+    aliases: tuple[tuple[str, str], ...] = ()  # further names of verbs, not shown in the help
+
+
+COMMON = (
+    Entry("run", "run:run", "Create and run a new container from an image"),
+    Entry("exec", "exec:exec_", "Execute a command in a running container"),
+    Entry("ps", "container:ls", "List containers"),
+    Entry("images", "image:ls", "List images"),
+    Entry("pull", "image:pull", "Download an image from a registry"),
+    Entry("version", "system:version", "Show the swarmctl version information"),
+    Entry("info", "system:info", "Display system-wide information"),
+)
+
+CONTAINER = Noun(
+    "container",
+    "Manage containers",
+    (
+        Entry("attach", "exec:attach", "Attach local standard input, output, and error streams to a container"),
+        Entry("create", "run:create", "Create a new container"),
+        Entry("diff", "container:diff", "Inspect changes to files or directories on a container's filesystem"),
+        Entry("exec", "exec:exec_", "Execute a command in a running container"),
+        Entry("inspect", "container:inspect", "Display detailed information on one or more containers"),
+        Entry("kill", "container:kill", "Kill one or more running containers"),
+        Entry("logs", "container:logs", "Fetch the logs of a container"),
+        Entry("ls", "container:ls", "List containers"),
+        Entry("pause", "container:pause", "Pause all processes within one or more containers"),
+        Entry("port", "container:port", "List port mappings or a specific mapping for the container"),
+        Entry("prune", "container:prune", "Remove all stopped containers"),
+        Entry("rename", "container:rename", "Rename a container"),
+        Entry("restart", "container:restart", "Restart one or more containers"),
+        Entry("rm", "container:rm", "Remove one or more containers"),
+        Entry("run", "run:run", "Create and run a new container from an image"),
+        Entry("start", "exec:start", "Start one or more stopped containers"),
+        Entry("stats", "stats:stats", "Display a live stream of container(s) resource usage statistics"),
+        Entry("stop", "container:stop", "Stop one or more running containers"),
+        Entry("top", "container:top", "Display the running processes of a container"),
+        Entry("unpause", "container:unpause", "Unpause all processes within one or more containers"),
+        Entry("update", "container:update", "Update configuration of one or more containers"),
+        Entry("wait", "container:wait", "Block until one or more containers stop, then print their exit codes"),
+    ),
+    (("list", "ls"), ("ps", "ls"), ("remove", "rm")),
+)
+
+IMAGE = Noun(
+    "image",
+    "Manage images",
+    (
+        Entry("history", "image:history", "Show the history of an image"),
+        Entry("import", "image:import_", "Import the contents from a tarball to create a filesystem image"),
+        Entry("inspect", "image:inspect", "Display detailed information on one or more images"),
+        Entry("load", "image:load", "Load an image from a tar archive or STDIN"),
+        Entry("ls", "image:ls", "List images"),
+        Entry("prune", "image:prune", "Remove unused images"),
+        Entry("pull", "image:pull", "Download an image from a registry"),
+        Entry("rm", "image:rm", "Remove one or more images"),
+        Entry("save", "image:save", "Save one or more images to a tar archive (streamed to STDOUT by default)"),
+        Entry("tag", "image:tag", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
+    ),
+    (("list", "ls"), ("remove", "rm")),
+)
+
+NETWORK = Noun(
+    "network",
+    "Manage networks",
+    (
+        Entry("connect", "network:connect", "Connect a container to a network"),
+        Entry("create", "network:create", "Create a network"),
+        Entry("disconnect", "network:disconnect", "Disconnect a container from a network"),
+        Entry("inspect", "network:inspect", "Display detailed information on one or more networks"),
+        Entry("ls", "network:ls", "List networks"),
+        Entry("prune", "network:prune", "Remove all unused networks"),
+        Entry("rm", "network:rm", "Remove one or more networks"),
+    ),
+    (("list", "ls"), ("remove", "rm")),
+)
+
+SYSTEM = Noun(
+    "system",
+    "Manage swarmctl",
+    (
+        Entry("df", "system:df", "Show disk usage"),
+        Entry("events", "system:events", "Get real time events from the server"),
+        Entry("info", "system:info", "Display system-wide information"),
+        Entry("prune", "system:prune", "Remove unused data"),
+    ),
+)
+
+VOLUME = Noun(
+    "volume",
+    "Manage volumes",
+    (
+        Entry("create", "volume:create", "Create a volume"),
+        Entry("inspect", "volume:inspect", "Display detailed information on one or more volumes"),
+        Entry("ls", "volume:ls", "List volumes"),
+        Entry("prune", "volume:prune", "Remove unused local volumes"),
+        Entry("rm", "volume:rm", "Remove one or more volumes"),
+    ),
+    (("list", "ls"), ("remove", "rm")),
+)
+
+CONFIG = Noun(
+    "config",
+    "Manage Swarm configs",
+    (
+        Entry("create", "payload:config_create", "Create a config from a file or STDIN"),
+        Entry("inspect", "payload:config_inspect", "Display detailed information on one or more configs"),
+        Entry("ls", "payload:config_ls", "List configs"),
+        Entry("rm", "payload:config_rm", "Remove one or more configs"),
+    ),
+    (("list", "ls"), ("remove", "rm")),
+)
+
+NODE = Noun(
+    "node",
+    "Manage Swarm nodes",
+    (
+        Entry("demote", "node:demote", "Demote one or more nodes from manager in the swarm"),
+        Entry("inspect", "node:inspect", "Display detailed information on one or more nodes"),
+        Entry("ls", "node:ls", "List nodes in the swarm"),
+        Entry("promote", "node:promote", "Promote one or more nodes to manager in the swarm"),
+        Entry("ps", "node:ps", "List tasks running on one or more nodes, defaults to current node"),
+        Entry("rm", "node:rm", "Remove one or more nodes from the swarm"),
+        Entry("update", "node:update", "Update a node"),
+    ),
+    (("list", "ls"), ("remove", "rm")),
+)
+
+SECRET = Noun(
+    "secret",
+    "Manage Swarm secrets",
+    (
+        Entry("create", "payload:secret_create", "Create a secret from a file or STDIN as content"),
+        Entry("inspect", "payload:secret_inspect", "Display detailed information on one or more secrets"),
+        Entry("ls", "payload:secret_ls", "List secrets"),
+        Entry("rm", "payload:secret_rm", "Remove one or more secrets"),
+    ),
+    (("list", "ls"), ("remove", "rm")),
+)
+
+SERVICE = Noun(
+    "service",
+    "Manage Swarm services",
+    (
+        Entry("create", "service_write:create", "Create a new service"),
+        Entry("inspect", "service:inspect", "Display detailed information on one or more services"),
+        Entry("logs", "service:logs", "Fetch the logs of a service or task"),
+        Entry("ls", "service:ls", "List services"),
+        Entry("ps", "service:ps", "List the tasks of one or more services"),
+        Entry("rm", "service:rm", "Remove one or more services"),
+        Entry("rollback", "service_write:rollback", "Revert changes to a service's configuration"),
+        Entry("scale", "service_write:scale", "Scale one or multiple replicated services"),
+        Entry("update", "service_write:update", "Update a service"),
+    ),
+    (("list", "ls"), ("remove", "rm")),
+)
+
+SWARM = Noun(
+    "swarm",
+    "Manage Swarm",
+    (
+        Entry("ca", "swarm:ca", "Display the root CA"),
+        Entry("init", "swarm:init", "Initialize a swarm"),
+        Entry("join", "swarm:join", "Join a swarm as a node and/or manager"),
+        Entry("join-token", "swarm:join_token", "Manage join tokens"),
+        Entry("leave", "swarm:leave", "Leave the swarm"),
+        Entry("unlock", "swarm:unlock", "Unlock swarm"),
+        Entry("unlock-key", "swarm:unlock_key", "Manage the unlock key"),
+        Entry("update", "swarm:update", "Update the swarm"),
+    ),
+)
+
+LAB = Noun(
+    "lab",
+    "Several nodes on this machine, each in a network namespace of its own",
+    (
+        Entry("up", "lab:up", "Start the nodes of a lab"),
+        Entry("status", "lab:status", "Show the nodes of a lab"),
+        Entry("ls", "lab:ls", "List the labs of this machine"),
+        Entry("exec", "lab:exec_", "Run a command as if on a node"),
+        Entry("env", "lab:env", "Print the shell line that points swarmctl and docker to a node"),
+        Entry("kill", "lab:kill", "Cut the power of nodes (kill -9 of everything)"),
+        Entry("start", "lab:start", "Power nodes on again"),
+        Entry("cut", "lab:cut", "Drop the packets between two nodes"),
+        Entry("heal", "lab:heal", "Let packets pass again"),
+        Entry("down", "lab:down", "Remove a lab with everything in it"),
+    ),
+)
+
+MANAGEMENT = (CONTAINER, IMAGE, NETWORK, SYSTEM, VOLUME)
+SWARM_NOUNS = (CONFIG, NODE, SECRET, SERVICE, SWARM)
+LAB_NOUNS = (LAB,)
+
+TOP_LEVEL = (
+    *(entry for entry in CONTAINER.verbs if entry.name in ("attach", "create", "diff")),
+    Entry("events", "system:events", "Get real time events from the server"),
+    Entry("history", "image:history", "Show the history of an image"),
+    Entry("import", "image:import_", "Import the contents from a tarball to create a filesystem image"),
+    Entry("inspect", "inspect:inspect", "Return low-level information on objects of any kind"),
+    *(entry for entry in CONTAINER.verbs if entry.name == "kill"),
+    Entry("load", "image:load", "Load an image from a tar archive or STDIN"),
+    *(entry for entry in CONTAINER.verbs if entry.name in ("logs", "pause", "port", "rename", "restart", "rm")),
+    Entry("rmi", "image:rm", "Remove one or more images"),
+    Entry("save", "image:save", "Save one or more images to a tar archive (streamed to STDOUT by default)"),
+    *(entry for entry in CONTAINER.verbs if entry.name in ("start", "stats", "stop")),
+    Entry("tag", "image:tag", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
+    *(entry for entry in CONTAINER.verbs if entry.name in ("top", "unpause", "update", "wait")),
+    Entry("completion", "completion:completion", "Generate the completion script for a shell"),
+)
+
+SECTIONS: tuple[tuple[str, tuple[Entry | Noun, ...]], ...] = (
+    ("Common Commands", COMMON),
+    ("Management Commands", MANAGEMENT),
+    ("Swarm Commands", SWARM_NOUNS),
+    ("Lab Commands", LAB_NOUNS),
+    ("Commands", TOP_LEVEL),
+)
