@@ -7,24 +7,33 @@ are created, given addresses and given nodes in a single transaction.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from raft.objects.service import ServiceMode
 from scheduler import global_mode, housekeeping, replicated, update
-from scheduler.actions import Decision, NewId, View
+from scheduler.actions import NEVER, Action, NewId, View
 from scheduler.allocator import allocate
 from scheduler.placement import place
 from scheduler.staging import Staging
 
 
-def decide(view: View, now: float, new_id: NewId, dirty: Collection[str] | None = None) -> Decision:
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Actions in commit order, and for each service looked at when to look again (Unix s, or NEVER)."""
+
+    actions: list[Action]
+    dues: dict[str, float]
+
+
+def decide(view: View, now: float, new_id: NewId, dirty: Collection[str] | None = None) -> Plan:
     """What is to be changed now. `dirty`: ids of the services to look at; None: all of them."""
     staging = Staging(view)
-    due = Decision()
+    dues = {}
     for service_id in sorted(dirty if dirty is not None else _all_services(view)):
-        due.wake_at(_orchestrate(service_id, staging, now, new_id))
+        dues[service_id] = _orchestrate(service_id, staging, now, new_id)
     staging.stage(allocate(staging, now).actions)
     staging.stage(place(staging, now).actions)
-    return Decision(staging.merged(), due.due)
+    return Plan(staging.merged(), dues)
 
 
 def _all_services(view: View) -> set[str]:
@@ -34,14 +43,14 @@ def _all_services(view: View) -> set[str]:
 
 def _orchestrate(service_id: str, staging: Staging, now: float, new_id: NewId) -> float:
     """Stage one service's decisions; returns when to look at it again."""
-    due = Decision()
+    due = NEVER
     staging.stage(housekeeping.tidy_service(service_id, staging).actions)
     service = staging.services.get(service_id)
     if service is None or service.pending_delete:
-        return due.due
+        return due
     reconcile = global_mode.reconcile if service.spec.mode is ServiceMode.GLOBAL else replicated.reconcile
     for step in (reconcile, update.advance):
         decision = step(staging.services[service_id], staging, now, new_id)
         staging.stage(decision.actions)
-        due.wake_at(decision.due)
-    return due.due
+        due = min(due, decision.due)
+    return due

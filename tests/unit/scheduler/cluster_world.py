@@ -17,8 +17,8 @@ from raft.objects.cluster import Cluster, Config, Network, NetworkSpec, Secret
 from raft.objects.node import Availability, Node, NodeDescription, NodeSpec, NodeState, NodeStatus
 from raft.objects.service import Resources, Service, ServiceSpec
 from raft.objects.task import Task, TaskState
-from scheduler.actions import Action, Create, Decision, Delete
-from scheduler.plan import decide
+from scheduler.actions import Action, Create, Delete
+from scheduler.plan import Plan, decide
 
 GIB = 1 << 30
 
@@ -114,10 +114,10 @@ class World:
         task = self.tasks[task_id]
         self.put(change(task, status__state=state, status__timestamp=self.now, status__error=error))
 
-    def decide(self) -> Decision:
+    def decide(self) -> Plan:
         return decide(self, self.now, self.new_id)
 
-    def step(self) -> Decision:
+    def step(self) -> Plan:
         """One pass, applied."""
         decision = self.decide()
         self.apply(decision.actions)
