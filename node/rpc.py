@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import logging
 import socket
 import ssl
@@ -445,11 +446,15 @@ class RpcClient:
         when the answer did not come.
         """
         host, port = split_address(address)
+        if len(payload) > BODY_BYTES_MAX:
+            raise RpcError(
+                "invalid_argument", f"request of {len(payload)} bytes, the limit is {BODY_BYTES_MAX}"
+            )
         session = (await self._session()).acquire()
         limits = aiohttp.ClientTimeout(total=timeout, connect=min(CONNECT_S_MAX, timeout))
         try:
             async with session.http.post(
-                _url(host, port, "call", method), data=payload, timeout=limits
+                _url(host, port, "call", method), data=io.BytesIO(payload), timeout=limits
             ) as got:
                 body = await _read_answer(got.content)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
