@@ -16,16 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from pysyncobj import FAIL_REASON
-
 from raft import snapshot as snapshots
 from raft.codec import COMMAND_BYTES_MAX
 from raft.errors import FailedPrecondition, InvalidArgument, MaybeCommitted, NotLeader, RaftError, Unavailable
 from raft.log import Log
 from raft.membership import Configuration
 from raft.messages import PROTOCOL_VERSION, AnyMessage, Hello, Message
+from raft.replication import MEMBERSHIP
 from raft.snapshot import Snapshot, SnapshotMeta
-from raft.syncobj import PROPOSAL_ID_BYTES, Engine, Timings
+from raft.stock import DISCARDED, NOT_LEADER, SUCCESS, Timings
+from raft.syncobj import PROPOSAL_ID_BYTES, Engine
 from raft.transport import Dialer, Links
 from raft.wal import Wal, WalDamaged
 
@@ -104,7 +104,7 @@ class Consensus:
         log = _open_new(config)
         log.setCurrentTerm(1, config.node_id)
         configuration = Configuration({config.node_id: config.address})
-        log.add(b"\x02" + configuration.encode(), 1, 1)
+        log.add(MEMBERSHIP + configuration.encode(), 1, 1)
         log.sync()
         return cls(config, machine, dialer, log, None)
 
@@ -207,7 +207,7 @@ class Consensus:
 
     @property
     def failure(self) -> Exception | None:
-        """Why this manager does not take part: a broken invariant (for good), or its disk (until it heals)."""
+        """Why this manager takes no part: a broken invariant (for good), or its disk (until it heals)."""
         return self._failure or self._engine.storage_error()
 
     def members(self) -> dict[str, str]:
@@ -289,8 +289,8 @@ class Consensus:
             reachable = sum(self.reachable(member) for member in wanted.members)
             if reachable < wanted.quorum:
                 raise FailedPrecondition(
-                    f"can't remove node {node_id}: only {reachable} of the {len(wanted.members)} managers left "
-                    f"are reachable and {wanted.quorum} are needed, so the quorum would be lost"
+                    f"can't remove node {node_id}: only {reachable} of the {len(wanted.members)} managers "
+                    f"left are reachable and {wanted.quorum} are needed, so the quorum would be lost"
                 )
             if node_id == self._config.node_id:
                 await self.transfer_leadership()
@@ -308,7 +308,7 @@ class Consensus:
                     asked = asked or self._engine.offer_leadership()
                     self._wake()
                     await asyncio.sleep(POLL_S)
-                while self.leader_id is None:
+                while self.leader_id is None:  # noqa: ASYNC110 (bounded by the timeout around it)
                     await asyncio.sleep(POLL_S)
         except TimeoutError as err:
             raise Unavailable("no other manager could take over the leadership") from err
@@ -492,11 +492,11 @@ class Consensus:
         def resolve(result: object, reason: int) -> None:
             if outcome.done():
                 return
-            if reason == FAIL_REASON.SUCCESS and isinstance(result, RaftError):
+            if reason == SUCCESS and isinstance(result, RaftError):
                 outcome.set_exception(result)
-            elif reason == FAIL_REASON.SUCCESS:
+            elif reason == SUCCESS:
                 outcome.set_result(result)
-            elif reason in (FAIL_REASON.NOT_LEADER, FAIL_REASON.DISCARDED):
+            elif reason in (NOT_LEADER, DISCARDED):
                 outcome.set_exception(self._not_leader())
             else:
                 outcome.set_exception(

@@ -47,7 +47,7 @@ def is_whole(snapshot: Snapshot) -> bool:
 
 
 def save(folder: Path, key: bytes, snapshot: Snapshot) -> Path:
-    """Write, fsync, rename, fsync the folder; then delete the older ones. Raises OSError, having lost none."""
+    """Write, fsync, rename, fsync the folder, delete the older ones. Raises OSError, having lost none."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"snapshot-{snapshot.meta.index:020d}.snap"
     temporary = path.with_suffix(".tmp")

@@ -40,7 +40,7 @@ class Outgoing:
     def chunks(
         self, node_id: str, snapshot: Snapshot, term: int, round: int, now: float
     ) -> list[SnapshotChunk]:
-        """What may be sent now; starts a transfer, or starts it again when nothing was acknowledged for 5 s."""
+        """What may be sent now. Starts the transfer, and again when nothing was acknowledged for 5 s."""
         sending = self._sending.get(node_id)
         if sending is None or now - sending.progress_at > STALLED_S:
             sending = self._sending[node_id] = _Sending(snapshot, now)

@@ -15,7 +15,6 @@ import random
 import struct
 from typing import Protocol
 
-
 from raft import messages
 from raft.messages import PROTOCOL_VERSION, AnyMessage, Hello, Message
 
@@ -67,7 +66,7 @@ class Links:
         self._ending: set[asyncio.Task[None]] = set()
 
     def set_peers(self, addresses: dict[str, str]) -> None:
-        """Be connected to exactly these nodes (and to guests: senders that are in no configuration we know)."""
+        """Be connected to exactly these nodes, and to guests: senders that are not in our configuration."""
         self._peers = dict(addresses)
         self._reconcile()
 
