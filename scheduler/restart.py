@@ -161,13 +161,13 @@ def _replace(
     waits = any(may_run(task, view) for task in tasks)
     if newest is None or not has_ended(newest):
         reason = why or f"slot {key} is empty"
-        decision.add(new_task(service, key, now, new_id, reason, waits=waits))
+        decision.add(new_task(service, key, tasks, now, new_id, reason, waits=waits))
         return
     if not should_restart(newest, tasks):
         return
     delay = restart_delay(newest, tasks, now)
     reason = f"{_end_of(newest)}; restart in {delay:g}s"
     restart_at = now + delay if delay > 0 else 0.0
-    decision.add(new_task(service, key, now, new_id, reason, waits=waits, restart_at=restart_at))
+    decision.add(new_task(service, key, tasks, now, new_id, reason, waits=waits, restart_at=restart_at))
     if restart_at:
         decision.wake_at(restart_at)

@@ -6,7 +6,7 @@ Owns the words of the orchestrators. A slot is named by its number (replicated) 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -22,6 +22,9 @@ SlotKey = int | str
 
 # Waiting for an old task that does not report its end is given up this long after its grace period.
 STOP_WAIT_S = 60.0
+
+# Tasks of a slot are told apart by age; this is the least difference.
+AGE_STEP_S = 0.001
 
 # How a task ends by itself; SHUTDOWN and ORPHANED are done to it.
 ENDED = frozenset({TaskState.COMPLETE, TaskState.FAILED, TaskState.REJECTED})
@@ -111,6 +114,7 @@ def remove_all(tasks: Iterable[Task], reason: str) -> list[Action]:
 def new_task(
     service: Service,
     key: SlotKey,
+    earlier: Sequence[Task],
     now: float,
     new_id: NewId,
     reason: str,
@@ -118,10 +122,14 @@ def new_task(
     waits: bool = False,
     restart_at: float = 0.0,
 ) -> Create:
-    """A task from the service's spec. `waits`: prepared only, until the old one has stopped."""
+    """A task from the service's spec. `waits`: prepared only, until the old one has stopped.
+
+    It is younger than the slot's `earlier` tasks even when this leader's clock is behind the last one's.
+    """
+    created_at = max(now, earlier[-1].meta.created_at + AGE_STEP_S) if earlier else now
     task = Task(
         id=new_id(),
-        meta=Meta(created_at=now, updated_at=now),
+        meta=Meta(created_at=created_at, updated_at=now),
         service_id=service.id,
         service_name=service.spec.annotations.name,
         slot=key if isinstance(key, int) else 0,

@@ -185,7 +185,7 @@ def _renew(
     if not start_first:
         decision.add(*(shut_down(task, reason) for task in tasks if is_live(task)))
     waits = not start_first and any(may_run(task, view) for task in tasks)
-    decision.add(new_task(service, key, now, new_id, reason, waits=waits))
+    decision.add(new_task(service, key, tasks, now, new_id, reason, waits=waits))
     return decision
 
 

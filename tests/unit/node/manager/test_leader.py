@@ -17,7 +17,7 @@ from raft.errors import Unavailable
 from raft.objects.base import Annotations, Kind
 from raft.objects.cluster import NetworkSpec
 from raft.objects.node import NodeState
-from raft.objects.service import ContainerSpec, NetworkAttachmentSpec, PortConfig, EndpointSpec, TaskSpec
+from raft.objects.service import ContainerSpec, EndpointSpec, NetworkAttachmentSpec, PortConfig, TaskSpec
 from raft.objects.task import Task, TaskState
 from scheduler.actions import Create
 
@@ -59,7 +59,11 @@ async def report(world: ControlWorld, task: Task, state: TaskState) -> None:
 async def test_ingress_network_is_allocated_first(world: ControlWorld, clock: ManualClock) -> None:
     async with leading(world, clock):
         network = await world.api.get_network("ingress")
-        assert (network.ipam[0].subnet, network.ipam[0].gateway, network.vni) == ("10.0.0.0/24", "10.0.0.1", 4096)
+        assert (network.ipam[0].subnet, network.ipam[0].gateway, network.vni) == (
+            "10.0.0.0/24",
+            "10.0.0.1",
+            4096,
+        )
         addresses = [node.networks[0].address for node in world.store.view().nodes.values()]
         assert sorted(addresses) == ["10.0.0.2/24", "10.0.0.3/24", "10.0.0.4/24"]
 
