@@ -84,7 +84,9 @@ def _allocate_networks(view: View) -> list[Action]:
     subnets = [config.subnet for n in view.networks.values() for config in n.ipam]
     vnis = {n.vni for n in view.networks.values()}
     actions: list[Action] = []
-    for network in sorted(waiting, key=lambda n: (not n.spec.ingress, n.meta.created_at, n.id)):
+    # Wished subnets first, so that no freely chosen one is put in their way.
+    order = sorted(waiting, key=lambda n: (not n.spec.ipam, not n.spec.ingress, n.meta.created_at, n.id))
+    for network in order:
         ipam = _ipam(network, view.cluster, subnets)
         vni = next((v for v in range(defaults.VNI_FIRST, VNI_LAST + 1) if v not in vnis), 0)
         if ipam is None or not vni:
