@@ -15,7 +15,9 @@ from cli.terminal import Pump, detach_sequence, following_window_size, is_termin
 def check_terminal(tty: bool, stdin: bool) -> None:
     if tty and stdin and not is_terminal(sys.stdin.fileno()):
         raise UsageError(
-            "the input device is not a TTY", hint="leave -t out when the input is a pipe or a file", exit_code=1
+            "the input device is not a TTY",
+            hint="leave -t out when the input is a pipe or a file",
+            exit_code=1,
         )
 
 

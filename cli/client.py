@@ -7,11 +7,13 @@ Invariant: a kept connection is only used again after its last answer was read t
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import socket
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 from cli.errors import ApiError, DaemonUnreachable, ProtocolError, UsageError
 from cli.urls import quote_query
@@ -71,7 +73,7 @@ class Response:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._file: IO[bytes] = connection.makefile("rb", _BLOCK)
+        self._file = io.BufferedReader(socket.SocketIO(connection, "r"), _BLOCK)
         self.status, self.headers = self._read_head()
         self.at_end = self.status in (204, 304)
         self._length = int(self.headers.get("content-length", "-1"))
@@ -91,7 +93,9 @@ class Response:
             if not line:
                 raise ConnectionResetError("the daemon closed the connection without an answer")
             if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or not parts[1].isdigit():
-                raise ProtocolError(f"the answer is not HTTP: {line[:80]!r}", hint="is this address swarmd's API?")
+                raise ProtocolError(
+                    f"the answer is not HTTP: {line[:80]!r}", hint="is this address swarmd's API?"
+                )
             headers: dict[str, str] = {}
             while (line := self._file.readline(_HEADER_BYTES_MAX)) not in (b"\r\n", b"\n", b""):
                 name, _, value = line.decode("latin-1").partition(":")
@@ -114,10 +118,12 @@ class Response:
         else:
             left = self._length
             while left != 0:
-                data = self._file.read1(min(_BLOCK, left) if left > 0 else _BLOCK)  # type: ignore[attr-defined]
+                data = self._file.read1(min(_BLOCK, left) if left > 0 else _BLOCK)
                 if not data:
                     if left > 0:
-                        raise ProtocolError("the daemon's answer ended early", hint="did swarmd stop? try again")
+                        raise ProtocolError(
+                            "the daemon's answer ended early", hint="did swarmd stop? try again"
+                        )
                     break
                 left -= len(data) if left > 0 else 0
                 yield data
@@ -133,7 +139,7 @@ class Response:
                     "the daemon's answer ended early", hint="did swarmd stop? try again"
                 ) from error
             while size > 0:
-                data = self._file.read1(min(size, _BLOCK))  # type: ignore[attr-defined]
+                data = self._file.read1(min(size, _BLOCK))
                 if not data:
                     raise ProtocolError("the daemon's answer ended early", hint="did swarmd stop? try again")
                 size -= len(data)
@@ -168,7 +174,7 @@ class Response:
 
     def rest_of_buffer(self) -> bytes:
         """After an upgrade: what of the raw stream was already read together with the answer's head."""
-        buffered: bytes = self._file.peek() if _has_buffered(self._connection, self._file) else b""  # type: ignore[attr-defined]
+        buffered: bytes = self._file.peek() if _has_buffered(self._connection, self._file) else b""
         return buffered
 
     def close(self) -> None:
@@ -176,11 +182,11 @@ class Response:
         self._connection.close()
 
 
-def _has_buffered(connection: socket.socket, file: IO[bytes]) -> bool:
+def _has_buffered(connection: socket.socket, file: io.BufferedReader) -> bool:
     # peek() reads from the socket when its buffer is empty; a socket that does not block makes that harmless.
     connection.setblocking(False)
     try:
-        return bool(file.peek(1))  # type: ignore[attr-defined]
+        return bool(file.peek(1))
     except (BlockingIOError, OSError):
         return False
     finally:
@@ -206,7 +212,7 @@ class Client:
         self.host = host or default_host()
         self._kept: socket.socket | None = None
 
-    # --- plain calls: the body is JSON or nothing, the answer fits in memory -------------------------------
+    # --- plain calls: the body is JSON or nothing, the answer fits in memory ---
 
     def get(self, path: str, query: Query | None = None) -> Any:
         return self.call("GET", path, query)
@@ -228,7 +234,7 @@ class Client:
             self._keep(response)
         return answer
 
-    # --- streams: a connection of their own ------------------------------------------------------------------
+    # --- streams: a connection of their own ---
 
     def stream(
         self,
@@ -243,10 +249,9 @@ class Client:
         """An answer to be read bit by bit. `body` may be bytes, a JSON value or a binary file (sent chunked)."""
         connection = open_socket(self.host)
         connection.settimeout(timeout)
-        try:
+        # The daemon may answer and hang up before it has read everything: its answer says why.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._send(connection, method, path, query, body, {"Content-Type": content_type})
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the daemon answers, and hangs up, before it has read everything: its answer says why
         try:
             response = Response(connection)
         except OSError as error:
@@ -270,7 +275,7 @@ class Client:
         multiplexed = "multiplexed" in response.headers.get("content-type", "")
         return connection, response.rest_of_buffer(), multiplexed
 
-    # --- underneath ----------------------------------------------------------------------------------------
+    # --- underneath ---
 
     def _request(self, method: str, path: str, query: Query | None, body: object) -> Response:
         response = self._request_on_kept(method, path, query, body)
@@ -304,7 +309,9 @@ class Client:
             # nothing may be sent twice, in case it was not.
             if method == "GET":
                 return None
-            raise ProtocolError(f"{method} {path}: the daemon closed the connection", hint="try again") from None
+            raise ProtocolError(
+                f"{method} {path}: the daemon closed the connection", hint="try again"
+            ) from None
 
     def _keep(self, response: Response) -> None:
         if response.keeps_connection and self._kept is None:
@@ -323,7 +330,11 @@ class Client:
     ) -> None:
         source = body if hasattr(body, "read") else None
         payload = b"" if body is None or source is not None else _encode(body)
-        lines = [f"{method} {path}{quote_query(query or {})} HTTP/1.1", "Host: swarmctl", "User-Agent: swarmctl"]
+        lines = [
+            f"{method} {path}{quote_query(query or {})} HTTP/1.1",
+            "Host: swarmctl",
+            "User-Agent: swarmctl",
+        ]
         if source is not None:
             lines.append("Transfer-Encoding: chunked")
         elif payload or method == "POST":

@@ -112,7 +112,7 @@ def _require_known(group: click.Group, ctx: click.Context, args: list[str]) -> N
 
 def command(usage: str = "", **attributes: Any) -> Callable[[Callable[..., Any]], click.Command]:
     """Decorator of a verb; `usage` as in Command. The function's docstring is the help text."""
-    return click.command(cls=Command, usage=usage, **attributes)  # type: ignore[return-value]
+    return click.command(cls=Command, usage=usage, **attributes)
 
 
 def stop_at_first_argument() -> dict[str, Any]:
@@ -120,7 +120,7 @@ def stop_at_first_argument() -> dict[str, Any]:
     return {"allow_interspersed_args": False}
 
 
-# --- options that many commands share ---------------------------------------------------------------------------
+# --- options that many commands share ---
 
 
 def format_option(function: F) -> F:
@@ -148,7 +148,7 @@ def repeated(*names: str, help: str) -> Callable[[F], F]:
     return click.option(*names, multiple=True, help=help)
 
 
-# --- loops and questions -------------------------------------------------------------------------------------------
+# --- loops and questions ---
 
 
 def for_each(names: Sequence[str], act: Callable[[str], object]) -> None:

@@ -67,11 +67,15 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--privileged", is_flag=True, help="Give extended privileges to this container"),
     repeated("-p", "--publish", help="Publish a container's port(s) to the host"),
     click.option("-P", "--publish-all", is_flag=True, help="Publish all exposed ports to random ports"),
-    click.option("--pull", default="missing", help='Pull image before running ("always", "missing", "never")'),
+    click.option(
+        "--pull", default="missing", help='Pull image before running ("always", "missing", "never")'
+    ),
     click.option("-q", "--quiet", is_flag=True, help="Suppress the pull output"),
     click.option("--read-only", is_flag=True, help="Mount the container's root filesystem as read only"),
     click.option("--restart", default="no", help="Restart policy to apply when a container exits"),
-    click.option("--rm", "auto_remove", is_flag=True, help="Remove the container and its volumes when it exits"),
+    click.option(
+        "--rm", "auto_remove", is_flag=True, help="Remove the container and its volumes when it exits"
+    ),
     click.option("--runtime", default="", help="Runtime to use for this container"),
     repeated("--security-opt", help="Security Options"),
     click.option("--shm-size", default="", help="Size of /dev/shm"),
@@ -102,7 +106,8 @@ def container_options(function: Any) -> Any:
 def create_body(options: Options, image: str, words: tuple[str, ...]) -> dict[str, Any]:
     """ContainerConfig + HostConfig + NetworkingConfig; attaching is decided by the caller."""
     exposed, bindings = parse_ports.container_ports(list(options["publish"]), list(options["expose"]))
-    binds, volumes = [], {}
+    binds: list[str] = []
+    volumes: dict[str, Any] = {}
     for text in options["volume"]:
         kind, value = parse_mounts.volume(text)
         if kind == "anonymous":
@@ -172,7 +177,10 @@ def _host_config(
         "Runtime": options["runtime"],
         "ConsoleSize": [0, 0],
         "ShmSize": parse.size_bytes(options["shm_size"]) if options["shm_size"] else 0,
-        "LogConfig": {"Type": options["log_driver"], "Config": parse.key_values(options["log_opt"], "log-opt")},
+        "LogConfig": {
+            "Type": options["log_driver"],
+            "Config": parse.key_values(options["log_opt"], "log-opt"),
+        },
         "Ulimits": parse.ulimits(options["ulimit"]),
         "Devices": [_device(text) for text in options["device"]],
         "Init": True if options["init"] else None,
@@ -214,7 +222,8 @@ def restart_policy(text: str) -> dict[str, Any]:
     name, colon, count = text.partition(":")
     if name not in ("", "no", "always", "unless-stopped", "on-failure"):
         raise UsageError(
-            f'invalid restart policy "{text}"', hint="one of: no, always, unless-stopped, on-failure[:max-retries]"
+            f'invalid restart policy "{text}"',
+            hint="one of: no, always, unless-stopped, on-failure[:max-retries]",
         )
     if colon and not (count.isdigit() and name == "on-failure"):
         raise UsageError(
@@ -260,7 +269,9 @@ def _network(text: str) -> tuple[str, dict[str, Any]]:
     """NAME, or name=NAME,alias=A,ip=ADDRESS,... to (name, EndpointSettings)."""
     if "=" not in text:
         return text, {}
-    name, settings, options = "", {}, {}
+    name = ""
+    settings: dict[str, Any] = {}
+    options: dict[str, str] = {}
     for key, value in parse.comma_fields(text, "network"):
         if key == "name":
             name = value or ""
@@ -273,7 +284,9 @@ def _network(text: str) -> tuple[str, dict[str, Any]]:
         elif key == "driver-opt" and value:
             options |= parse.key_values([value], "network driver-opt")
         else:
-            raise UsageError(f'invalid field key "{key}" in --network "{text}"', hint="name, alias, ip, driver-opt")
+            raise UsageError(
+                f'invalid field key "{key}" in --network "{text}"', hint="name, alias, ip, driver-opt"
+            )
     if not name:
         raise UsageError(f'invalid network "{text}": the name is missing', hint="name=NAME,alias=ALIAS")
     if options:

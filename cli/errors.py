@@ -1,11 +1,11 @@
 """What can go wrong on the user's side of the API, each with what to do next.
 
-    CliError              a message, an optional hint, and the exit status of the process
-    +-- UsageError        the command line itself is wrong (exit status as `docker`: 125 for flags, 1 for arguments)
-    +-- ApiError          the daemon answered with an error; carries the HTTP status
-    +-- DaemonUnreachable nobody answers at the address
-    +-- ProtocolError     what answered is not an HTTP server we understand
-    SilentExit            end with this status, everything has been said
+CliError              a message, an optional hint, and the exit status of the process
++-- UsageError        the command line itself is wrong (exit status as `docker`: 125 for flags, 1 for arguments)
++-- ApiError          the daemon answered with an error; carries the HTTP status
++-- DaemonUnreachable nobody answers at the address
++-- ProtocolError     what answered is not an HTTP server we understand
+SilentExit            end with this status, everything has been said
 """
 
 from __future__ import annotations

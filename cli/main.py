@@ -14,7 +14,9 @@ from cli.errors import CliError, SilentExit
 VERSION = "0.1.0"
 
 
-@click.group(cls=RootGroup, subcommand_metavar="COMMAND", options_metavar="[OPTIONS]", invoke_without_command=True)
+@click.group(
+    cls=RootGroup, subcommand_metavar="COMMAND", options_metavar="[OPTIONS]", invoke_without_command=True
+)
 @click.option("-H", "--host", help="Daemon socket to connect to (unix:///PATH or tcp://ADDRESS:PORT)")
 @click.option("-v", "--version", is_flag=True, help="Print version information and quit")
 @click.pass_context
@@ -69,7 +71,9 @@ def _usage_error(error: click.UsageError) -> int:
         isinstance(error, click.BadParameter) and isinstance(error.param, click.Argument)
     )
     if error.ctx is not None:
-        sys.stderr.write(f"\n{error.ctx.get_usage()}\n\nRun '{error.ctx.command_path} --help' for more information\n")
+        sys.stderr.write(
+            f"\n{error.ctx.get_usage()}\n\nRun '{error.ctx.command_path} --help' for more information\n"
+        )
     return 1 if wrong_argument else 125
 
 

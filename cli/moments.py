@@ -21,7 +21,9 @@ def moment(text: str) -> str:
         found = unix_time(_completed(text))
         if found:
             return f"{found:.9f}"
-        raise UsageError(f'invalid timestamp "{text}"', hint="such as 2026-01-02T15:04:05Z, or 10m for relative")
+        raise UsageError(
+            f'invalid timestamp "{text}"', hint="such as 2026-01-02T15:04:05Z, or 10m for relative"
+        )
     return f"{time.time() - nanoseconds(text) / 1e9:.9f}"
 
 

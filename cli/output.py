@@ -61,7 +61,9 @@ def list_rows(
     if quiet:
         return "".join(f"{row[quiet]}\n" for row in rows)
     if form in ("", "table"):
-        return render_table([header for header, _ in columns], [[str(row[f]) for _, f in columns] for row in rows])
+        return render_table(
+            [header for header, _ in columns], [[str(row[f]) for _, f in columns] for row in rows]
+        )
     if form == "json":
         return "".join(json.dumps(row, separators=(",", ":"), ensure_ascii=False) + "\n" for row in rows)
     from cli.template import Template

@@ -154,7 +154,11 @@ def ulimits(values: Iterable[str]) -> list[dict[str, object]]:
         name, equals, numbers = value.partition("=")
         soft, colon, hard = numbers.partition(":")
         try:
-            limit: dict[str, object] = {"Name": name, "Soft": int(soft), "Hard": int(hard) if colon else int(soft)}
+            limit: dict[str, object] = {
+                "Name": name,
+                "Soft": int(soft),
+                "Hard": int(hard) if colon else int(soft),
+            }
         except ValueError:
             limit = {}
         if not (name and equals and limit):

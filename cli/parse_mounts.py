@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import Any
 
 from cli.errors import UsageError
@@ -15,51 +15,55 @@ _TYPES = ("bind", "volume", "tmpfs")
 def mount(text: str) -> dict[str, Any]:
     """One --mount value to the API's Mount."""
     parsed: dict[str, Any] = {"Type": "volume"}
-    volume: dict[str, Any] = {}
-    bind: dict[str, Any] = {}
-    tmpfs: dict[str, Any] = {}
-    label_texts: list[str] = []
-    options: dict[str, str] = {}
+    options: dict[str, dict[str, Any]] = {"volume": {}, "bind": {}, "tmpfs": {}}
     for key, value in comma_fields(text, "mount"):
         if key in ("readonly", "ro"):
             parsed["ReadOnly"] = boolean(value, key)
-            continue
-        if key == "volume-nocopy":
-            volume["NoCopy"] = boolean(value, key)
-            continue
-        if key == "bind-nonrecursive":
-            bind["NonRecursive"] = boolean(value, key)
-            continue
-        if value is None:
+        elif key == "volume-nocopy":
+            options["volume"]["NoCopy"] = boolean(value, key)
+        elif key == "bind-nonrecursive":
+            options["bind"]["NonRecursive"] = boolean(value, key)
+        elif value is None:
             raise UsageError(f'invalid field "{key}" in mount "{text}": must be a key=value pair', hint=_HINT)
-        if key == "type":
+        elif key.startswith(("bind-", "volume-", "tmpfs-")):
+            _option(options, key, value, text)
+        elif key == "type":
             parsed["Type"] = choice(value.lower(), _TYPES, "mount type")
         elif key in ("source", "src"):
-            parsed["Source"] = os.path.abspath(value) if value.startswith(("./", "../")) or value == "." else value
+            parsed["Source"] = _absolute(value)
         elif key in ("target", "dst", "destination"):
             parsed["Target"] = value
         elif key == "consistency":
             parsed["Consistency"] = value
-        elif key == "bind-propagation":
-            bind["Propagation"] = value.lower()
-        elif key == "volume-label":
-            label_texts.append(value)
-        elif key == "volume-driver":
-            volume.setdefault("DriverConfig", {})["Name"] = value
-        elif key == "volume-opt":
-            name, _, option = value.partition("=")
-            options[name] = option
-        elif key == "tmpfs-size":
-            tmpfs["SizeBytes"] = size_bytes(value)
-        elif key == "tmpfs-mode":
-            tmpfs["Mode"] = _octal(value, text)
         else:
             raise UsageError(f'unexpected key "{key}" in mount "{text}"', hint=_HINT)
-    if label_texts:
-        volume["Labels"] = labels(label_texts)
-    if options:
-        volume.setdefault("DriverConfig", {})["Options"] = options
-    return _checked(parsed, {"volume": volume, "bind": bind, "tmpfs": tmpfs}, text)
+    return _checked(parsed, options, text)
+
+
+def _option(options: dict[str, dict[str, Any]], key: str, value: str, text: str) -> None:
+    """A key that belongs to one type of mount, such as volume-label."""
+    if key == "bind-propagation":
+        options["bind"]["Propagation"] = value.lower()
+    elif key == "volume-label":
+        options["volume"].setdefault("Labels", {}).update(labels([value]))
+    elif key == "volume-driver":
+        options["volume"].setdefault("DriverConfig", {})["Name"] = value
+    elif key == "volume-opt":
+        name, _, setting = value.partition("=")
+        options["volume"].setdefault("DriverConfig", {}).setdefault("Options", {})[name] = setting
+    elif key == "tmpfs-size":
+        options["tmpfs"]["SizeBytes"] = size_bytes(value)
+    elif key == "tmpfs-mode":
+        options["tmpfs"]["Mode"] = _octal(value, text)
+    else:
+        raise UsageError(f'unexpected key "{key}" in mount "{text}"', hint=_HINT)
+
+
+def _absolute(source: str) -> str:
+    """Relative sources are relative to where the command is run, and ~ is the user's home."""
+    if source.startswith(("./", "../", "~/")) or source in (".", ".."):
+        return str(Path(source).expanduser().resolve())
+    return source
 
 
 def _checked(parsed: dict[str, Any], options: dict[str, dict[str, Any]], text: str) -> dict[str, Any]:
@@ -89,12 +93,13 @@ def volume(text: str) -> tuple[str, str]:
     parts = text.split(":")
     if len(parts) == 1:
         if not text.startswith("/"):
-            raise UsageError(f'invalid volume specification: "{text}"', hint="such as data:/data or /srv:/srv:ro")
+            raise UsageError(
+                f'invalid volume specification: "{text}"', hint="such as data:/data or /srv:/srv:ro"
+            )
         return "anonymous", text
     if len(parts) > 3 or not parts[0] or not parts[1].startswith("/"):
         raise UsageError(f'invalid volume specification: "{text}"', hint="such as data:/data or /srv:/srv:ro")
-    if parts[0].startswith(("./", "../", "~/")) or parts[0] in (".", ".."):
-        parts[0] = os.path.abspath(os.path.expanduser(parts[0]))
+    parts[0] = _absolute(parts[0])
     return "bind", ":".join(parts)
 
 
@@ -127,8 +132,12 @@ def file_reference(text: str, what: str) -> dict[str, Any]:
         elif key == "mode":
             file["Mode"] = _octal(value, text)
         else:
-            raise UsageError(f'invalid field "{key}" in {what} "{text}"', hint="source, target, uid, gid, mode")
+            raise UsageError(
+                f'invalid field "{key}" in {what} "{text}"', hint="source, target, uid, gid, mode"
+            )
     if not source:
-        raise UsageError(f'invalid {what} "{text}": source is required', hint=f"--{what} source=NAME,target=FILE")
+        raise UsageError(
+            f'invalid {what} "{text}": source is required', hint=f"--{what} source=NAME,target=FILE"
+        )
     file["Name"] = target or (source if what == "secret" else f"/{source}")
     return {"Name": source, "File": file}

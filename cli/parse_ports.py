@@ -102,10 +102,13 @@ def service_ports(publish: list[str]) -> list[dict[str, Any]]:
         for address, host, container, protocol in port_mappings(text):
             if address:
                 raise UsageError(
-                    f'"{text}": a service\'s port cannot be bound to one address', hint="leave the address out"
+                    f'"{text}": a service\'s port cannot be bound to one address',
+                    hint="leave the address out",
                 )
             if "-" in host:
-                raise UsageError(f'"{text}": a service needs one published port for each target port', hint=_HINT)
+                raise UsageError(
+                    f'"{text}": a service needs one published port for each target port', hint=_HINT
+                )
             port: dict[str, Any] = {
                 "Protocol": protocol,
                 "TargetPort": int(container),

@@ -37,9 +37,13 @@ CONTAINER = Noun(
     "container",
     "Manage containers",
     (
-        Entry("attach", "exec:attach", "Attach local standard input, output, and error streams to a container"),
+        Entry(
+            "attach", "exec:attach", "Attach local standard input, output, and error streams to a container"
+        ),
         Entry("create", "run:create", "Create a new container"),
-        Entry("diff", "container:diff", "Inspect changes to files or directories on a container's filesystem"),
+        Entry(
+            "diff", "container:diff", "Inspect changes to files or directories on a container's filesystem"
+        ),
         Entry("exec", "exec:exec_", "Execute a command in a running container"),
         Entry("inspect", "container:inspect", "Display detailed information on one or more containers"),
         Entry("kill", "container:kill", "Kill one or more running containers"),
@@ -58,7 +62,9 @@ CONTAINER = Noun(
         Entry("top", "container:top", "Display the running processes of a container"),
         Entry("unpause", "container:unpause", "Unpause all processes within one or more containers"),
         Entry("update", "container:update", "Update configuration of one or more containers"),
-        Entry("wait", "container:wait", "Block until one or more containers stop, then print their exit codes"),
+        Entry(
+            "wait", "container:wait", "Block until one or more containers stop, then print their exit codes"
+        ),
     ),
     (("list", "ls"), ("ps", "ls"), ("remove", "rm")),
 )
@@ -75,7 +81,9 @@ IMAGE = Noun(
         Entry("prune", "image:prune", "Remove unused images"),
         Entry("pull", "image:pull", "Download an image from a registry"),
         Entry("rm", "image:rm", "Remove one or more images"),
-        Entry("save", "image:save", "Save one or more images to a tar archive (streamed to STDOUT by default)"),
+        Entry(
+            "save", "image:save", "Save one or more images to a tar archive (streamed to STDOUT by default)"
+        ),
         Entry("tag", "image:tag", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
     ),
     (("list", "ls"), ("remove", "rm")),
@@ -220,7 +228,11 @@ TOP_LEVEL = (
     Entry("inspect", "inspect:inspect", "Return low-level information on objects of any kind"),
     *(entry for entry in CONTAINER.verbs if entry.name == "kill"),
     Entry("load", "image:load", "Load an image from a tar archive or STDIN"),
-    *(entry for entry in CONTAINER.verbs if entry.name in ("logs", "pause", "port", "rename", "restart", "rm")),
+    *(
+        entry
+        for entry in CONTAINER.verbs
+        if entry.name in ("logs", "pause", "port", "rename", "restart", "rm")
+    ),
     Entry("rmi", "image:rm", "Remove one or more images"),
     Entry("save", "image:save", "Save one or more images to a tar archive (streamed to STDOUT by default)"),
     *(entry for entry in CONTAINER.verbs if entry.name in ("start", "stats", "stop")),

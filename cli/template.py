@@ -26,7 +26,7 @@ class TemplateError(UsageError):
     """Says which part of the template is wrong."""
 
 
-# --- syntax tree -------------------------------------------------------------------------------------------
+# --- syntax tree ---
 
 
 @dataclass
@@ -57,7 +57,9 @@ def _tokens(action: str) -> list[tuple[str, str]]:
     while position < len(action):
         match = _TOKEN.match(action, position)
         if match is None:
-            raise TemplateError(f'template parsing error: unexpected "{action[position:].strip()}" in command')
+            raise TemplateError(
+                f'template parsing error: unexpected "{action[position:].strip()}" in command'
+            )
         kind = match.lastgroup or ""
         found.append((kind, match.group(kind)))
         position = match.end()
@@ -93,7 +95,7 @@ class _Parser:
         return nodes
 
     def _block(self) -> tuple[list[Node], str]:
-        """Nodes up to the action that ends the block: "", "end" or "else...". """
+        """Nodes up to the action that ends the block: "", "end" or "else..."."""
         nodes: list[Node] = []
         while self._at < len(self._pieces):
             is_action, text = self._pieces[self._at]
@@ -180,7 +182,7 @@ def _function_hint() -> str:
     return "functions: " + ", ".join(sorted(FUNCTIONS))
 
 
-# --- rendering -----------------------------------------------------------------------------------------------
+# --- rendering ---
 
 
 class Template:
@@ -318,15 +320,14 @@ def go_text(value: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(None if isinstance(value, _Missing) else value, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(
+        None if isinstance(value, _Missing) else value, separators=(",", ":"), ensure_ascii=False
+    )
 
 
 def _index(value: Any, *keys: Any) -> Any:
     for key in keys:
-        if isinstance(value, dict):
-            value = value.get(str(key), "")
-        else:
-            value = value[key]
+        value = value.get(str(key), "") if isinstance(value, dict) else value[key]
     return value
 
 

@@ -143,7 +143,13 @@ class Pump:
     """
 
     def __init__(
-        self, connection: socket.socket, initial: bytes, *, stdin: bool, frames: bool, detach_keys: bytes = b""
+        self,
+        connection: socket.socket,
+        initial: bytes,
+        *,
+        stdin: bool,
+        frames: bool,
+        detach_keys: bytes = b"",
     ) -> None:
         self._connection = connection
         self._demultiplexer = Demultiplexer() if frames else None

@@ -143,7 +143,10 @@ def _span(first: int, last: int) -> str:
 def inspect(client: Client, containers: tuple[str, ...], form: str, size: bool) -> None:
     """Display detailed information on one or more containers"""
     inspect_each(
-        client, list(containers), form, lambda ref: client.get(container_path(ref, "json"), {"size": size or None})
+        client,
+        list(containers),
+        form,
+        lambda ref: client.get(container_path(ref, "json"), {"size": size or None}),
     )
 
 
@@ -173,7 +176,9 @@ def inspect_each(client: Client, references: list[str], form: str, get: Any) -> 
 @click.pass_obj
 def kill(client: Client, containers: tuple[str, ...], signal: str) -> None:
     """Kill one or more running containers"""
-    for_each(containers, lambda ref: client.post(container_path(ref, "kill"), query={"signal": signal or "KILL"}))
+    for_each(
+        containers, lambda ref: client.post(container_path(ref, "kill"), query={"signal": signal or "KILL"})
+    )
 
 
 @command(_CONTAINERS)
@@ -249,10 +254,14 @@ def rename(client: Client, container: str, new_name: str) -> None:
 @click.argument("container")
 @click.option("--details", is_flag=True, help="Show extra details provided to logs")
 @click.option("-f", "--follow", is_flag=True, help="Follow log output")
-@click.option("--since", default="", help="Show logs since timestamp (e.g. 2026-01-02T13:23:37Z) or relative (e.g. 42m)")
+@click.option(
+    "--since", default="", help="Show logs since timestamp (e.g. 2026-01-02T13:23:37Z) or relative (e.g. 42m)"
+)
 @click.option("-n", "--tail", default="all", help="Number of lines to show from the end of the logs")
 @click.option("-t", "--timestamps", is_flag=True, help="Show timestamps")
-@click.option("--until", default="", help="Show logs before a timestamp or relative (e.g. 42m for 42 minutes)")
+@click.option(
+    "--until", default="", help="Show logs before a timestamp or relative (e.g. 42m for 42 minutes)"
+)
 @click.pass_obj
 def logs(
     client: Client,
@@ -283,7 +292,10 @@ def logs(
     (copy_raw if has_terminal else copy_frames)(blocks)
 
 
-@command("CONTAINER [ps OPTIONS]", context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
+@command(
+    "CONTAINER [ps OPTIONS]",
+    context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True},
+)
 @click.argument("container")
 @click.argument("ps_options", nargs=-1)
 @click.pass_obj
@@ -352,7 +364,7 @@ def show_pruned(title: str, names: list[str] | None, space_bytes: int | None) ->
 @click.option("--pids-limit", type=int, help="Tune container pids limit (-1 for unlimited)")
 @click.option("--restart", default="", help="Restart policy to apply when a container exits")
 @click.pass_obj
-def update(client: Client, containers: tuple[str, ...], **options: Any) -> None:
+def update(client: Client, /, containers: tuple[str, ...], **options: Any) -> None:
     """Update configuration of one or more containers"""
     from cli.container_body import restart_policy, swap_bytes
     from cli.output import warn
@@ -366,7 +378,9 @@ def update(client: Client, containers: tuple[str, ...], **options: Any) -> None:
         "CpusetCpus": options["cpuset_cpus"] or None,
         "CpusetMems": options["cpuset_mems"] or None,
         "Memory": size_bytes(options["memory"]) if options["memory"] else None,
-        "MemoryReservation": size_bytes(options["memory_reservation"]) if options["memory_reservation"] else None,
+        "MemoryReservation": size_bytes(options["memory_reservation"])
+        if options["memory_reservation"]
+        else None,
         "MemorySwap": swap_bytes(options["memory_swap"]) or None,
         "PidsLimit": options["pids_limit"],
         "RestartPolicy": restart_policy(options["restart"]) if options["restart"] else None,

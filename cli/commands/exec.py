@@ -29,7 +29,7 @@ from cli.urls import quote
 @click.argument("container")
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
-def exec_(client: Client, container: str, words: tuple[str, ...], **options: Any) -> None:
+def exec_(client: Client, /, container: str, words: tuple[str, ...], **options: Any) -> None:
     """Execute a command in a running container"""
     tty, stdin, detach = options["tty"], options["interactive"], options["detach"]
     if not detach:
@@ -93,7 +93,13 @@ def _attach_running(
     stdin = stdin and bool(details["Config"]["OpenStdin"])
     check_terminal(tty, stdin)
     waiting = client.stream("POST", container_path(container, "wait"))
-    query = {"stream": True, "stdin": stdin or None, "stdout": True, "stderr": True, "detachKeys": detach_keys}
+    query = {
+        "stream": True,
+        "stdin": stdin or None,
+        "stdout": True,
+        "stderr": True,
+        "detachKeys": detach_keys,
+    }
     connection, initial, _ = client.upgrade(container_path(container, "attach"), query)
     detached = converse(
         connection,
@@ -130,7 +136,13 @@ def _start_attached(client: Client, container: str, detach_keys: str, interactiv
     identifier, tty = details["Id"], bool(details["Config"]["Tty"])
     stdin = interactive and bool(details["Config"]["OpenStdin"])
     check_terminal(tty, stdin)
-    query = {"stream": True, "stdin": stdin or None, "stdout": True, "stderr": True, "detachKeys": detach_keys}
+    query = {
+        "stream": True,
+        "stdin": stdin or None,
+        "stdout": True,
+        "stderr": True,
+        "detachKeys": detach_keys,
+    }
     connection, initial, _ = client.upgrade(container_path(identifier, "attach"), query)
     condition = "removed" if details["HostConfig"].get("AutoRemove") else "next-exit"
     waiting = client.stream("POST", container_path(identifier, "wait"), {"condition": condition})

@@ -31,7 +31,7 @@ _STREAMS = ("stdin", "stdout", "stderr")
 @click.argument("image")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
-def create(client: Client, image: str, words: tuple[str, ...], **options: Any) -> None:
+def create(client: Client, /, image: str, words: tuple[str, ...], **options: Any) -> None:
     """Create a new container"""
     show(_create(client, options, create_body(options, image, words)))
 
@@ -46,6 +46,7 @@ def create(client: Client, image: str, words: tuple[str, ...], **options: Any) -
 @click.pass_obj
 def run(
     client: Client,
+    /,
     detach: bool,
     detach_keys: str,
     sig_proxy: bool,

@@ -1,0 +1,283 @@
+"""`swarmctl image`: list, load, save, import, tag, remove, inspect."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import IO, Any
+
+import click
+
+from cli import humanize
+from cli.client import Client
+from cli.command import (
+    command,
+    confirm,
+    filter_option,
+    for_each,
+    format_option,
+    no_trunc_option,
+    quiet_option,
+    repeated,
+)
+from cli.commands.container import inspect_each, show_pruned
+from cli.errors import UsageError
+from cli.output import Row, emit, short_id, shorten, show
+from cli.parse import filters, reference
+from cli.terminal import is_terminal
+from cli.urls import quote
+
+_COLUMNS = (
+    ("REPOSITORY", "Repository"),
+    ("TAG", "Tag"),
+    ("IMAGE ID", "ID"),
+    ("CREATED", "CreatedSince"),
+    ("SIZE", "Size"),
+)
+_NONE = "<none>"
+
+
+def image_path(name: str, verb: str = "") -> str:
+    if not name:
+        raise UsageError('invalid image name: value is empty ("")')
+    return f"/images/{quote(name, keep='/')}" + (f"/{verb}" if verb else "")
+
+
+@command("[REPOSITORY[:TAG]]", name="ls")
+@click.argument("repository", default="")
+@click.option("-a", "--all", "all_", is_flag=True, help="Show all images (default hides intermediate images)")
+@click.option("--digests", is_flag=True, help="Show digests")
+@filter_option
+@format_option
+@no_trunc_option
+@quiet_option("Only show image IDs")
+@click.pass_obj
+def ls(
+    client: Client,
+    repository: str,
+    all_: bool,
+    digests: bool,
+    filter_values: tuple[str, ...],
+    form: str,
+    no_trunc: bool,
+    quiet: bool,
+) -> None:
+    """List images"""
+    chosen = filters(filter_values)
+    if repository:
+        chosen.setdefault("reference", []).append(repository)
+    images = client.get("/images/json", {"all": all_ or None, "digests": digests or None, "filters": chosen})
+    rows = [row for image in images for row in image_rows(image, no_trunc, digests)]
+    columns = (*_COLUMNS[:2], ("DIGEST", "Digest"), *_COLUMNS[2:]) if digests else _COLUMNS
+    emit(rows, columns, form=form, quiet="ID" if quiet else "", headers={"CreatedAt": "CREATED AT"})
+
+
+def image_rows(image: dict[str, Any], no_trunc: bool = False, digests: bool = False) -> Iterator[Row]:
+    """One row for each tag of the image."""
+    found = {name.rpartition("@")[0]: name.rpartition("@")[2] for name in image.get("RepoDigests") or []}
+    names = [reference(name) for name in image.get("RepoTags") or [] if name != f"{_NONE}:{_NONE}"]
+    if not names:
+        names = [(repository, _NONE) for repository in found if repository != _NONE] or [(_NONE, _NONE)]
+    for repository, tag in names:
+        yield {
+            "ID": image["Id"] if no_trunc else short_id(image["Id"]),
+            "Repository": repository,
+            "Tag": tag,
+            "Digest": found.get(repository, _NONE),
+            "CreatedSince": humanize.ago(image.get("Created")),
+            "CreatedAt": humanize.local_time(image.get("Created")),
+            "Size": humanize.short_size(image.get("Size") or 0),
+            "Containers": "N/A" if image.get("Containers", -1) < 0 else str(image["Containers"]),
+            "SharedSize": "N/A",
+            "UniqueSize": "N/A",
+        }
+
+
+@command("IMAGE [IMAGE...]")
+@click.argument("images", nargs=-1, required=True)
+@click.option("-f", "--format", "form", default="", help="json or a Go template such as '{{.Config.Cmd}}'")
+@click.pass_obj
+def inspect(client: Client, images: tuple[str, ...], form: str) -> None:
+    """Display detailed information on one or more images"""
+    inspect_each(client, list(images), form, lambda name: client.get(image_path(name, "json")))
+
+
+@command("IMAGE")
+@click.argument("image")
+@format_option
+@click.option("-H", "--human", type=bool, default=True, help="Print sizes and dates in human readable format")
+@no_trunc_option
+@quiet_option("Only show image IDs")
+@click.pass_obj
+def history(client: Client, image: str, form: str, human: bool, no_trunc: bool, quiet: bool) -> None:
+    """Show the history of an image"""
+    rows = []
+    for step in client.get(image_path(image, "history")):
+        identifier, words = step["Id"], step["CreatedBy"].replace("\t", " ")
+        rows.append(
+            {
+                "ID": identifier if no_trunc else short_id(identifier),
+                "CreatedAt": humanize.local_time(step["Created"]),
+                "CreatedSince": humanize.ago(step["Created"])
+                if human
+                else humanize.local_time(step["Created"]),
+                "CreatedBy": words if no_trunc else shorten(words, 45),
+                "Size": humanize.short_size(step["Size"]) if human else str(step["Size"]),
+                "Comment": step.get("Comment", ""),
+            }
+        )
+    columns = (
+        ("IMAGE", "ID"),
+        ("CREATED", "CreatedSince"),
+        ("CREATED BY", "CreatedBy"),
+        ("SIZE", "Size"),
+        ("COMMENT", "Comment"),
+    )
+    emit(rows, columns, form=form, quiet="ID" if quiet else "")
+
+
+@command("")
+@click.option("-i", "--input", "source", default="", help="Read from tar archive file, instead of STDIN")
+@click.option("--platform", default="", help="Load only the given platform variant")
+@click.option("-q", "--quiet", is_flag=True, help="Suppress the load output")
+@click.pass_obj
+def load(client: Client, source: str, platform: str, quiet: bool) -> None:
+    """Load an image from a tar archive or STDIN"""
+    from cli.progress import show_progress
+
+    if not source and is_terminal(0):
+        raise UsageError("requested load from stdin, but stdin is empty", hint="swarmctl load -i FILE")
+    with _opened(source) as archive:
+        query = {"quiet": quiet, "platform": platform}
+        response = client.stream("POST", "/images/load", query, archive, content_type="application/x-tar")
+        show_progress(response.documents(), sys.stdout)
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[IO[bytes]]:
+    if not path or path == "-":
+        yield sys.stdin.buffer
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            source = stack.enter_context(open(path, "rb"))
+        except OSError as error:
+            raise UsageError(f"cannot read {path}: {error.strerror}") from error
+        yield source
+
+
+@command("IMAGE [IMAGE...]")
+@click.argument("images", nargs=-1, required=True)
+@click.option("-o", "--output", "target", default="", help="Write to a file, instead of STDOUT")
+@click.pass_obj
+def save(client: Client, images: tuple[str, ...], target: str) -> None:
+    """Save one or more images to a tar archive (streamed to STDOUT by default)"""
+    from pathlib import Path
+
+    if not target and is_terminal(1):
+        raise UsageError("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+    response = client.stream("GET", "/images/get", {"names": list(images)})
+    if not target:
+        for block in response.blocks():
+            sys.stdout.buffer.write(block)
+        sys.stdout.buffer.flush()
+        return
+    # An archive that was cut short must not look like a whole one: it gets its name when it is complete.
+    partial = Path(f"{target}.part")
+    try:
+        with open(partial, "wb") as out:
+            for block in response.blocks():
+                out.write(block)
+        partial.replace(target)
+    except OSError as error:
+        raise UsageError(f"cannot write {target}: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@command("file|- [REPOSITORY[:TAG]]", name="import")
+@click.argument("source")
+@click.argument("name", default="")
+@repeated("-c", "--change", help="Apply Dockerfile instruction to the created image")
+@click.option("-m", "--message", default="", help="Set commit message for imported image")
+@click.option("--platform", default="", help="Set platform if server is multi-platform capable")
+@click.pass_obj
+def import_(
+    client: Client, source: str, name: str, change: tuple[str, ...], message: str, platform: str
+) -> None:
+    """Import the contents from a tarball to create a filesystem image"""
+    from cli.progress import show_progress
+
+    repository, tag = reference(name) if name else ("", "")
+    query = {
+        "fromSrc": "-",
+        "repo": repository,
+        "tag": tag,
+        "changes": list(change),
+        "message": message,
+        "platform": platform,
+    }
+    with _opened(source) as archive:
+        response = client.stream("POST", "/images/create", query, archive, content_type="application/x-tar")
+        show_progress(response.documents(), sys.stdout)
+
+
+@command("NAME[:TAG|@DIGEST]")
+@click.argument("name")
+@click.option("--platform", default="", help="Set platform if server is multi-platform capable")
+@click.option("-q", "--quiet", is_flag=True, help="Suppress verbose output")
+@click.pass_obj
+def pull(client: Client, name: str, platform: str, quiet: bool) -> None:
+    """Download an image from a registry"""
+    from cli.progress import pull_image
+
+    pull_image(client, name, platform=platform, quiet=quiet)
+    repository, tag = reference(name)
+    show(f"{repository}{'@' if tag.startswith('sha256:') else ':'}{tag}")
+
+
+@command("SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]")
+@click.argument("source")
+@click.argument("target")
+@click.pass_obj
+def tag(client: Client, source: str, target: str) -> None:
+    """Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"""
+    repository, name = reference(target)
+    if "@" in target:
+        raise UsageError(f'"{target}": refusing to create a tag with a digest reference')
+    client.post(image_path(source, "tag"), query={"repo": repository, "tag": name})
+
+
+@command("IMAGE [IMAGE...]")
+@click.argument("images", nargs=-1, required=True)
+@click.option("-f", "--force", is_flag=True, help="Force removal of the image")
+@click.option("--no-prune", is_flag=True, help="Do not delete untagged parents")
+@click.pass_obj
+def rm(client: Client, images: tuple[str, ...], force: bool, no_prune: bool) -> None:
+    """Remove one or more images"""
+
+    def one(name: str) -> str:
+        answer = client.delete(image_path(name), {"force": force or None, "noprune": no_prune or None})
+        return "\n".join(f"{what}: {value}" for step in answer or [] for what, value in step.items() if value)
+
+    for_each(images, one)
+
+
+@command("")
+@click.option("-a", "--all", "all_", is_flag=True, help="Remove all unused images, not just dangling ones")
+@repeated("--filter", "filter_values", help="Provide filter values (e.g. until=24h)")
+@click.option("-f", "--force", is_flag=True, help="Do not prompt for confirmation")
+@click.pass_obj
+def prune(client: Client, all_: bool, filter_values: tuple[str, ...], force: bool) -> None:
+    """Remove unused images"""
+    what = "images without at least one container associated to them" if all_ else "dangling images"
+    confirm(f"This will remove all {what}.", force)
+    chosen = filters(filter_values) | {"dangling": ["false" if all_ else "true"]}
+    answer = client.post("/images/prune", query={"filters": chosen})
+    steps = [
+        f"{name.lower()}: {value}"
+        for step in answer.get("ImagesDeleted") or []
+        for name, value in step.items()
+    ]
+    show_pruned("Deleted Images:", steps, answer.get("SpaceReclaimed"))
