@@ -11,25 +11,20 @@ from pathlib import Path
 
 from engine.errors import InvalidParameter
 
-_NAMES = (
-    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "
-    "NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT "
-    "SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE "
-    "AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ "
-    "PERFMON BPF CHECKPOINT_RESTORE"
-).split()
+_NAMES = ["CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE"]
 NUMBERS = {f"CAP_{name}": number for number, name in enumerate(_NAMES)}
 DEFAULT = tuple(
     f"CAP_{name}"
-    for name in (
-        "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE "
-        "SYS_CHROOT KILL AUDIT_WRITE"
-    ).split()
+    for name in ["CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"]
 )
 
 
 def container_capabilities(
-    *, add: Sequence[str] = (), drop: Sequence[str] = (), privileged: bool = False, available: int | None = None
+    *,
+    add: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    privileged: bool = False,
+    available: int | None = None,
 ) -> list[str]:
     """The names a container gets, in numeric order; what this host does not have is left out.
 
@@ -51,7 +46,9 @@ def container_capabilities(
 
 def mask_of(names: Iterable[str]) -> int:
     """Bit mask of names; names that this version does not know are left out, as they cannot be held."""
-    return functools.reduce(lambda mask, name: mask | (1 << NUMBERS[name] if name in NUMBERS else 0), names, 0)
+    return functools.reduce(
+        lambda mask, name: mask | (1 << NUMBERS[name] if name in NUMBERS else 0), names, 0
+    )
 
 
 @functools.cache

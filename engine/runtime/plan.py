@@ -21,7 +21,6 @@ from engine.runtime.host import HostFacts
 from engine.runtime.program import (
     TARGET_DIRECTORY,
     Op,
-    Register,
     call,
     execute,
     target,
@@ -208,7 +207,9 @@ def _root(rootfs: RootfsLike, host: HostFacts) -> Iterator[Op]:
     if rootfs.lower:
         options_list: list[tuple[str, str | None]] = [("lowerdir+", path) for path in rootfs.lower]
         options_list += [("upperdir", rootfs.upper), ("workdir", rootfs.work)]
-        yield from plan_mounts.new_mount("overlay", "overlay", options_list, 0, ROOT, "mount the overlay root")
+        yield from plan_mounts.new_mount(
+            "overlay", "overlay", options_list, 0, ROOT, "mount the overlay root"
+        )
     else:
         label = f"clone the root folder {rootfs.upper}"
         flags = plan_mounts.CLONE_TREE

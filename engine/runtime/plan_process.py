@@ -23,9 +23,7 @@ from engine.runtime.syscalls import (
     SECCOMP_SET_MODE_FILTER,
 )
 
-_RLIMITS = (
-    "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME".split()
-)
+_RLIMITS = ["CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME"]
 RLIMIT_NUMBERS = {f"RLIMIT_{name}": number for number, name in enumerate(_RLIMITS)}
 _CAPABILITY_VERSION = 0x20080522
 _INFINITY = 2**64 - 1
@@ -101,5 +99,11 @@ def _capability_sets(sets: Mapping[str, int]) -> Iterator[Op]:
     for number in range(ambient.bit_length()):
         if ambient >> number & 1:
             yield call(
-                "prctl", PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number, 0, 0, label="raise an ambient capability"
+                "prctl",
+                PR_CAP_AMBIENT,
+                PR_CAP_AMBIENT_RAISE,
+                number,
+                0,
+                0,
+                label="raise an ambient capability",
             )

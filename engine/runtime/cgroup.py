@@ -1,0 +1,97 @@
+"""Control groups of containers: the interface, and the choice between version 1 and 2.
+
+A container's folder is "<parent>/<container id>" below each hierarchy. Invariant: folders that were not made
+here are never changed; a parent that was made here goes when its last container goes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+
+
+class Membership(msgspec.Struct, frozen=True):
+    """How a new process gets in: `tasks` files to write to (v1) or the folder to be cloned into (v2).
+
+    The descriptors belong to this object until `close`.
+    """
+
+    join: tuple[int, ...] = ()
+    into: int = -1
+
+    def close(self) -> None:
+        for descriptor in (*self.join, *((self.into,) if self.into >= 0 else ())):
+            os.close(descriptor)
+
+
+class Cgroups(Protocol):
+    """All operations take the path below the hierarchies and raise OSError with the kernel's reason."""
+
+    def create(self, path: str, resources: Mapping[str, Any]) -> Membership:
+        """Make the folders, set the limits of an OCI `linux.resources`."""
+
+    def membership(self, path: str) -> Membership:
+        """For a further process in a group that exists."""
+
+    def update(self, path: str, resources: Mapping[str, Any]) -> None: ...
+
+    def freeze(self, path: str) -> None:
+        """Returns when all processes are stopped."""
+
+    def thaw(self, path: str) -> None: ...
+
+    def pids(self, path: str) -> list[int]: ...
+
+    def stats(self, path: str) -> dict[str, Any]:
+        """Raw counters: cpu_usage_ns, cpu_user_ns, cpu_system_ns, cpu_throttled_ns, memory_usage,
+        memory_limit, memory_stats, pids, blkio (list of {major, minor, op, value})."""
+
+    def oom_kills(self, path: str) -> int: ...
+
+    def kill(self, path: str) -> None:
+        """SIGKILL to every process that is still in the group."""
+
+    def remove(self, path: str) -> bool:
+        """Remove the folders; False when a process is still leaving (try again). Missing ones are fine."""
+
+
+def choose_cgroups(root: Path = CGROUP_ROOT) -> Cgroups:
+    """Version 2 where the root is the unified hierarchy, else version 1 (also hybrid)."""
+    from engine.runtime.cgroup_v1 import CgroupsV1
+    from engine.runtime.cgroup_v2 import CgroupsV2
+
+    if (root / "cgroup.controllers").exists():
+        return CgroupsV2(root)
+    return CgroupsV1(root)
+
+
+def write(path: str, value: str) -> None:
+    """One write(2), as control files need it; OSError names the file."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, value.encode())
+    except OSError as error:
+        raise OSError(error.errno, f"{os.strerror(error.errno or 0)}: write {value!r}", path) from None
+    finally:
+        os.close(descriptor)
+
+
+def read(path: str) -> str:
+    """The content, or "" when the file does not exist (a controller that is not there)."""
+    try:
+        with open(path) as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def flat_keyed(text: str) -> dict[str, int]:
+    """`name number` lines."""
+    pairs = (line.split() for line in text.splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}

@@ -1,0 +1,197 @@
+"""Control groups version 2: the unified hierarchy.
+
+A process is cloned right into its group. The OCI numbers are converted as runc and crun do: cpu shares
+become a weight, memory and swap together become swap alone. Limits of devices need eBPF on this version and
+are refused (see `create`); the default rules are not in force, the devices in /dev are.
+Source: Documentation/admin-guide/cgroup-v2.rst.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.runtime.cgroup import Membership, flat_keyed, read, write
+
+FREEZE_TIMEOUT_S = 10.0
+_CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
+_US = 1000
+
+
+class CgroupsV2:
+    """`cgroup.Cgroups` on the unified hierarchy at `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = str(root)
+        self._made: set[str] = set()
+
+    def create(self, path: str, resources: Mapping[str, Any]) -> Membership:
+        """Rules for devices are not applied: they need an eBPF program, which this version does not load."""
+        self._make(path)
+        try:
+            self.update(path, resources)
+            return self.membership(path)
+        except BaseException:
+            self.remove(path)
+            raise
+
+    def membership(self, path: str) -> Membership:
+        return Membership(into=os.open(self._file(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    def update(self, path: str, resources: Mapping[str, Any]) -> None:
+        for name, value in limits(resources).items():
+            write(self._file(path, name), value)
+        weight = (resources.get("blockIO") or {}).get("weight")
+        if weight:
+            # Which of them exists depends on the disk scheduler.
+            with contextlib.suppress(OSError):
+                write(self._file(path, "io.bfq.weight"), str(weight))
+            with contextlib.suppress(OSError):
+                write(self._file(path, "io.weight"), f"default {1 + (weight - 10) * 9999 // 990}")
+
+    def freeze(self, path: str) -> None:
+        write(self._file(path, "cgroup.freeze"), "1")
+        deadline = time.monotonic() + FREEZE_TIMEOUT_S
+        while flat_keyed(read(self._file(path, "cgroup.events"))).get("frozen") != 1:
+            if time.monotonic() > deadline:
+                self.thaw(path)
+                raise TimeoutError(errno.ETIMEDOUT, "the processes do not stop", self._file(path))
+            time.sleep(0.001)
+
+    def thaw(self, path: str) -> None:
+        write(self._file(path, "cgroup.freeze"), "0")
+
+    def pids(self, path: str) -> list[int]:
+        found: set[int] = set()
+        for folder, _, _ in os.walk(self._file(path)):
+            found.update(int(line) for line in read(f"{folder}/cgroup.procs").split())
+        return sorted(found)
+
+    def stats(self, path: str) -> dict[str, Any]:
+        cpu = flat_keyed(read(self._file(path, "cpu.stat")))
+        limit = read(self._file(path, "memory.max")).strip()
+        memory = flat_keyed(read(self._file(path, "memory.stat")))
+        return {
+            "cpu_usage_ns": cpu.get("usage_usec", 0) * _US,
+            "cpu_user_ns": cpu.get("user_usec", 0) * _US,
+            "cpu_system_ns": cpu.get("system_usec", 0) * _US,
+            "cpu_throttled_ns": cpu.get("throttled_usec", 0) * _US,
+            "memory_usage": int(read(self._file(path, "memory.current")).strip() or 0),
+            "memory_limit": int(limit) if limit.isdigit() else _host_memory(),
+            "memory_stats": memory,
+            "pids": int(read(self._file(path, "pids.current")).strip() or 0),
+            "blkio": _io(read(self._file(path, "io.stat"))),
+        }
+
+    def oom_kills(self, path: str) -> int:
+        return flat_keyed(read(self._file(path, "memory.events"))).get("oom_kill", 0)
+
+    def kill(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            write(self._file(path, "cgroup.kill"), "1")
+
+    def remove(self, path: str) -> bool:
+        folder = self._file(path)
+        for child, _, _ in os.walk(folder, topdown=False):
+            try:
+                os.rmdir(child)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return False
+        parent = os.path.dirname(folder)
+        while parent in self._made:
+            try:
+                os.rmdir(parent)
+            except OSError:
+                break
+            self._made.discard(parent)
+            parent = os.path.dirname(parent)
+        return True
+
+    def _make(self, path: str) -> None:
+        """The folder and its parents; each parent hands its controllers on to its children."""
+        current = self._root
+        parts = path.split("/")
+        for number, part in enumerate(parts):
+            self._delegate(current)
+            current = f"{current}/{part}"
+            try:
+                os.mkdir(current, 0o755)
+            except FileExistsError:
+                if number == len(parts) - 1 and read(f"{current}/cgroup.procs").strip():
+                    raise FileExistsError(
+                        errno.EEXIST, "the control group is in use by other processes", current
+                    ) from None
+                continue
+            except FileNotFoundError:
+                # The last container of the parent went at this very moment and took it along.
+                self._make(path)
+                return
+            if number < len(parts) - 1:
+                self._made.add(current)
+
+    def _delegate(self, folder: str) -> None:
+        available = read(f"{folder}/cgroup.controllers").split()
+        handed_on = read(f"{folder}/cgroup.subtree_control").split()
+        for controller in _CONTROLLERS:
+            if controller in available and controller not in handed_on:
+                write(f"{folder}/cgroup.subtree_control", f"+{controller}")
+
+    def _file(self, path: str, name: str = "") -> str:
+        return f"{self._root}/{path}/{name}" if name else f"{self._root}/{path}"
+
+
+def limits(resources: Mapping[str, Any]) -> dict[str, str]:
+    """File -> value for an OCI `linux.resources`."""
+    cpu, memory = resources.get("cpu") or {}, resources.get("memory") or {}
+    files: dict[str, str] = {}
+    if cpu.get("shares"):
+        # 2..262144 to 1..10000, the conversion that the OCI runtimes agreed on first.
+        files["cpu.weight"] = str(1 + (max(cpu["shares"], 2) - 2) * 9999 // 262142)
+    if cpu.get("quota") is not None or cpu.get("period"):
+        quota = cpu.get("quota")
+        files["cpu.max"] = f"{quota if quota and quota > 0 else 'max'} {cpu.get('period') or 100_000}"
+    for key in ("cpus", "mems"):
+        if cpu.get(key):
+            files[f"cpuset.{key}"] = str(cpu[key])
+    limit, swap = memory.get("limit"), memory.get("swap")
+    if limit is not None:
+        files["memory.max"] = _bytes(limit)
+    if swap is not None:
+        # OCI's swap is memory plus swap.
+        both = swap > 0 and limit is not None and limit > 0
+        files["memory.swap.max"] = str(max(swap - limit, 0)) if both else _bytes(swap)
+    if memory.get("reservation") is not None:
+        files["memory.low"] = _bytes(memory["reservation"])
+    pids = (resources.get("pids") or {}).get("limit")
+    if pids is not None:
+        files["pids.max"] = _bytes(pids)
+    return files
+
+
+def _bytes(number: int) -> str:
+    return "max" if number <= 0 else str(number)
+
+
+def _host_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _io(text: str) -> list[dict[str, Any]]:
+    entries = []
+    for line in text.splitlines():
+        device, *fields = line.split()
+        major, _, minor = device.partition(":")
+        values = dict(field.split("=", 1) for field in fields if "=" in field)
+        for key, operation in (("rbytes", "Read"), ("wbytes", "Write")):
+            if key in values and minor:
+                entries.append(
+                    {"major": int(major), "minor": int(minor), "op": operation, "value": int(values[key])}
+                )
+    return entries

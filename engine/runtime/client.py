@@ -1,0 +1,480 @@
+"""The daemon's side of the runtime: plans containers, asks the supervisor to start them, hears of their ends.
+
+Everything is asynchronous and nothing blocks the event loop. The supervisor outlives this client: `connect`
+adopts one that runs already, and whatever it holds is in `list` until it is forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import itertools
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine.errors import EngineFailure, NotFound, Unavailable
+from engine.runtime import host, plan, program, seccomp, wire
+from engine.runtime.plan import Plan, RootfsLike, StreamWishes
+from engine.runtime.wire import (
+    Channel,
+    ContainerState,
+    ExecRequest,
+    ExitEvent,
+    Message,
+    Started,
+    StartRequest,
+)
+
+__all__ = [
+    "Attachment",
+    "ContainerStart",
+    "ContainerState",
+    "ExecStarted",
+    "ExitEvent",
+    "RuntimeClient",
+    "SpawnError",
+    "Started",
+]
+
+REQUEST_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 10.0
+_NOT_FOUND, _NOT_EXECUTABLE, _FAILED = 127, 126, 128
+
+
+class ContainerStart(msgspec.Struct, kw_only=True):
+    """`spec` is an OCI config.json. `netns`: path, "" for a new empty one, "host". `cgroup`: below each
+    controller. `attachments`: output is held until that many `attach` calls came (at most 10 s), so that
+    nothing is lost. `console_size`: (rows, columns). `log_max_size` in bytes, 0 is unlimited."""
+
+    id: str
+    spec: dict[str, Any]
+    rootfs: RootfsLike
+    netns: str = ""
+    cgroup: str
+    tty: bool = False
+    stdin: bool = False
+    stdin_once: bool = False
+    attachments: int = 0
+    log_driver: str = "json-file"
+    log_path: str = ""
+    log_max_size: int = 0
+    log_max_file: int = 1
+    console_size: tuple[int, int] | None = None
+
+
+class ExecStarted(msgspec.Struct, frozen=True):
+    """Descriptors belong to the caller. With a terminal `stdout_fd` is its master, for both directions."""
+
+    pid: int
+    stdin_fd: int | None
+    stdout_fd: int
+    stderr_fd: int | None
+
+
+class Attachment(msgspec.Struct, frozen=True):
+    """Descriptors belong to the caller. `output_fd` is a socket with Docker's stdcopy frames, or the raw
+    bytes of a terminal; it ends when the container has."""
+
+    stdin_fd: int | None
+    output_fd: int
+
+
+class SpawnError(EngineFailure):
+    """The process could not be started; the message is what runc would say.
+
+    `exit_code`: 127 command not found, 126 not executable, 128 anything else.
+    """
+
+    def __init__(self, operation: str, errno: int, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.operation = operation
+        self.errno = errno
+        self.message = message
+        self.exit_code = exit_code
+
+
+class RuntimeClient:
+    """One connection to the supervisor of `run_dir`."""
+
+    def __init__(self, run_dir: Path, facts: host.HostFacts) -> None:
+        """Use `connect`."""
+        self._run_dir = run_dir
+        self._facts = facts
+        self._channel: Channel | None = None
+        self._connecting = asyncio.Lock()
+        self._serials = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[tuple[Message, list[int]]]] = {}
+        self._callbacks: list[Callable[[ExitEvent], None]] = []
+        self._filters: dict[str, bytes] = {}
+        self._closed = False
+        self.supervisor_pid = 0
+
+    @classmethod
+    async def connect(cls, run_dir: Path) -> RuntimeClient:
+        """Adopt the supervisor of `run_dir`, or start one. Unavailable when it does not come up."""
+        run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+        client = cls(run_dir, host.gather(run_dir))
+        await client._connected()
+        return client
+
+    # ---- containers ---------------------------------------------------------------------------------------
+
+    async def start(self, req: ContainerStart) -> Started:
+        """Run a container's first process. SpawnError when it cannot be made."""
+        linux = req.spec.get("linux") or {}
+        compiled = seccomp.compiled(linux.get("seccomp"))
+        try:
+            made = plan.plan_container(
+                req.spec,
+                req.rootfs,
+                self._facts,
+                netns=req.netns,
+                cgroup=req.cgroup,
+                streams=StreamWishes(terminal=req.tty, stdin=req.stdin),
+                seccomp=compiled,
+            )
+        except ValueError as error:
+            raise SpawnError("plan", errno.EINVAL, str(error), _FAILED) from error
+        request = StartRequest(
+            id=req.id,
+            program=program.pack(made.ops),
+            clone_flags=made.clone_flags,
+            pid_namespace=made.pid_namespace,
+            cgroup=req.cgroup,
+            resources=linux.get("resources") or {},
+            tty=req.tty,
+            stdin=req.stdin,
+            stdin_once=req.stdin_once,
+            attachments=req.attachments,
+            log_driver=req.log_driver,
+            log_path=req.log_path,
+            log_max_size=req.log_max_size,
+            log_max_file=req.log_max_file,
+            console_size=req.console_size,
+            seccomp=compiled,
+        )
+        body, _ = await self._spawn("start", request, made)
+        self._filters[req.id] = compiled
+        return msgspec.convert(body, Started)
+
+    async def exec(
+        self,
+        id: str,
+        exec_id: str,
+        process: Mapping[str, Any],
+        *,
+        tty: bool,
+        stdin: bool,
+        console_size: tuple[int, int] | None = None,
+    ) -> ExecStarted:
+        """A further process in a running container, with its cgroup, namespaces and seccomp filter."""
+        compiled = self._filters.get(id)
+        if compiled is None:
+            compiled = self._filters[id] = (await self._request("filter", {"id": id}))[0]
+        made = plan.plan_exec(
+            process, self._facts, streams=StreamWishes(terminal=tty, stdin=stdin), seccomp=compiled
+        )
+        request = ExecRequest(
+            id=id,
+            exec_id=exec_id,
+            program=program.pack(made.ops),
+            tty=tty,
+            stdin=stdin,
+            console_size=console_size,
+        )
+        body, descriptors = await self._spawn("exec", request, made)
+        outputs = descriptors[: body["outputs"]]
+        rest = descriptors[body["outputs"] :]
+        return ExecStarted(
+            pid=body["pid"],
+            stdin_fd=rest[0] if rest else None,
+            stdout_fd=outputs[0],
+            stderr_fd=outputs[1] if len(outputs) > 1 else None,
+        )
+
+    async def kill(self, id: str, signal: int) -> None:
+        """ProcessLookupError when it has ended, NotFound when it is unknown."""
+        await self._request("kill", {"id": id, "signal": int(signal)})
+
+    async def attach(self, id: str, *, stdin: bool = True) -> Attachment:
+        """Output from now on. With `stdin_once`, the first attachment that asks gets standard input for good:
+        closing it is the end of the container's input."""
+        _, descriptors = await self._request("attach", {"id": id, "stdin": stdin})
+        return Attachment(descriptors[1] if len(descriptors) > 1 else None, descriptors[0])
+
+    async def resize(self, id: str, exec_id: str | None, rows: int, cols: int) -> None:
+        body = {"id": id, "exec_id": exec_id, "rows": rows, "columns": cols}
+        await self._request("resize", body)
+
+    async def pause(self, id: str) -> None:
+        """Returns when every process of the container is stopped."""
+        await self._request("pause", {"id": id})
+
+    async def resume(self, id: str) -> None:
+        await self._request("resume", {"id": id})
+
+    async def update(self, id: str, resources: Mapping[str, Any]) -> None:
+        """Put limits of an OCI `linux.resources` in force; what is not named stays."""
+        await self._request("update", {"id": id, "resources": dict(resources)})
+
+    async def stats(self, id: str) -> dict[str, Any]:
+        """Raw counters, see `cgroup.Cgroups.stats`."""
+        return dict((await self._request("stats", {"id": id}))[0])
+
+    async def pids(self, id: str) -> list[int]:
+        """Processes of the container as the host numbers them."""
+        return list((await self._request("pids", {"id": id}))[0])
+
+    async def list(self) -> list[ContainerState]:
+        """What runs, and what ended and was not forgotten."""
+        body, _ = await self._request("list", {})
+        return msgspec.convert(body, list[ContainerState])
+
+    async def forget(self, id: str) -> None:
+        """Drop the record of a container that has ended; an unknown one is fine."""
+        self._filters.pop(id, None)
+        await self._request("forget", {"id": id})
+
+    def on_exit(self, callback: Callable[[ExitEvent], None]) -> None:
+        """Called in the event loop for every process that ends from now on."""
+        self._callbacks.append(callback)
+
+    async def close(self) -> None:
+        """Leave; the supervisor and its containers go on."""
+        self._closed = True
+        self._disconnect()
+
+    async def shutdown(self) -> None:
+        """Kill what runs and end the supervisor."""
+        await self._request("shutdown", {})
+        self._closed = True
+        self._disconnect()
+        await asyncio.to_thread(_reap, self.supervisor_pid)
+
+    # ---- requests -----------------------------------------------------------------------------------------
+
+    async def _spawn(
+        self, verb: str, request: StartRequest | ExecRequest, made: Plan
+    ) -> tuple[Any, list[int]]:
+        message, descriptors = await self._ask(verb, request)
+        if message.name == "failed":
+            raise spawn_error(made, message.body["index"], message.body["errno"])
+        if message.name == "os":
+            raise SpawnError(
+                verb,
+                message.body["errno"],
+                f"unable to start container process: {message.body['message']}",
+                _FAILED,
+            )
+        return _checked(message), descriptors
+
+    async def _request(self, verb: str, body: object) -> tuple[Any, list[int]]:
+        message, descriptors = await self._ask(verb, body)
+        return _checked(message), descriptors
+
+    async def _ask(self, verb: str, body: object) -> tuple[Message, list[int]]:
+        channel = await self._connected()
+        serial = next(self._serials)
+        future: asyncio.Future[tuple[Message, list[int]]] = asyncio.get_running_loop().create_future()
+        self._waiting[serial] = future
+        try:
+            self._send(channel, Message(serial, verb, body))
+            return await asyncio.wait_for(future, REQUEST_TIMEOUT_S)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"the supervisor does not answer {verb} within {REQUEST_TIMEOUT_S} s"
+            ) from error
+        finally:
+            self._waiting.pop(serial, None)
+
+    def _send(self, channel: Channel, message: Message) -> None:
+        try:
+            channel.send(message)
+        except OSError as error:
+            self._disconnect()
+            raise Unavailable(f"the supervisor has gone: {error}") from error
+        if channel.has_output:
+            loop = asyncio.get_running_loop()
+            loop.add_writer(channel.sock.fileno(), self._flush, channel)
+
+    def _flush(self, channel: Channel) -> None:
+        try:
+            channel.flush()
+        except OSError:
+            self._disconnect()
+            return
+        if not channel.has_output:
+            asyncio.get_running_loop().remove_writer(channel.sock.fileno())
+
+    def _receive(self) -> None:
+        assert self._channel is not None
+        try:
+            messages = self._channel.receive()
+        except (OSError, msgspec.MsgspecError):
+            messages = None
+        if messages is None:
+            self._disconnect()
+            return
+        for message, descriptors in messages:
+            if message.serial == 0:
+                self._notify(msgspec.convert(message.body, ExitEvent))
+                continue
+            future = self._waiting.pop(message.serial, None)
+            if future is None or future.done():
+                for descriptor in descriptors:
+                    os.close(descriptor)
+            else:
+                future.set_result((message, descriptors))
+
+    def _notify(self, event: ExitEvent) -> None:
+        for callback in self._callbacks:
+            callback(event)
+
+    # ---- the connection -----------------------------------------------------------------------------------
+
+    async def _connected(self) -> Channel:
+        if self._channel is not None:
+            return self._channel
+        if self._closed:
+            raise Unavailable("the runtime client is closed")
+        async with self._connecting:
+            if self._channel is None:
+                sock = _dial(self._run_dir)
+                if sock is None:
+                    await self._launch()
+                    sock = _dial(self._run_dir)
+                if sock is None:
+                    log_path = self._run_dir / wire.LOG_NAME
+                    raise Unavailable(f"the supervisor does not start: see {log_path}")
+                self._channel = Channel(sock)
+                asyncio.get_running_loop().add_reader(sock.fileno(), self._receive)
+                await self._hello()
+            return self._channel
+
+    async def _hello(self) -> None:
+        body, _ = await self._request("hello", {})
+        if body["protocol"] != wire.PROTOCOL:
+            self._disconnect()
+            raise Unavailable(
+                f"the supervisor (pid {body['pid']}) speaks protocol {body['protocol']}, this daemon "
+                f"{wire.PROTOCOL}: stop its containers and end it"
+            )
+        self.supervisor_pid = body["pid"]
+
+    def _disconnect(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is None:
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(channel.sock.fileno())
+        loop.remove_writer(channel.sock.fileno())
+        channel.close()
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(Unavailable("the supervisor has gone"))
+        self._waiting.clear()
+
+    async def _launch(self) -> None:
+        """Start a supervisor; returns when its socket is there (or another one's is)."""
+        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        loop.add_reader(reading, ready.set)
+        try:
+            _launch_process(self._run_dir, writing)
+            os.close(writing)
+            writing = -1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ready.wait(), START_TIMEOUT_S)
+        finally:
+            loop.remove_reader(reading)
+            os.close(reading)
+            if writing >= 0:
+                os.close(writing)
+
+
+def spawn_error(made: Plan, index: int, code: int) -> SpawnError:
+    """What a failed operation means to the user, in runc's words."""
+    reason = os.strerror(code).lower()
+    prefix = "unable to start container process: "
+    if index < 0 or index >= len(made.ops):
+        return SpawnError("cgroup", code, f"{prefix}enter the control group: {reason}", _FAILED)
+    op = made.ops[index]
+    if op.number != program.EXEC:
+        return SpawnError(op.name, code, f"{prefix}{op.label or op.name}: {reason}", _FAILED)
+    name = op.label
+    if code == errno.ENOENT and "/" not in name:
+        return SpawnError(
+            "exec", code, f'{prefix}exec: "{name}": executable file not found in $PATH', _NOT_FOUND
+        )
+    if code in (errno.ENOENT, errno.ENOTDIR):
+        return SpawnError("exec", code, f'{prefix}exec: "{name}": stat {name}: {reason}', _NOT_FOUND)
+    return SpawnError("exec", code, f'{prefix}exec: "{name}": {reason}', _NOT_EXECUTABLE)
+
+
+def _checked(message: Message) -> Any:
+    if message.name == "ok":
+        return message.body
+    if message.name == "missing":
+        raise NotFound(message.body["message"])
+    if message.name == "os":
+        code, text = message.body["errno"], message.body["message"]
+        if code == errno.ESRCH:
+            raise ProcessLookupError(code, text)
+        raise EngineFailure(text)
+    raise EngineFailure(message.body["message"] if message.body else f"unknown reply {message.name}")
+
+
+def _dial(run_dir: Path) -> socket.socket | None:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(str(run_dir / wire.SOCKET_NAME))
+    except (FileNotFoundError, ConnectionRefusedError):
+        sock.close()
+        return None
+    return sock
+
+
+def _launch_process(run_dir: Path, ready: int) -> None:
+    """An isolated Python without site-packages: it sees this installation and msgspec, nothing else."""
+    paths = list(
+        dict.fromkeys(
+            str(Path(origin).parent.parent) for origin in (_package_file("engine"), msgspec.__file__)
+        )
+    )
+    code = f"import sys; sys.path[:0] = {paths!r}; from engine.runtime.supervisor import main; "
+    arguments = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        code + "sys.exit(main(sys.argv[1:]))",
+        str(run_dir),
+        "swarmctl-supervisor",
+    ]
+    log_flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_DUP2, ready, 1),
+        (os.POSIX_SPAWN_OPEN, 2, str(run_dir / wire.LOG_NAME), log_flags, 0o600),
+    ]
+    os.posix_spawn(sys.executable, arguments, os.environ, file_actions=actions, setsid=True)
+
+
+def _package_file(name: str) -> str:
+    origin = sys.modules[name].__file__
+    assert origin is not None
+    return origin
+
+
+def _reap(pid: int) -> None:
+    """The supervisor is our child when we started it: leave no zombie."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)

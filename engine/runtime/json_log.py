@@ -1,0 +1,132 @@
+"""The json-file log of one container: lines become JSON objects, files rotate by size.
+
+One line of the file is {"log":"text\\n","stream":"stdout","time":"2026-01-02T03:04:05.123456789Z"}. A line
+longer than LINE_BYTES_MAX is written in parts without a newline, as Docker does. Files: path, path.1, ...
+(the higher the older). A write error never stops the container: it is counted and logging goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+import msgspec
+
+LINE_BYTES_MAX = 16 * 1024
+_NAMES = {1: "stdout", 2: "stderr"}
+
+
+class Line(msgspec.Struct):
+    log: str
+    stream: str
+    time: str
+
+
+_encoder = msgspec.json.Encoder()
+
+
+class JsonLog:
+    """Writer of one file; not thread-safe. `max_size` in bytes (0: no rotation), `max_file` at least 1."""
+
+    __slots__ = ("_descriptor", "_max_file", "_max_size", "_partial", "_path", "_size", "lost_bytes")
+
+    def __init__(self, path: str, max_size: int, max_file: int) -> None:
+        self._path = path
+        self._max_size = max_size
+        self._max_file = max(max_file, 1)
+        self._partial: dict[int, bytes] = {}
+        self._descriptor = self._open()
+        self._size = os.fstat(self._descriptor).st_size
+        self.lost_bytes = 0
+
+    def write(self, stream: int, data: bytes, now_ns: int | None = None) -> None:
+        """Log what was read; an unfinished last line waits for its end."""
+        waiting = self._partial.pop(stream, None)
+        if waiting is not None:
+            data = waiting + data
+        end = data.rfind(b"\n") + 1
+        rest = data[end:]
+        pieces = _lines(data[:end]) if end else []
+        while len(rest) > LINE_BYTES_MAX:
+            pieces.append(rest[:LINE_BYTES_MAX].decode("utf-8", "replace"))
+            rest = rest[LINE_BYTES_MAX:]
+        if rest:
+            self._partial[stream] = rest
+        if pieces:
+            self._append(stream, pieces, time.time_ns() if now_ns is None else now_ns)
+
+    def finish(self, stream: int, now_ns: int | None = None) -> None:
+        """The stream ended: a last line without a newline gets one."""
+        waiting = self._partial.pop(stream, None)
+        if waiting:
+            text = waiting.decode("utf-8", "replace") + "\n"
+            self._append(stream, [text], time.time_ns() if now_ns is None else now_ns)
+
+    def close(self) -> None:
+        for stream in tuple(self._partial):
+            self.finish(stream)
+        os.close(self._descriptor)
+
+    def _append(self, stream: int, pieces: list[str], now_ns: int) -> None:
+        name, stamp = _NAMES[stream], timestamp(now_ns)
+        encoded = _encoder.encode_lines([Line(piece, name, stamp) for piece in pieces])
+        if self._max_size and self._size and self._size + len(encoded) > self._max_size:
+            self._rotate()
+        self._write_all(encoded)
+
+    def _write_all(self, encoded: bytes) -> None:
+        view = memoryview(encoded)
+        try:
+            while view:
+                written = os.write(self._descriptor, view)
+                self._size += written
+                view = view[written:]
+        except OSError:
+            self.lost_bytes += len(view)
+
+    def _rotate(self) -> None:
+        os.close(self._descriptor)
+        with contextlib.suppress(OSError):
+            for number in range(self._max_file - 1, 0, -1):
+                older = f"{self._path}.{number}"
+                newer = f"{self._path}.{number - 1}" if number > 1 else self._path
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(newer, older)
+        self._descriptor = self._open(truncate=self._max_file == 1)
+        self._size = os.fstat(self._descriptor).st_size
+
+    def _open(self, *, truncate: bool = False) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        return os.open(self._path, flags | (os.O_TRUNC if truncate else 0), 0o640)
+
+
+_second = [0, ""]
+
+
+def timestamp(now_ns: int) -> str:
+    """RFC 3339 with nine digits, UTC."""
+    seconds, nanoseconds = divmod(now_ns, 1_000_000_000)
+    if _second[0] != seconds:
+        _second[:] = [seconds, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))]
+    return f"{_second[1]}.{nanoseconds:09d}Z"
+
+
+def _lines(data: bytes) -> list[str]:
+    """Lines ending in a newline, which `data` ends with."""
+    pieces = [f"{line}\n" for line in data.decode("utf-8", "replace").split("\n")]
+    pieces.pop()
+    # A character has up to four bytes: only then can a line be too long.
+    return _split(data) if max(map(len, pieces)) * 4 > LINE_BYTES_MAX else pieces
+
+
+def _split(data: bytes) -> list[str]:
+    """Lines ending in a newline; long ones in parts."""
+    pieces = []
+    for line in data.split(b"\n")[:-1]:
+        start = 0
+        while len(line) - start > LINE_BYTES_MAX:
+            pieces.append(line[start : start + LINE_BYTES_MAX].decode("utf-8", "replace"))
+            start += LINE_BYTES_MAX
+        pieces.append(line[start:].decode("utf-8", "replace") + "\n")
+    return pieces

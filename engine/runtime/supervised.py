@@ -1,0 +1,274 @@
+"""One container under the supervisor: its process, streams, log, attachers and execs.
+
+Owns these descriptors. Output is pumped while somebody wants it or nobody is attached; it is held before the
+first attachments that the start announced, and while an attacher's buffer is full.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable
+
+from engine.runtime.birth import Newborn, Streams
+from engine.runtime.fanout import Attacher
+from engine.runtime.json_log import JsonLog
+from engine.runtime.wire import ContainerState, StartRequest
+
+READ_BYTES = 64 * 1024
+HOLD_S = 10.0
+
+
+class Exec:
+    """A further process in a container; the daemon has its streams, `master` is kept for resizing."""
+
+    __slots__ = ("exec_id", "master", "pid", "pidfd")
+
+    def __init__(self, exec_id: str, newborn: Newborn, master: int | None) -> None:
+        self.exec_id = exec_id
+        self.pid = newborn.pid
+        self.pidfd = newborn.pidfd
+        self.master = master
+
+    def close(self) -> None:
+        os.close(self.pidfd)
+        if self.master is not None:
+            os.close(self.master)
+
+
+class Poller:
+    """What a container needs of the event loop: readable and writable callbacks per descriptor."""
+
+    def watch(self, descriptor: int, on_readable: Callable[[], None]) -> None:
+        raise NotImplementedError
+
+    def watch_writable(self, descriptor: int, on_writable: Callable[[], None]) -> None:
+        raise NotImplementedError
+
+    def forget(self, descriptor: int) -> None:
+        raise NotImplementedError
+
+
+class Container:
+    __slots__ = (
+        "_attachers",
+        "_expected",
+        "_held_until",
+        "_log",
+        "_poller",
+        "_watched",
+        "cgroup",
+        "execs",
+        "exit_code",
+        "finished_at",
+        "id",
+        "is_removed",
+        "oom_killed",
+        "paused",
+        "pid",
+        "pidfd",
+        "reaped",
+        "seccomp",
+        "start_ticks",
+        "started_at",
+        "stdin_once",
+        "streams",
+        "tty",
+    )
+
+    def __init__(self, request: StartRequest, newborn: Newborn, poller: Poller, seccomp: bytes) -> None:
+        self.id = request.id
+        self.cgroup = request.cgroup
+        self.tty = request.tty
+        self.stdin_once = request.stdin_once
+        self.seccomp = seccomp
+        self.pid, self.pidfd = newborn.pid, newborn.pidfd
+        self.start_ticks, self.started_at = newborn.start_ticks, newborn.started_at
+        self.streams: Streams = newborn.streams
+        self.execs: dict[str, Exec] = {}
+        self.reaped = self.paused = self.oom_killed = self.is_removed = False
+        self.exit_code, self.finished_at = 0, 0.0
+        self._poller = poller
+        self._attachers: list[Attacher] = []
+        self._watched = False
+        self._expected = request.attachments
+        self._held_until = time.monotonic() + HOLD_S
+        self._log = (
+            JsonLog(request.log_path, request.log_max_size, request.log_max_file)
+            if request.log_driver == "json-file"
+            else None
+        )
+
+    @property
+    def running(self) -> bool:
+        """Until its end was reported."""
+        return self.finished_at == 0.0
+
+    @property
+    def is_drained(self) -> bool:
+        return not self.streams.outputs
+
+    def state(self) -> ContainerState:
+        return ContainerState(
+            id=self.id,
+            pid=self.pid,
+            start_ticks=self.start_ticks,
+            started_at=self.started_at,
+            running=self.running,
+            exit_code=self.exit_code,
+            oom_killed=self.oom_killed,
+            finished_at=self.finished_at,
+        )
+
+    # ---- output -------------------------------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Start or stop reading, whichever is right now."""
+        wanted = not self._is_held()
+        if wanted == self._watched:
+            return
+        self._watched = wanted
+        for stream, descriptor in self.streams.outputs:
+            if wanted:
+                self._poller.watch(descriptor, self._reader(stream, descriptor))
+            else:
+                self._poller.forget(descriptor)
+
+    def needs_clock(self) -> bool:
+        """Whether `tick` has to be called now and then."""
+        return self._expected > 0 or any(attacher.has_output for attacher in self._attachers)
+
+    def tick(self, now: float) -> None:
+        """Time-outs: announced attachments that never came, attachers that take nothing."""
+        if self._expected and now > self._held_until:
+            self._expected = 0
+        for attacher in [attacher for attacher in self._attachers if attacher.is_stalled(now)]:
+            self._detach(attacher)
+        self.pump()
+
+    def drain(self) -> None:
+        """After the last process: what is left in the pipes, then their end."""
+        if self._is_held():
+            return
+        for stream, descriptor in tuple(self.streams.outputs):
+            while (stream, descriptor) in self.streams.outputs and not self._is_held():
+                if not self._read(stream, descriptor):
+                    if not self._is_held():
+                        self._end(stream, descriptor)
+                    break
+
+    def _is_held(self) -> bool:
+        return self._expected > 0 or any(attacher.is_full for attacher in self._attachers)
+
+    def _reader(self, stream: int, descriptor: int) -> Callable[[], None]:
+        return lambda: (self._read(stream, descriptor), None)[1]
+
+    def _read(self, stream: int, descriptor: int) -> bool:
+        """One portion. False when there is nothing more for now, or for ever."""
+        try:
+            data = os.read(descriptor, READ_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""  # a terminal that was hung up
+        if not data:
+            self._end(stream, descriptor)
+            return False
+        if self._log is not None:
+            self._log.write(stream, data)
+        if self._attachers:
+            self._fan_out(stream, data)
+        return True
+
+    def _end(self, stream: int, descriptor: int) -> None:
+        if (stream, descriptor) not in self.streams.outputs:
+            return
+        if self._watched:
+            self._poller.forget(descriptor)
+        self.streams.outputs.remove((stream, descriptor))
+        if self._log is not None:
+            self._log.finish(stream)
+        if descriptor != self.streams.master:
+            os.close(descriptor)
+
+    def _fan_out(self, stream: int, data: bytes) -> None:
+        for attacher in tuple(self._attachers):
+            try:
+                attacher.put(stream, data)
+            except OSError:
+                self._detach(attacher)
+                continue
+            if attacher.has_output:
+                self._poller.watch_writable(attacher.sock.fileno(), self._writer(attacher))
+        self.pump()
+
+    # ---- attachers ----------------------------------------------------------------------------------------
+
+    def attach(self, *, stdin: bool) -> tuple[socket.socket, int | None]:
+        """(the attacher's end of the output, a descriptor for input); both belong to the caller."""
+        ours, theirs = socket.socketpair()
+        self._attachers.append(Attacher(ours, raw=self.tty))
+        self._expected = max(self._expected - 1, 0)
+        descriptor = self._input() if stdin else None
+        if self.is_drained:
+            self._detach(self._attachers[-1])
+        self.pump()
+        return theirs, descriptor
+
+    def _input(self) -> int | None:
+        if self.streams.master is not None:
+            return os.dup(self.streams.master)
+        if self.streams.stdin is None:
+            return None
+        if not self.stdin_once:
+            return os.dup(self.streams.stdin)
+        # Given away: the process sees the end of its input when this attacher closes it.
+        given, self.streams.stdin = self.streams.stdin, None
+        return given
+
+    def _writer(self, attacher: Attacher) -> Callable[[], None]:
+        def write() -> None:
+            try:
+                attacher.flush()
+            except OSError:
+                self._detach(attacher)
+                self.pump()
+                return
+            if not attacher.has_output:
+                self._poller.forget(attacher.sock.fileno())
+                if self.is_drained and self.reaped:
+                    self._detach(attacher)
+            self.pump()
+
+        return write
+
+    def _detach(self, attacher: Attacher) -> None:
+        if attacher in self._attachers:
+            self._attachers.remove(attacher)
+            self._poller.forget(attacher.sock.fileno())
+            attacher.sock.close()
+
+    # ---- the end ------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Everything was read: attachers see the end as soon as they have taken what is left."""
+        assert self.is_drained
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+        for attacher in tuple(self._attachers):
+            if not attacher.has_output:
+                self._detach(attacher)
+        for descriptor in (self.streams.stdin, self.streams.master):
+            if descriptor is not None:
+                os.close(descriptor)
+        self.streams.stdin = self.streams.master = None
+
+    def discard(self) -> None:
+        """The record goes: attachers that have not taken everything by now lose the rest."""
+        for attacher in tuple(self._attachers):
+            with contextlib.suppress(OSError):
+                attacher.flush()
+            self._detach(attacher)

@@ -1,0 +1,549 @@
+"""The supervisor: one lean process per node, the parent of all its containers.
+
+It spawns, pumps output, reaps, and answers the daemon on a unix socket; the daemon may come and go. No
+asyncio and no third-party module but msgspec, because everything here is paid for on every node.
+Invariants: only this process reaps containers; a record stays until the daemon forgets it, so no exit is
+lost; the main thread never blocks on a container.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import fcntl
+import os
+import queue
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine.runtime import spawn, terminal, wire
+from engine.runtime.birth import Midwife, Newborn, exit_code_of
+from engine.runtime.cgroup import choose_cgroups
+from engine.runtime.supervised import Container, Exec, Poller
+from engine.runtime.wire import Channel, ExecRequest, ExitEvent, Message, StartRequest
+
+SPAWN_THREADS = 4
+THREAD_STACK_BYTES = 256 * 1024
+TICK_S = 0.02
+RUN_DIR_CHECK_S = 5.0
+CLIENTS_MAX = 16
+SHUTDOWN_S = 10.0
+_CREDENTIALS = struct.Struct("3i")
+
+Job = Callable[[], Callable[[], None]]
+
+
+class Missing(Exception):
+    """No such container or exec."""
+
+
+class Refused(Exception):
+    """The request does not fit the state; the message says why."""
+
+
+class EpollPoller(Poller):
+    """Descriptor -> callback on one epoll."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, tuple[int, Callable[[], None]]] = {}
+
+    def watch(self, descriptor: int, on_readable: Callable[[], None]) -> None:
+        self._set(descriptor, select.EPOLLIN, on_readable)
+
+    def watch_writable(self, descriptor: int, on_writable: Callable[[], None]) -> None:
+        self._set(descriptor, select.EPOLLOUT, on_writable)
+
+    def watch_both(self, descriptor: int, callback: Callable[[], None]) -> None:
+        self._set(descriptor, select.EPOLLIN | select.EPOLLOUT, callback)
+
+    def forget(self, descriptor: int) -> None:
+        if self._callbacks.pop(descriptor, None) is not None:
+            self._epoll.unregister(descriptor)
+
+    def run_once(self, timeout_s: float) -> None:
+        for descriptor, _ in self._epoll.poll(timeout_s):
+            known = self._callbacks.get(descriptor)
+            if known is not None:
+                known[1]()
+
+    def _set(self, descriptor: int, mask: int, callback: Callable[[], None]) -> None:
+        known = self._callbacks.get(descriptor)
+        self._callbacks[descriptor] = (mask, callback)
+        if known is None:
+            self._epoll.register(descriptor, mask)
+        elif known[0] != mask:
+            self._epoll.modify(descriptor, mask)
+
+
+class SpawnThreads:
+    """Runs jobs in parallel; each returns what the main thread has to do next."""
+
+    def __init__(self, poller: EpollPoller, count: int) -> None:
+        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._done: collections.deque[Callable[[], None]] = collections.deque()
+        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._inline = count == 0
+        poller.watch(self._wakeup, self._collect)
+        threading.stack_size(THREAD_STACK_BYTES)
+        for number in range(count):
+            threading.Thread(target=self._work, name=f"spawn{number}", daemon=True).start()
+
+    def submit(self, job: Job) -> None:
+        if self._inline:
+            job()()
+        else:
+            self._jobs.put(job)
+
+    def _work(self) -> None:
+        while True:
+            self._done.append(self._jobs.get()())
+            os.eventfd_write(self._wakeup, 1)
+
+    def _collect(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wakeup)
+        while self._done:
+            self._done.popleft()()
+
+
+class Supervisor:
+    """The event loop and the verbs."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._poller = EpollPoller()
+        self._midwife = Midwife(choose_cgroups())
+        count = SPAWN_THREADS if spawn.is_parallel() else 0
+        self._threads = SpawnThreads(self._poller, count)
+        self._containers: dict[str, Container] = {}
+        self._starting: set[str] = set()
+        self._leaving: dict[str, str] = {}  # container id -> control group that is not empty yet
+        self._filters: dict[bytes, bytes] = {}
+        self._channels: set[Channel] = set()
+        self._stopping = self._terminating = False
+        self._verbs: dict[str, Callable[[Channel, int, dict[str, Any]], None]] = {
+            "hello": self._hello,
+            "start": self._start,
+            "exec": self._exec,
+            "kill": self._kill,
+            "attach": self._attach,
+            "resize": self._resize,
+            "pause": self._pause,
+            "resume": self._resume,
+            "update": self._update,
+            "stats": self._stats,
+            "pids": self._pids,
+            "list": self._list,
+            "filter": self._filter,
+            "forget": self._forget,
+            "shutdown": self._shutdown,
+        }
+
+    # ---- the loop -----------------------------------------------------------------------------------------
+
+    def serve(self, listener: socket.socket) -> None:
+        listener.setblocking(False)
+        self._poller.watch(listener.fileno(), lambda: self._accept(listener))
+        next_check = time.monotonic() + RUN_DIR_CHECK_S
+        while not self._stopping:
+            if self._terminating:
+                self._end_containers()
+                return
+            busy = self._leaving or any(c.needs_clock() for c in self._containers.values())
+            self._poller.run_once(TICK_S if busy else RUN_DIR_CHECK_S)
+            now = time.monotonic()
+            if busy:
+                self._tick(now)
+            if now >= next_check:
+                next_check = now + RUN_DIR_CHECK_S
+                self._stopping = self._is_orphaned()
+
+    def _tick(self, now: float) -> None:
+        for container in tuple(self._containers.values()):
+            container.tick(now)
+            self._try_finish(container)
+        for container_id, cgroup in tuple(self._leaving.items()):
+            self._midwife.cgroups.kill(cgroup)
+            if self._midwife.cgroups.remove(cgroup):
+                del self._leaving[container_id]
+
+    def _is_orphaned(self) -> bool:
+        """Its folder was removed and nothing runs: nobody can ever reach it again."""
+        gone = not (self._run_dir / wire.SOCKET_NAME).exists()
+        return gone and not self._starting and not any(c.running for c in self._containers.values())
+
+    # ---- connections --------------------------------------------------------------------------------------
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except OSError:
+            return
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        _, uid, _ = _CREDENTIALS.unpack(credentials)
+        if uid not in (0, os.geteuid()) or len(self._channels) >= CLIENTS_MAX:
+            sock.close()
+            return
+        channel = Channel(sock)
+        self._channels.add(channel)
+        self._poller.watch(sock.fileno(), lambda: self._receive(channel))
+
+    def _receive(self, channel: Channel) -> None:
+        try:
+            channel.flush()
+            messages = channel.receive()
+        except (OSError, msgspec.MsgspecError) as error:
+            log(f"connection closed: {error}")
+            messages = None
+        if messages is None:
+            self._drop(channel)
+            return
+        for message, _ in messages:
+            self._dispatch(channel, message)
+        self._rearm(channel)
+
+    def _rearm(self, channel: Channel) -> None:
+        if channel in self._channels:
+            descriptor = channel.sock.fileno()
+            if channel.has_output:
+                self._poller.watch_both(descriptor, lambda: self._receive(channel))
+            else:
+                self._poller.watch(descriptor, lambda: self._receive(channel))
+
+    def _drop(self, channel: Channel) -> None:
+        if channel in self._channels:
+            self._channels.discard(channel)
+            self._poller.forget(channel.sock.fileno())
+            channel.close()
+
+    def _dispatch(self, channel: Channel, message: Message) -> None:
+        verb = self._verbs.get(message.name)
+        try:
+            if verb is None:
+                raise Refused(f"unknown request {message.name}: the daemon is of another version")
+            verb(channel, message.serial, message.body or {})
+        except Exception as error:  # noqa: BLE001 - one bad request must not end every container's supervisor
+            self._fail(channel, message.serial, error)
+
+    def _reply(
+        self, channel: Channel, serial: int, body: Any = None, descriptors: tuple[int, ...] = ()
+    ) -> None:
+        self._send(channel, Message(serial, "ok", body), descriptors)
+
+    def _fail(self, channel: Channel, serial: int, error: BaseException) -> None:
+        if isinstance(error, spawn.ProgramFailed):
+            reply = Message(serial, "failed", {"index": error.index, "errno": error.errno})
+        elif isinstance(error, OSError):
+            reply = Message(serial, "os", {"errno": error.errno or 0, "message": str(error)})
+        elif isinstance(error, Missing):
+            reply = Message(serial, "missing", {"message": str(error)})
+        elif isinstance(error, Refused):
+            reply = Message(serial, "refused", {"message": str(error)})
+        else:
+            log("".join(traceback.format_exception(error)))
+            reply = Message(serial, "refused", {"message": f"internal error of the supervisor: {error!r}"})
+        self._send(channel, reply)
+
+    def _send(self, channel: Channel, message: Message, descriptors: tuple[int, ...] = ()) -> None:
+        if channel not in self._channels:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return
+        try:
+            channel.send(message, descriptors)
+        except OSError:
+            self._drop(channel)
+            return
+        self._rearm(channel)
+
+    def _publish(self, event: ExitEvent) -> None:
+        for channel in tuple(self._channels):
+            self._send(channel, Message(0, "exit", event))
+
+    # ---- verbs --------------------------------------------------------------------------------------------
+
+    def _hello(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
+        self._reply(channel, serial, {"pid": os.getpid(), "protocol": wire.PROTOCOL})
+
+    def _start(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
+        request = msgspec.convert(body, StartRequest)
+        if request.id in self._starting or request.id in self._containers:
+            known = self._containers.get(request.id)
+            if known is None or known.running:
+                raise Refused(f"container {request.id} runs already")
+            self._remove(known)
+        if request.id in self._leaving:
+            self._midwife.cgroups.remove(self._leaving.pop(request.id))
+        self._starting.add(request.id)
+
+        def job() -> Callable[[], None]:
+            try:
+                newborn = self._midwife.start(request)
+            except BaseException as failure:  # noqa: BLE001 - carried to the main thread
+                error = failure
+                return lambda: self._start_failed(channel, serial, request, error)
+            return lambda: self._started(channel, serial, request, newborn)
+
+        self._threads.submit(job)
+
+    def _start_failed(
+        self, channel: Channel, serial: int, request: StartRequest, error: BaseException
+    ) -> None:
+        self._starting.discard(request.id)
+        self._fail(channel, serial, error)
+
+    def _started(self, channel: Channel, serial: int, request: StartRequest, newborn: Newborn) -> None:
+        self._starting.discard(request.id)
+        seccomp = self._filters.setdefault(request.seccomp, request.seccomp)
+        container = Container(request, newborn, self._poller, seccomp)
+        self._containers[request.id] = container
+        self._reply(channel, serial, wire.Started(container.pid, container.start_ticks, container.started_at))
+        self._poller.watch(container.pidfd, lambda: self._ended(container))
+        container.pump()
+
+    def _exec(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
+        request = msgspec.convert(body, ExecRequest)
+        container = self._running(request.id)
+        if request.exec_id in container.execs:
+            raise Refused(f"exec {request.exec_id} runs already")
+        pidfd = os.dup(container.pidfd)
+
+        def job() -> Callable[[], None]:
+            try:
+                newborn = self._midwife.exec(request, container.cgroup, container.pid, pidfd)
+            except BaseException as failure:  # noqa: BLE001 - carried to the main thread
+                error = failure
+                return lambda: self._fail(channel, serial, error)
+            finally:
+                os.close(pidfd)
+            return lambda: self._exec_started(channel, serial, container, request.exec_id, newborn)
+
+        self._threads.submit(job)
+
+    def _exec_started(
+        self, channel: Channel, serial: int, container: Container, exec_id: str, newborn: Newborn
+    ) -> None:
+        streams = newborn.streams
+        master = None if streams.master is None else os.dup(streams.master)
+        made = Exec(exec_id, newborn, master)
+        container.execs[exec_id] = made
+        outputs = [descriptor for _, descriptor in streams.outputs]
+        given = (*outputs, *(() if streams.stdin is None else (streams.stdin,)))
+        self._reply(channel, serial, {"pid": newborn.pid, "outputs": len(outputs)}, given)
+        self._poller.watch(made.pidfd, lambda: self._exec_ended(container, made))
+
+    def _kill(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
+        container = self._running(body["id"])
+        signal.pidfd_send_signal(container.pidfd, body["signal"])
+        self._reply(channel, serial)
+
+    def _attach(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
+        container = self._find(body["id"])
+        theirs, stdin = container.attach(stdin=body["stdin"])
+        given = (theirs.detach(), *(() if stdin is None else (stdin,)))
+        self._reply(channel, serial, None, given)
+        self._try_finish(container)
+
+    def _resize(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
+        container = self._running(body["id"])
+        if body["exec_id"] is None:
+            master = container.streams.master
+        else:
+            made = container.execs.get(body["exec_id"])
+            if made is None:
+                raise Missing(f"no such exec: {body['exec_id']}")
+            master = made.master
+        if master is None:
+            raise Refused("it has no terminal: run it with a tty to resize it")
+        terminal.set_size(master, body["rows"], body["columns"])
+        self._reply(channel, serial)
+
+    def _pause(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
+        container = self._running(body["id"])
+
+        def job() -> Callable[[], None]:
+            try:
+                self._midwife.cgroups.freeze(container.cgroup)
+            except OSError as failure:
+                error = failure
+                return lambda: self._fail(channel, serial, error)
+            return lambda: self._reply(channel, serial)
+
+        self._threads.submit(job)
+
+    def _resume(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
+        self._midwife.cgroups.thaw(self._running(body["id"]).cgroup)
+        self._reply(channel, serial)
+
+    def _update(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
+        self._midwife.cgroups.update(self._running(body["id"]).cgroup, body["resources"])
+        self._reply(channel, serial)
+
+    def _stats(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
+        self._reply(channel, serial, self._midwife.cgroups.stats(self._running(body["id"]).cgroup))
+
+    def _pids(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
+        self._reply(channel, serial, self._midwife.cgroups.pids(self._running(body["id"]).cgroup))
+
+    def _list(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
+        self._reply(channel, serial, [container.state() for container in self._containers.values()])
+
+    def _filter(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
+        self._reply(channel, serial, self._find(body["id"]).seccomp)
+
+    def _forget(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
+        container = self._containers.get(body["id"])
+        if container is not None:
+            if container.running:
+                raise Refused(f"container {container.id} still runs: kill it before it can be forgotten")
+            self._remove(container)
+        self._reply(channel, serial)
+
+    def _shutdown(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
+        """Kill what runs, then end. The reply comes before the end."""
+        self._end_containers()
+        self._reply(channel, serial)
+        self._stopping = True
+
+    def _end_containers(self) -> None:
+        for container in self._containers.values():
+            if not container.reaped:
+                signal.pidfd_send_signal(container.pidfd, signal.SIGKILL)
+        deadline = time.monotonic() + SHUTDOWN_S
+        while any(c.running for c in self._containers.values()) or self._starting or self._leaving:
+            if time.monotonic() > deadline:
+                log("some containers do not end: their processes hang in the kernel")
+                break
+            self._poller.run_once(TICK_S)
+            self._tick(time.monotonic())
+
+    def terminate(self) -> None:
+        """SIGTERM: end with everything that runs, as a service manager expects it."""
+        self._terminating = True
+
+    # ---- ends ---------------------------------------------------------------------------------------------
+
+    def _exec_ended(self, container: Container, made: Exec) -> None:
+        info = os.waitid(os.P_PIDFD, made.pidfd, os.WEXITED | os.WNOHANG)
+        if info is None:
+            return
+        self._poller.forget(made.pidfd)
+        container.execs.pop(made.exec_id, None)
+        made.close()
+        self._publish(
+            ExitEvent(
+                id=container.id,
+                exec_id=made.exec_id,
+                pid=made.pid,
+                exit_code=exit_code_of(info),
+                oom_killed=False,
+                finished_at=time.time(),
+            )
+        )
+
+    def _ended(self, container: Container) -> None:
+        info = os.waitid(os.P_PIDFD, container.pidfd, os.WEXITED | os.WNOHANG)
+        if info is None:
+            return
+        self._poller.forget(container.pidfd)
+        os.close(container.pidfd)
+        container.reaped = True
+        container.exit_code = exit_code_of(info)
+        container.oom_killed = self._midwife.cgroups.oom_kills(container.cgroup) > 0
+        # Without a pid namespace of its own, other processes of the container live on and hold its pipes.
+        self._midwife.cgroups.kill(container.cgroup)
+        self._try_finish(container)
+
+    def _try_finish(self, container: Container) -> None:
+        """Report the end once all output was read, so that a log is complete when the exit is known."""
+        if not container.reaped or not container.running:
+            return
+        container.drain()
+        if not container.is_drained:
+            return
+        container.finish()
+        container.finished_at = time.time()
+        self._publish(
+            ExitEvent(
+                id=container.id,
+                exec_id=None,
+                pid=container.pid,
+                exit_code=container.exit_code,
+                oom_killed=container.oom_killed,
+                finished_at=container.finished_at,
+            )
+        )
+        if not self._midwife.cgroups.remove(container.cgroup):
+            self._leaving[container.id] = container.cgroup
+
+    def _remove(self, container: Container) -> None:
+        container.discard()
+        self._containers.pop(container.id, None)
+
+    def _find(self, container_id: str) -> Container:
+        container = self._containers.get(container_id)
+        if container is None:
+            raise Missing(f"no such container: {container_id}")
+        return container
+
+    def _running(self, container_id: str) -> Container:
+        container = self._find(container_id)
+        if container.reaped:
+            raise Missing(f"container {container_id} is not running")
+        return container
+
+
+def log(text: str) -> None:
+    """To the supervisor's log file, which is its standard error."""
+    sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text.rstrip()}\n")
+    sys.stderr.flush()
+
+
+def listen(run_dir: Path) -> socket.socket | None:
+    """The listening socket, or None when another supervisor serves this folder."""
+    descriptor = os.open(run_dir / wire.LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        # Held, on purpose, until this process ends.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    path = run_dir / wire.SOCKET_NAME
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(16)
+    return listener
+
+
+def main(arguments: list[str]) -> int:
+    """`arguments`: the run folder. A byte on standard output says that the socket is there."""
+    run_dir = Path(arguments[0])
+    listener = listen(run_dir)
+    os.write(1, b"1" if listener else b"0")
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, 1)
+    os.close(null)
+    if listener is None:
+        return 0
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    sys.setswitchinterval(0.0005)
+    os.chdir("/")
+    supervisor = Supervisor(run_dir)
+    signal.signal(signal.SIGTERM, lambda *_: supervisor.terminate())
+    supervisor.serve(listener)
+    return 0
