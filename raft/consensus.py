@@ -135,7 +135,7 @@ class Consensus:
     @staticmethod
     def exists(state_dir: Path) -> bool:
         """Is there state to resume from?"""
-        return any((state_dir / "wal").glob("wal-*.log"))
+        return any(state_dir.glob("wal/wal-*.log")) or any(state_dir.glob("snapshots/snapshot-*.snap"))
 
     async def start(self) -> None:
         """A single manager leads when this returns; the others when a majority has agreed."""

@@ -174,6 +174,7 @@ class Replication(Voting):
         self._set_state(FOLLOWER)
         self._leader = node
         self._leader_heard_at = self._now()
+        self._election_allowed_in = 0
         if not self._transfer_in_progress:
             self._election_deadline = self._now() + self._random_timeout()
         if isinstance(message, Append):
@@ -239,7 +240,7 @@ class Replication(Voting):
     def install(self, snapshot: Snapshot | None) -> None:
         """The host stored the leader's snapshot; None when that failed: the leader will send it again."""
         self._installing = False
-        if snapshot is None or snapshot.meta.index <= self._commit_index:
+        if snapshot is None or snapshot.meta.index <= self._commit_index or self._state == LEADER:
             return
         meta = snapshot.meta
         try:

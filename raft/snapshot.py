@@ -63,7 +63,7 @@ def save(folder: Path, key: bytes, snapshot: Snapshot) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(folder)
-    _delete_others(folder, path)
+    _delete_older(folder, path)
     return path
 
 
@@ -105,7 +105,8 @@ def _pieces(key: bytes, snapshot: Snapshot) -> Iterator[bytes]:
         yield writer.frame(snapshot.data[start : start + _CHUNK_BYTES])
 
 
-def _delete_others(folder: Path, keep: Path) -> None:
+def _delete_older(folder: Path, newest: Path) -> None:
+    # Only older ones: the leader's snapshot may have been stored while this one was being written.
     for path in [*folder.glob(_GLOB), *folder.glob("snapshot-*.tmp")]:
-        if path != keep:
+        if path.stem < newest.stem:
             path.unlink(missing_ok=True)

@@ -62,7 +62,7 @@ class Links:
         self._peers: dict[str, str] = {}
         self._guests: dict[str, str] = {}
         self._outbound: dict[str, _Outbound] = {}
-        self._inbound: dict[str, asyncio.Task[None]] = {}
+        self._inbound: dict[str, tuple[asyncio.Task[None], asyncio.StreamWriter]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
     def set_peers(self, addresses: dict[str, str]) -> None:
@@ -84,11 +84,15 @@ class Links:
         """Take over an inbound connection of that authenticated node."""
         older = self._inbound.pop(node_id, None)
         if older is not None:
-            self._end(older)
-        self._inbound[node_id] = asyncio.create_task(self._read(node_id, reader, writer))
+            self._end(older[0])
+            older[1].close()
+        self._inbound[node_id] = asyncio.create_task(self._read(node_id, reader, writer)), writer
 
     async def close(self) -> None:
-        tasks = [*self._inbound.values(), *(link.task for link in self._outbound.values())]
+        for _, writer in self._inbound.values():
+            writer.close()
+        tasks = [task for task, _ in self._inbound.values()]
+        tasks.extend(link.task for link in self._outbound.values())
         self._inbound.clear()
         self._outbound.clear()
         for task in tasks:
@@ -126,7 +130,7 @@ class Links:
             logger.debug("raft connection from %s ended: %s", node_id, err)
         finally:
             writer.close()
-            if self._inbound.get(node_id) is asyncio.current_task():
+            if self._inbound.get(node_id, (None,))[0] is asyncio.current_task():
                 del self._inbound[node_id]
                 if self._guests.pop(node_id, None) is not None:
                     self._reconcile()
@@ -177,6 +181,9 @@ class _Outbound:
                 )
             except (OSError, EOFError, TimeoutError) as err:
                 logger.debug("raft connection to %s at %s failed: %s", self.node_id, self.address, err)
+            except Exception:
+                # One peer's broken certificate or dialer must not end the attempts for good.
+                logger.exception("raft connection to %s at %s failed", self.node_id, self.address)
             else:
                 backoff_s = BACKOFF_FIRST_S
                 await self._serve(reader, writer)
