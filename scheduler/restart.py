@@ -19,7 +19,6 @@ from raft.objects.task import Task, TaskState
 from scheduler.actions import Decision, NewId, Update, View
 from scheduler.slots import (
     SlotKey,
-    counts_as_failure,
     has_ended,
     holds_slot,
     is_live,
@@ -97,7 +96,7 @@ def restart_delay(task: Task, slot: Sequence[Task], now: float) -> float:
         1
         for other in slot
         if other.spec_version == task.spec_version
-        and counts_as_failure(other)
+        and other.status.state.is_failure
         and other.status.timestamp > now - BACKOFF_WINDOW_S
     )
     doubled = delay * 2.0 ** max(0, failures - BACKOFF_FREE_FAILURES)
@@ -110,6 +109,11 @@ def _end_of(task: Task) -> str:
         return ""
     cause = task.status.error or task.status.message
     return f"task {task.id} is {state.name.lower()}" + (f": {cause}" if cause else "")
+
+
+def _stopped_unasked(task: Task) -> bool:
+    """Its agent stopped it although it was wanted: replaced whatever the policy says, but not in a hot loop."""
+    return is_live(task) and task.status.state is TaskState.SHUTDOWN
 
 
 def _survivors(service: Service, live: list[Task], decision: Decision) -> list[Task]:
@@ -159,11 +163,11 @@ def _replace(
 ) -> None:
     newest = tasks[-1] if tasks else None
     waits = any(may_run(task, view) for task in tasks)
-    if newest is None or not has_ended(newest):
+    if newest is None or not (has_ended(newest) or _stopped_unasked(newest)):
         reason = why or f"slot {key} is empty"
         decision.add(new_task(service, key, tasks, now, new_id, reason, waits=waits))
         return
-    if not should_restart(newest, tasks):
+    if has_ended(newest) and not should_restart(newest, tasks):
         return
     delay = restart_delay(newest, tasks, now)
     reason = f"{_end_of(newest)}; restart in {delay:g}s"

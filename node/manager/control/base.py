@@ -32,6 +32,9 @@ class Leadership(Protocol):
     def members(self) -> Mapping[str, str]:
         """Node id -> host:port of every member."""
 
+    def reachable(self, node_id: str) -> bool:
+        """Is this manager connected to that one? Itself: always."""
+
 
 class Control:
     """Base of the parts of the control API."""

@@ -91,23 +91,18 @@ class NodeControl(Control):
         members = self._leadership.members()
         if node.id not in members:
             return
-        up = sum(1 for id in members if id != node.id and self._is_up(view, id))
+        up = sum(1 for id in members if id != node.id and self._leadership.reachable(id))
         if up < (len(members) - 1) // 2 + 1:
             raise FailedPrecondition(
                 "can't remove member from the raft: this would result in a loss of quorum"
             )
-
-    def _is_up(self, view: View, node_id: str) -> bool:
-        node = view.nodes.get(node_id)
-        own = node_id == self._leadership.leader_id
-        return own or (node is not None and node.status.state is not NodeState.DOWN)
 
     def _with_standing(self, node: Node) -> Node:
         """Who leads and who is reachable is known, not stored: it would be old by the next election."""
         if node.manager is None:
             return node
         leads = node.id == self._leadership.leader_id
-        reachable = self._is_up(self._store.view(), node.id)
+        reachable = self._leadership.reachable(node.id)
         return msgspec.structs.replace(
             node, manager=msgspec.structs.replace(node.manager, leader=leads, reachable=reachable)
         )

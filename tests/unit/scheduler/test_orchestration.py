@@ -236,6 +236,21 @@ def test_a_lost_node_costs_no_attempt(world: World) -> None:
     assert len(world.running("web")) == 1
 
 
+def test_a_task_that_was_stopped_unasked_is_replaced_after_the_delay(world: World) -> None:
+    running_service(world, task__restart__condition=RestartCondition.NONE)
+    assert "restart in 5s" in transcript(fail(world, TaskState.SHUTDOWN))
+    world.run(seconds=5)
+    assert len(world.running("web")) == 1
+
+
+def test_completions_do_not_back_off(world: World) -> None:
+    running_service(world)
+    for _ in range(4):
+        plan = fail(world, TaskState.COMPLETE)
+        assert plan.dues["web"] - world.now == 5.0
+        world.run(seconds=5)
+
+
 # ---- global services ----
 
 

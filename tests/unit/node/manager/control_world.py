@@ -24,11 +24,15 @@ class FakeConsensus:
         self.is_leader = True
         self.leader_id: str | None = LEADER
         self.group = {LEADER: "10.9.0.1:2377"}
+        self.cut: set[str] = set()
         self.calls: list[str] = []
         self._callbacks: list[Callable[[], None]] = []
 
     def members(self) -> Mapping[str, str]:
         return self.group
+
+    def reachable(self, node_id: str) -> bool:
+        return node_id in self.group and node_id not in self.cut
 
     def on_change(self, callback: Callable[[], None]) -> None:
         self._callbacks.append(callback)

@@ -248,13 +248,16 @@ async def test_last_manager_cannot_be_demoted(world: ControlWorld) -> None:
 
 async def test_demotion_must_leave_a_quorum(world: ControlWorld) -> None:
     for id in ("m2", "m3"):
-        await world.put(make_node(id, NodeRole.MANAGER, NodeState.DOWN if id == "m3" else NodeState.READY))
+        await world.put(make_node(id, NodeRole.MANAGER))
         world.consensus.group[id] = "10.9.0.9:2377"
+    world.consensus.cut.add("m3")
     node = await world.api.get_node("m2")
     assert "loss of quorum" in await refusal(
         FailedPrecondition, world.api.update_node("m2", node.meta.version, NodeSpec())
     )
     down = await world.api.get_node("m3")
+    assert down.manager is not None
+    assert not down.manager.reachable
     changed = await world.api.update_node("m3", down.meta.version, NodeSpec())
     assert changed.spec.role is NodeRole.WORKER
 
