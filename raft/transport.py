@@ -64,6 +64,7 @@ class Links:
         self._outbound: dict[str, _Outbound] = {}
         self._inbound: dict[str, tuple[asyncio.Task[None], asyncio.StreamWriter]] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def set_peers(self, addresses: dict[str, str]) -> None:
         """Be connected to exactly these nodes, and to guests: senders that are not in our configuration."""
@@ -82,6 +83,9 @@ class Links:
 
     def accept(self, node_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Take over an inbound connection of that authenticated node."""
+        if self._closed:
+            writer.close()
+            return
         older = self._inbound.pop(node_id, None)
         if older is not None:
             self._end(older[0])
@@ -89,6 +93,7 @@ class Links:
         self._inbound[node_id] = asyncio.create_task(self._read(node_id, reader, writer)), writer
 
     async def close(self) -> None:
+        self._closed = True
         for _, writer in self._inbound.values():
             writer.close()
         tasks = [task for task, _ in self._inbound.values()]

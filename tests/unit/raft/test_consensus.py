@@ -1,0 +1,301 @@
+"""Whole managers on one event loop over socket pairs: what the rest of the program sees of consensus."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from raft.consensus import Consensus, ConsensusConfig
+from raft.errors import FailedPrecondition, InvalidArgument, MaybeCommitted, NotLeader, Unavailable
+from raft.objects.base import Annotations, Kind
+from raft.objects.service import Service, ServiceSpec
+from raft.stock import Timings
+from raft.store import Store, Transaction
+
+FAST = Timings(election_min_s=0.16, election_max_s=0.3, heartbeat_s=0.05, leader_fallback_s=0.4)
+
+
+@pytest.fixture(autouse=True)
+def no_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("pickle was used")
+
+    for name in ("loads", "load", "dumps", "dump"):
+        monkeypatch.setattr(pickle, name, refuse)
+
+
+class Node:
+    def __init__(self, world: World, node_id: str) -> None:
+        self.world = world
+        self.id = node_id
+        self.config = ConsensusConfig(
+            node_id,
+            f"{node_id}:2377",
+            "c1",
+            world.folder / node_id,
+            b"k" * 32,
+            FAST,
+            snapshot_interval=40,
+            keep_entries=5,
+        )
+
+    async def start(self, how: str, *args: object) -> None:
+        self.store = Store()
+        self.consensus: Consensus = getattr(Consensus, how)(self.config, self.store, self, *args)
+        self.store.attach(self.consensus)
+        await self.consensus.start()
+        self.world.nodes[self.id] = self
+
+    async def stop(self) -> None:
+        del self.world.nodes[self.id]
+        await self.consensus.stop()
+
+    async def dial(self, node_id: str, address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        target = self.world.nodes.get(node_id)
+        if target is None or self.id not in self.world.nodes or address != target.config.address:
+            raise ConnectionRefusedError(address)
+        near, far = socket.socketpair()
+        target.consensus.accept(self.id, *await asyncio.open_connection(sock=far))
+        return await asyncio.open_connection(sock=near)
+
+    async def create(self, name: str) -> None:
+        spec = ServiceSpec(annotations=Annotations(name=name))
+        await self.store.update(lambda tx: tx.put(Service(id=name, spec=spec)))
+
+    def names(self) -> set[str]:
+        return set(self.store.view().services)
+
+
+class World:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.nodes: dict[str, Node] = {}
+
+    async def cluster(self, *ids: str) -> list[Node]:
+        """The first one leads."""
+        nodes = [Node(self, node_id) for node_id in ids]
+        await nodes[0].start("bootstrap")
+        for node in nodes[1:]:
+            await node.start("join", nodes[0].consensus.members())
+            await nodes[0].consensus.add_member(node.id, node.config.address)
+        return nodes
+
+    async def leader(self) -> Node:
+        await until(lambda: any(n.consensus.is_leader for n in self.nodes.values()))
+        return next(n for n in self.nodes.values() if n.consensus.is_leader)
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(8):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    made = World(tmp_path)
+    yield made
+    for node in list(made.nodes.values()):
+        await node.stop()
+
+
+async def test_single_manager_leads_at_once_and_again_after_a_restart(world: World):
+    (node,) = await world.cluster("a")
+    assert node.consensus.is_leader
+    assert node.consensus.leader_id == "a"
+    assert node.consensus.leader_address == "a:2377"
+    for i in range(100):  # more than two snapshots
+        await node.create(f"s{i}")
+    versions = {s.id: s.meta.version for s in node.store.view().services.values()}
+    await node.stop()
+    await node.start("resume")
+    assert node.consensus.is_leader
+    assert {s.id: s.meta.version for s in node.store.view().services.values()} == versions
+    await node.create("after")
+
+
+async def test_three_managers_replicate_and_followers_name_the_leader(world: World):
+    nodes = await world.cluster("a", "b", "c")
+    await asyncio.gather(*(nodes[0].create(f"s{i}") for i in range(200)))
+    await until(lambda: all(len(n.names()) == 200 for n in nodes))
+    assert Store.encode(nodes[0].store.dump())[10:] == Store.encode(nodes[1].store.dump())[10:]
+    with pytest.raises(NotLeader) as caught:
+        await nodes[1].create("x")
+    assert caught.value.leader == "a:2377"
+    await nodes[0].consensus.read_barrier()
+    with pytest.raises(NotLeader):
+        await nodes[2].consensus.read_barrier()
+
+
+async def test_leader_stops_and_another_accepts_writes_soon(world: World):
+    nodes = await world.cluster("a", "b", "c")
+    await nodes[0].create("one")
+    changes: list[bool] = []
+    nodes[1].consensus.on_change(lambda: changes.append(nodes[1].consensus.is_leader))
+    await nodes[0].stop()
+    leader = await world.leader()
+    assert leader is not nodes[0]
+    await leader.create("two")
+    await nodes[0].start("resume")
+    await until(lambda: nodes[0].names() == {"one", "two"})
+    assert not nodes[0].consensus.is_leader
+    assert changes
+
+
+async def test_all_restart_and_nothing_is_lost(world: World):
+    nodes = await world.cluster("a", "b", "c")
+    for i in range(60):
+        await nodes[0].create(f"s{i}")
+    for node in nodes:
+        await node.stop()
+    for node in nodes:
+        await node.start("resume")
+    leader = await world.leader()
+    assert len(leader.names()) == 60
+    await until(lambda: all(len(n.names()) == 60 for n in nodes))
+
+
+async def test_joiner_gets_the_snapshot_and_then_the_log(world: World):
+    nodes = await world.cluster("a")
+    for i in range(100):
+        await nodes[0].create(f"s{i}")
+    late = Node(world, "b")
+    await late.start("join", {"a": "a:2377"})
+    await nodes[0].consensus.add_member("b", "b:2377")
+    await nodes[0].create("last")
+    await until(lambda: late.names() == nodes[0].names())
+    assert late.consensus.members() == {"a": "a:2377", "b": "b:2377"}
+    assert late.consensus.is_member
+
+
+async def test_unreachable_joiner_is_refused_and_the_cluster_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("raft.consensus.JOINER_CONTACT_TIMEOUT_S", 0.2)
+    (node,) = await world.cluster("a")
+    with pytest.raises(Unavailable, match="ghost at ghost:2377 cannot be reached"):
+        await node.consensus.add_member("ghost", "ghost:2377")
+    assert node.consensus.members() == {"a": "a:2377"}
+    await node.create("still")
+
+
+async def test_removed_manager_is_told_and_cannot_come_back(world: World):
+    nodes = await world.cluster("a", "b", "c")
+    await nodes[0].consensus.remove_member("c")
+    await until(lambda: nodes[2].consensus.is_removed)
+    assert set(nodes[0].consensus.members()) == {"a", "b"}
+    with pytest.raises(FailedPrecondition, match="was removed"):
+        await nodes[0].consensus.add_member("c", "c:2377")
+    with pytest.raises(InvalidArgument, match="not a manager"):
+        await nodes[0].consensus.remove_member("c")
+    await nodes[0].create("on")
+
+
+async def test_manager_that_was_down_when_removed_is_told_on_return(world: World):
+    nodes = await world.cluster("a", "b", "c")
+    await nodes[2].stop()
+    await nodes[0].consensus.remove_member("c")
+    await nodes[2].start("resume")
+    await until(lambda: nodes[2].consensus.is_removed)
+    assert nodes[0].consensus.is_leader
+
+
+async def test_leader_hands_over_before_it_is_removed(world: World):
+    nodes = await world.cluster("a", "b", "c")
+    with pytest.raises(NotLeader) as caught:
+        await nodes[0].consensus.remove_member("a")
+    assert caught.value.leader in ("b:2377", "c:2377")
+    leader = await world.leader()
+    await leader.consensus.remove_member("a")
+    await until(lambda: nodes[0].consensus.is_removed)
+
+
+async def test_removal_that_would_lose_the_quorum_is_refused(world: World):
+    nodes = await world.cluster("a", "b", "c")
+    await nodes[2].stop()
+    await until(lambda: not nodes[0].consensus.reachable("c"))
+    with pytest.raises(FailedPrecondition, match="quorum would be lost"):
+        await nodes[0].consensus.remove_member("b")
+    await nodes[0].consensus.remove_member("c")
+    await nodes[0].create("on")
+
+
+async def test_address_change_is_followed(world: World):
+    nodes = await world.cluster("a", "b", "c")
+    await nodes[1].stop()
+    nodes[1].config = ConsensusConfig("b", "elsewhere:9", "c1", world.folder / "b", b"k" * 32, FAST)
+    await nodes[1].start("resume")
+    await nodes[0].consensus.add_member("b", "elsewhere:9")
+    await nodes[0].create("x")
+    await until(lambda: nodes[1].names() == {"x"})
+    assert nodes[2].consensus.members()["b"] == "elsewhere:9"
+
+
+async def test_without_a_majority_the_outcome_is_unknown_then_refused(world: World):
+    nodes = await world.cluster("a", "b", "c")
+    for node in nodes[1:]:
+        await node.stop()
+    with pytest.raises(MaybeCommitted):
+        await nodes[0].create("perhaps")
+    with pytest.raises(NotLeader, match="does not have a leader"):
+        await nodes[0].create("no")
+    for node in nodes[1:]:
+        await node.start("resume")
+    leader = await world.leader()
+    await leader.create("yes")
+    await until(lambda: all("yes" in n.names() for n in nodes))
+
+
+async def test_stopping_answers_everybody_who_waits(world: World):
+    nodes = await world.cluster("a", "b")
+    await nodes[1].stop()
+    waiting = asyncio.create_task(nodes[0].create("x"))
+    await asyncio.sleep(0.05)
+    await nodes[0].stop()
+    with pytest.raises(MaybeCommitted):
+        await waiting
+    with pytest.raises(Unavailable, match="stopped"):
+        await nodes[0].create("y")
+
+
+async def test_state_is_not_overwritten_by_a_second_beginning(world: World):
+    (node,) = await world.cluster("a")
+    await node.create("x")
+    await node.stop()
+    assert Consensus.exists(node.config.state_dir)
+    with pytest.raises(FailedPrecondition, match="holds the state of a manager already"):
+        Consensus.bootstrap(node.config, Store(), node)
+    with pytest.raises(FailedPrecondition, match="holds the state of a manager already"):
+        Consensus.join(node.config, Store(), node, {})
+
+
+async def test_command_above_the_limit_is_refused(world: World):
+    (node,) = await world.cluster("a")
+    with pytest.raises(InvalidArgument, match="the limit is 1048576"):
+        await node.consensus.propose(b"x" * (1024 * 1024 + 1))
+
+
+async def test_broken_state_machine_stops_this_manager_loudly(world: World, monkeypatch: pytest.MonkeyPatch):
+    (node,) = await world.cluster("a")
+    monkeypatch.setattr(node.consensus._engine, "turn", lambda: 1 / 0)
+    with pytest.raises((Unavailable, NotLeader, MaybeCommitted)):
+        await node.create("x")
+    assert isinstance(node.consensus.failure, ZeroDivisionError)
+    assert not node.consensus.is_leader
+
+
+async def test_conflicting_transactions_over_consensus_all_count(world: World):
+    nodes = await world.cluster("a", "b", "c")
+    await nodes[0].create("n")
+
+    def increment(tx: Transaction) -> None:
+        old = tx.get(Kind.SERVICE, "n")
+        tx.put(type(old)(id="n", meta=old.meta, spec=old.spec, spec_version=old.spec_version + 1))
+
+    await asyncio.gather(*(nodes[0].store.update(increment) for _ in range(20)))
+    assert nodes[0].store.view().services["n"].spec_version == 21
