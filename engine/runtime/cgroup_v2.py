@@ -6,6 +6,9 @@ are refused (see `create`); the default rules are not in force, the devices in /
 Source: Documentation/admin-guide/cgroup-v2.rst.
 """
 
+# Plain strings: this runs for every start or line, where Path objects cost too much.
+# ruff: noqa: PTH102, PTH106, PTH120
+
 from __future__ import annotations
 
 import contextlib

@@ -15,7 +15,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -45,6 +45,7 @@ __all__ = [
 
 REQUEST_TIMEOUT_S = 60.0
 START_TIMEOUT_S = 10.0
+Numbers: TypeAlias = list[int]  # inside the class, `list` is a verb
 _NOT_FOUND, _NOT_EXECUTABLE, _FAILED = 127, 126, 128
 
 
@@ -70,7 +71,7 @@ class ContainerStart(msgspec.Struct, kw_only=True):
 
 
 class ExecStarted(msgspec.Struct, frozen=True):
-    """Descriptors belong to the caller. With a terminal `stdout_fd` is its master, for both directions."""
+    """Numbers belong to the caller. With a terminal `stdout_fd` is its master, for both directions."""
 
     pid: int
     stdin_fd: int | None
@@ -79,7 +80,7 @@ class ExecStarted(msgspec.Struct, frozen=True):
 
 
 class Attachment(msgspec.Struct, frozen=True):
-    """Descriptors belong to the caller. `output_fd` is a socket with Docker's stdcopy frames, or the raw
+    """Numbers belong to the caller. `output_fd` is a socket with Docker's stdcopy frames, or the raw
     bytes of a terminal; it ends when the container has."""
 
     stdin_fd: int | None
@@ -110,7 +111,7 @@ class RuntimeClient:
         self._channel: Channel | None = None
         self._connecting = asyncio.Lock()
         self._serials = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[tuple[Message, list[int]]]] = {}
+        self._waiting: dict[int, asyncio.Future[tuple[Message, Numbers]]] = {}
         self._callbacks: list[Callable[[ExitEvent], None]] = []
         self._filters: dict[str, bytes] = {}
         self._closed = False
@@ -228,9 +229,9 @@ class RuntimeClient:
         """Raw counters, see `cgroup.Cgroups.stats`."""
         return dict((await self._request("stats", {"id": id}))[0])
 
-    async def pids(self, id: str) -> list[int]:
+    async def pids(self, id: str) -> Numbers:
         """Processes of the container as the host numbers them."""
-        return list((await self._request("pids", {"id": id}))[0])
+        return [int(pid) for pid in (await self._request("pids", {"id": id}))[0]]
 
     async def list(self) -> list[ContainerState]:
         """What runs, and what ended and was not forgotten."""
@@ -260,9 +261,7 @@ class RuntimeClient:
 
     # ---- requests -----------------------------------------------------------------------------------------
 
-    async def _spawn(
-        self, verb: str, request: StartRequest | ExecRequest, made: Plan
-    ) -> tuple[Any, list[int]]:
+    async def _spawn(self, verb: str, request: StartRequest | ExecRequest, made: Plan) -> tuple[Any, Numbers]:
         message, descriptors = await self._ask(verb, request)
         if message.name == "failed":
             raise spawn_error(made, message.body["index"], message.body["errno"])
@@ -275,14 +274,14 @@ class RuntimeClient:
             )
         return _checked(message), descriptors
 
-    async def _request(self, verb: str, body: object) -> tuple[Any, list[int]]:
+    async def _request(self, verb: str, body: object) -> tuple[Any, Numbers]:
         message, descriptors = await self._ask(verb, body)
         return _checked(message), descriptors
 
-    async def _ask(self, verb: str, body: object) -> tuple[Message, list[int]]:
+    async def _ask(self, verb: str, body: object) -> tuple[Message, Numbers]:
         channel = await self._connected()
         serial = next(self._serials)
-        future: asyncio.Future[tuple[Message, list[int]]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[tuple[Message, Numbers]] = asyncio.get_running_loop().create_future()
         self._waiting[serial] = future
         try:
             self._send(channel, Message(serial, verb, body))

@@ -114,7 +114,7 @@ class _Loaded:
 
     def strings(self, address: int) -> list[tuple[int, str]]:
         """(pointer, text) of a null-terminated array of strings."""
-        found = []
+        found: list[tuple[int, str]] = []
         base = syscalls.address_of(self._buffer)
         while True:
             (pointer,) = struct.unpack_from("<Q", self._buffer, address - base)

@@ -5,6 +5,9 @@ longer than LINE_BYTES_MAX is written in parts without a newline, as Docker does
 (the higher the older). A write error never stops the container: it is counted and logging goes on.
 """
 
+# Plain strings: this runs for every start or line, where Path objects cost too much.
+# ruff: noqa: PTH105
+
 from __future__ import annotations
 
 import contextlib

@@ -27,6 +27,7 @@ from engine.runtime.program import (
 )
 from engine.runtime.registers import ROOT, SCRATCH, SOURCE, STDERR, STDIN, STDOUT, TARGET
 from engine.runtime.syscalls import (
+    AT_EMPTY_PATH,
     AT_FDCWD,
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -261,7 +262,7 @@ def _streams(process: Mapping[str, Any], streams: StreamWishes) -> Iterator[Op]:
     # So that a process of another user can open /dev/stdout. /dev/null belongs to the host: not that one.
     own = (0, 1, 2) if streams.stdin or streams.terminal else (1, 2)
     for number in own:
-        flags = plan_mounts.AT_EMPTY_PATH
+        flags = AT_EMPTY_PATH
         yield call("fchownat", number, b"", uid, -1, flags, tolerated=(errno.EPERM, errno.EINVAL))
 
 

@@ -12,10 +12,12 @@ from engine.runtime import interpreter
 try:
     from engine.runtime import _spawn
 except ImportError:
-    _spawn = None
+    _compiled = None
+else:
+    _compiled = _spawn.spawn
 
 Interpreter = Callable[[bytes, Sequence[int], int, Sequence[int], int, int, int], tuple[int, int, int, int]]
-COMPILED: Interpreter | None = None if _spawn is None else _spawn.spawn
+COMPILED: Interpreter | None = _compiled
 PORTABLE: Interpreter = interpreter.spawn
 JOIN_FAILED = interpreter.JOIN_FAILED
 

@@ -12,7 +12,7 @@ from engine.bundle import MASKED_PATHS, READONLY_PATHS, process_capabilities
 from engine.runtime import capabilities
 from engine.runtime.client import ContainerStart
 
-APPLETS = ("sh true false cat ls mount id env hostname ps sleep echo kill head dd stty tty wc nc ip ifconfig".split())
+_APPLETS = "sh true false cat ls mount id env hostname ps sleep echo kill head dd stty tty wc nc ip ifconfig"
 _FLAGS = ["nosuid", "noexec", "nodev"]
 
 
@@ -21,7 +21,7 @@ def make_layer(folder: Path) -> Path:
     (folder / "bin").mkdir(parents=True)
     (folder / "etc").mkdir()
     shutil.copy("/bin/busybox", folder / "bin/busybox")
-    for applet in APPLETS:
+    for applet in _APPLETS.split():
         (folder / "bin" / applet).symlink_to("busybox")
     (folder / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000::/home/web:/bin/sh\n")
     (folder / "etc/group").write_text("root:x:0:\nweb:x:1000:\nlog:x:50:web\n")
@@ -41,9 +41,7 @@ class Bundles:
         for name in ("upper", "work"):
             (self.folder / id / name).mkdir(parents=True, exist_ok=True)
         root = self.folder / id
-        rootfs = SimpleNamespace(
-            lower=(str(self.layer),), upper=str(root / "upper"), work=str(root / "work")
-        )
+        rootfs = SimpleNamespace(lower=(str(self.layer),), upper=str(root / "upper"), work=str(root / "work"))
         spec = self.spec(*args, tty=changes.get("tty", False))
         spec["process"] |= changes.pop("process", {})
         spec["linux"] |= changes.pop("linux", {})
