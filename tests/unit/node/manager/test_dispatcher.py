@@ -1,0 +1,423 @@
+"""Sessions with agents that are played by the tests: liveness, assignments, reports, on a manual clock."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import pytest
+
+from node.loop import ManualClock
+from node.manager.dispatcher import Dispatcher
+from node.rpc import WORKER, Identity, RpcError
+from raft.codec import to_json
+from raft.objects.assignment import (
+    AgentMessage,
+    Assignments,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Leave,
+    ManagerMessage,
+    Reports,
+    SessionMessage,
+    TaskReport,
+)
+from raft.objects.base import Annotations, Kind
+from raft.objects.cluster import CLUSTER_ID, Cluster, Secret, SecretSpec
+from raft.objects.node import Node, NodeDescription, NodeRole, NodeState
+from raft.objects.service import ContainerSpec, FileReference, TaskSpec
+from raft.objects.task import Task, TaskState, TaskStatus
+from raft.store import LocalProposer, Store
+
+
+class FakeStream:
+    """The manager's end of a stream; the test holds the other one."""
+
+    def __init__(self) -> None:
+        self.to_manager: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.to_agent: list[Any] = []
+        self.closed = False
+
+    async def send(self, data: bytes) -> None:
+        if self.closed:
+            raise RpcError("unavailable", "stream is closed")
+        self.to_agent.append(msgspec.json.decode(data, type=ManagerMessage))
+
+    async def receive(self) -> bytes | None:
+        return None if self.closed else await self.to_manager.get()
+
+    async def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.to_manager.put_nowait(None)
+
+
+@dataclass
+class PlayedAgent:
+    stream: FakeStream
+    handler: asyncio.Task[None]
+    clock: ManualClock
+    beating: asyncio.Task[None] | None = None
+
+    def say(self, message: AgentMessage) -> None:
+        self.stream.to_manager.put_nowait(to_json(message))
+
+    def told(self, kind: type) -> list[Any]:
+        return [message for message in self.stream.to_agent if isinstance(message, kind)]
+
+    def beat(self) -> None:
+        async def beats() -> None:
+            while True:
+                self.say(Heartbeat())
+                await self.clock.sleep(1.0)
+
+        self.beating = asyncio.create_task(beats())
+
+    def fall_silent(self) -> None:
+        assert self.beating is not None
+        self.beating.cancel()
+
+
+@dataclass
+class World:
+    store: Store
+    clock: ManualClock
+    dispatcher: Dispatcher
+    agents: list[PlayedAgent] = field(default_factory=list)
+
+    def open(self, node_id: str, *, session_id: str = "", address: str = "10.1.0.1") -> PlayedAgent:
+        stream = FakeStream()
+        identity = Identity(node_id, WORKER, "c1")
+        agent = PlayedAgent(stream, asyncio.create_task(self.dispatcher.serve(identity, stream)), self.clock)
+        hello = Hello(description=NodeDescription(hostname=node_id), address=address, session_id=session_id)
+        agent.say(hello)
+        self.agents.append(agent)
+        return agent
+
+    async def put(self, *objects: Any) -> None:
+        def write(tx: Any) -> None:
+            for obj in objects:
+                old = tx.get(KINDS[type(obj)], obj.id)
+                tx.put(msgspec.structs.replace(obj, meta=old.meta) if old else obj)
+
+        await self.store.update(write)
+        await self.clock.advance(0.02)
+
+    def state(self, node_id: str) -> NodeState:
+        return self.store.view().nodes[node_id].status.state
+
+    def task(self, task_id: str) -> Task:
+        return self.store.view().tasks[task_id]
+
+
+KINDS = {Node: Kind.NODE, Task: Kind.TASK, Secret: Kind.SECRET, Cluster: Kind.CLUSTER}
+
+
+@contextlib.asynccontextmanager
+async def world(*node_ids: str) -> AsyncIterator[World]:
+    clock = ManualClock()
+    store = Store(clock=clock.now)
+    LocalProposer(store)
+    dispatcher = Dispatcher(store, clock, leader_address=lambda: "10.0.0.9:2377")
+    made = World(store, clock, dispatcher)
+    await made.put(Cluster(id=CLUSTER_ID, cluster_id="c1"), *(Node(id=node_id) for node_id in node_ids))
+    running = asyncio.create_task(dispatcher.run())
+    await clock.settle()
+    try:
+        yield made
+    finally:
+        tasks = [running, *(a.handler for a in made.agents), *(a.beating for a in made.agents if a.beating)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def task(id: str, node_id: str = "n1", state: TaskState = TaskState.ASSIGNED, **fields: Any) -> Task:
+    return Task(id=id, service_id="s", node_id=node_id, status=TaskStatus(state=state), **fields)
+
+
+def report(task_id: str, state: TaskState) -> TaskReport:
+    return TaskReport(task_id=task_id, status=TaskStatus(state=state, timestamp=1.0))
+
+
+# ---- opening ---------------------------------------------------------------------------------------------
+
+
+async def test_session_starts_with_information_then_complete_assignments():
+    async with world("n1") as w:
+        await w.put(task("t1"), task("t2", "other"), task("t3", state=TaskState.PENDING))
+        agent = w.open("n1")
+        await w.clock.advance(0.1)
+        session, assignments = agent.stream.to_agent[:2]
+        assert isinstance(session, SessionMessage)
+        assert session.heartbeat_s == 1.0
+        assert (assignments.complete, assignments.sequence) == (True, 1)
+        assert [t.id for t in assignments.tasks] == ["t1"]
+        node = w.store.view().nodes["n1"]
+        assert (node.status.state, node.status.address, node.description.hostname) == (
+            NodeState.READY,
+            "10.1.0.1",
+            "n1",
+        )
+
+
+async def test_only_the_leader_serves():
+    store = Store()
+    dispatcher = Dispatcher(store, ManualClock(), leader_address=lambda: "10.0.0.9:2377")
+    with pytest.raises(RpcError) as caught:
+        await dispatcher.serve(Identity("n1", WORKER, "c1"), FakeStream())
+    assert (caught.value.code, caught.value.detail) == ("not_leader", "10.0.0.9:2377")
+
+
+async def test_unknown_node_is_told_to_leave():
+    async with world() as w:
+        agent = w.open("ghost")
+        await w.clock.settle()
+        assert agent.told(Leave)
+        assert agent.handler.done()
+
+
+async def test_removed_node_is_told_to_leave_and_its_tasks_are_given_up():
+    async with world("n1") as w:
+        await w.put(task("t1", state=TaskState.RUNNING))
+        agent = w.open("n1")
+        await w.clock.advance(0.1)
+        await w.store.update(lambda tx: tx.delete(Kind.NODE, "n1"))
+        await w.clock.advance(0.1)
+        assert agent.told(Leave)
+        assert w.task("t1").status.state is TaskState.ORPHANED
+
+
+async def test_garbage_ends_the_session():
+    async with world("n1") as w:
+        agent = w.open("n1")
+        await w.clock.advance(0.1)
+        agent.stream.to_manager.put_nowait(b"\xff{")
+        await w.clock.settle()
+        error = agent.handler.exception()
+        assert isinstance(error, RpcError)
+        assert error.code == "invalid_argument"
+
+
+# ---- alive and dead --------------------------------------------------------------------------------------
+
+
+async def test_beating_node_stays_ready_and_silent_one_goes_down_after_three_heartbeats():
+    async with world("n1") as w:
+        agent = w.open("n1")
+        agent.beat()
+        await w.clock.advance(30)
+        assert w.state("n1") is NodeState.READY
+        agent.fall_silent()
+        await w.clock.advance(2.0)
+        assert w.state("n1") is NodeState.READY
+        await w.clock.advance(1.5)
+        assert w.state("n1") is NodeState.DOWN
+        assert w.store.view().nodes["n1"].status.message == "heartbeat failure"
+        assert agent.stream.closed
+
+
+async def test_closed_session_has_a_short_grace():
+    async with world("n1") as w:
+        agent = w.open("n1")
+        await w.clock.advance(0.1)
+        await agent.stream.close()
+        await w.clock.advance(0.9)
+        assert w.state("n1") is NodeState.READY
+        await w.clock.advance(0.3)
+        assert w.state("n1") is NodeState.DOWN
+
+
+async def test_node_that_returns_in_time_is_never_down():
+    async with world("n1") as w:
+        first = w.open("n1")
+        await w.clock.advance(0.1)
+        session = first.told(SessionMessage)[0].session_id
+        await first.stream.close()
+        await w.clock.advance(0.8)
+        again = w.open("n1", session_id=session)
+        again.beat()
+        with w.store.watch({Kind.NODE}) as watch:
+            await w.clock.advance(10)
+            states = {event.new.status.state for event in watch.drain() if isinstance(event.new, Node)}
+        assert NodeState.DOWN not in states
+        assert again.told(Assignments)[0].complete
+
+
+async def test_announced_restart_has_a_long_grace():
+    async with world("n1") as w:
+        agent = w.open("n1")
+        await w.clock.advance(0.1)
+        agent.say(Goodbye(restarting=True))
+        await w.clock.advance(19)
+        assert w.state("n1") is NodeState.READY
+        await w.clock.advance(2)
+        assert w.state("n1") is NodeState.DOWN
+
+
+async def test_down_node_that_returns_is_ready_again():
+    async with world("n1") as w:
+        agent = w.open("n1")
+        await w.clock.advance(5)
+        assert w.state("n1") is NodeState.DOWN
+        await agent.stream.close()
+        w.open("n1").beat()
+        await w.clock.advance(0.1)
+        assert w.state("n1") is NodeState.READY
+
+
+async def test_new_leader_gives_double_grace():
+    async with world("n1") as w:
+        await w.put(Node(id="n1", status=msgspec.structs.replace(Node(id="").status, state=NodeState.READY)))
+        await w.clock.advance(6.0)
+        assert w.state("n1") is NodeState.READY
+        await w.clock.advance(1.0)
+        assert w.state("n1") is NodeState.DOWN
+
+
+async def test_second_session_with_the_same_identity_is_refused_while_the_first_lives():
+    async with world("n1") as w:
+        first = w.open("n1")
+        first.beat()
+        await w.clock.advance(1)
+        second = w.open("n1")
+        await w.clock.settle()
+        error = second.handler.exception()
+        assert isinstance(error, RpcError)
+        assert error.code == "failed_precondition"
+        assert not first.stream.closed
+
+
+async def test_same_agent_replaces_its_half_dead_connection():
+    async with world("n1") as w:
+        first = w.open("n1")
+        first.beat()
+        await w.clock.advance(1)
+        second = w.open("n1", session_id=first.told(SessionMessage)[0].session_id)
+        second.beat()
+        await w.clock.advance(10)
+        assert first.stream.closed
+        assert second.told(Assignments)
+        assert w.state("n1") is NodeState.READY
+
+
+async def test_tasks_of_a_node_down_for_a_day_are_orphaned():
+    async with world("n1") as w:
+        await w.put(task("t1", state=TaskState.RUNNING))
+        w.open("n1")
+        await w.clock.advance(10)
+        assert w.state("n1") is NodeState.DOWN
+        await w.clock.advance(23.9 * 3600)
+        assert w.task("t1").status.state is TaskState.RUNNING
+        await w.clock.advance(0.2 * 3600)
+        assert w.task("t1").status.state is TaskState.ORPHANED
+
+
+# ---- assignments -----------------------------------------------------------------------------------------
+
+
+async def test_changes_arrive_as_numbered_differences():
+    async with world("n1") as w:
+        agent = w.open("n1")
+        await w.clock.advance(0.1)
+        await w.put(task("t1"))
+        await w.put(msgspec.structs.replace(w.task("t1"), desired_state=TaskState.SHUTDOWN))
+        await w.store.update(lambda tx: tx.delete(Kind.TASK, "t1"))
+        await w.clock.advance(0.1)
+        messages = agent.told(Assignments)
+        assert [m.sequence for m in messages] == [1, 2, 3, 4]
+        assert [[t.desired_state for t in m.tasks] for m in messages[1:3]] == [
+            [TaskState.RUNNING],
+            [TaskState.SHUTDOWN],
+        ]
+        assert messages[3].removed_tasks == ("t1",)
+
+
+async def test_own_reports_and_other_nodes_tasks_are_not_sent():
+    async with world("n1", "n2") as w:
+        await w.put(task("t1"))
+        agent = w.open("n1")
+        await w.clock.advance(0.1)
+        agent.say(Reports(tasks=(report("t1", TaskState.RUNNING),)))
+        await w.put(task("t2", "n2"))
+        await w.clock.advance(0.1)
+        assert w.task("t1").status.state is TaskState.RUNNING
+        assert len(agent.told(Assignments)) == 1
+
+
+async def test_node_gets_only_the_secrets_of_its_live_tasks():
+    def secret(id: str) -> Secret:
+        return Secret(id=id, spec=SecretSpec(annotations=Annotations(name=id), data=b"x"))
+
+    reference = FileReference(id="a", name="a", target="a")
+    spec = TaskSpec(container=ContainerSpec(secrets=(reference,)))
+    async with world("n1") as w:
+        await w.put(secret("a"), secret("b"), task("t1", spec=spec))
+        agent = w.open("n1")
+        await w.clock.advance(0.1)
+        assert [s.id for s in agent.told(Assignments)[0].secrets] == ["a"]
+        agent.say(Reports(tasks=(report("t1", TaskState.COMPLETE),)))
+        await w.clock.advance(0.1)
+        assert agent.told(Assignments)[-1].removed_secrets == ("a",)
+
+
+async def test_role_change_is_told():
+    async with world("n1") as w:
+        agent = w.open("n1")
+        await w.clock.advance(0.1)
+        await w.put(msgspec.structs.replace(w.store.view().nodes["n1"], role=NodeRole.MANAGER))
+        assert [m.role for m in agent.told(SessionMessage)] == ["worker", "manager"]
+
+
+# ---- reports ---------------------------------------------------------------------------------------------
+
+
+async def test_state_never_goes_backwards_and_foreign_tasks_are_ignored():
+    async with world("n1", "n2") as w:
+        await w.put(task("t1"), task("t2", "n2"))
+        agent = w.open("n1")
+        await w.clock.advance(0.1)
+        for state in (TaskState.RUNNING, TaskState.PREPARING):
+            agent.say(Reports(tasks=(report("t1", state), report("t2", state))))
+            await w.clock.advance(0.1)
+        assert w.task("t1").status.state is TaskState.RUNNING
+        assert w.task("t1").status.applied_by == "n1"
+        assert w.task("t2").status.state is TaskState.ASSIGNED
+
+
+async def test_hundred_reports_are_few_commits():
+    async with world("n1") as w:
+        await w.put(*(task(f"t{i}") for i in range(100)))
+        agent = w.open("n1")
+        await w.clock.advance(0.1)
+        before = w.store.index
+        for i in range(100):
+            agent.say(Reports(tasks=(report(f"t{i}", TaskState.RUNNING),)))
+        await w.clock.advance(0.1)
+        assert all(w.task(f"t{i}").status.state is TaskState.RUNNING for i in range(100))
+        assert w.store.index - before <= 3
+
+
+async def test_acknowledged_network_version():
+    async with world("n1") as w:
+        assert w.dispatcher.acknowledged("n1") == 0
+        agent = w.open("n1")
+        agent.say(Reports(network_version=7))
+        await w.clock.advance(0.1)
+        assert w.dispatcher.acknowledged("n1") == 7
+
+
+async def test_end_of_leadership_closes_all_sessions():
+    async with world("n1") as w:
+        agent = w.open("n1")
+        await w.clock.advance(0.1)
+        running = next(t for t in asyncio.all_tasks() if "Dispatcher.run" in repr(t.get_coro()))
+        running.cancel()
+        await w.clock.settle()
+        assert agent.stream.closed
+        assert agent.handler.done()
