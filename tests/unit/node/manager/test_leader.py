@@ -161,25 +161,30 @@ async def test_refused_write_is_tried_again(world: ControlWorld, clock: ManualCl
 
 
 async def test_plan_is_dropped_when_the_store_moved_on(world: ControlWorld, clock: ManualClock) -> None:
-    """A status report that is committed first must survive, and the leader decides again."""
+    """A report that is committed first must survive, and the leader decides again, about the others too."""
     async with leading(world, clock):
-        await world.api.create_service(make_spec())
+        for name in ("a", "b"):
+            await world.api.create_service(make_spec(name, replicas=3))
         await clock.settle()
-        (task,) = world.store.view().tasks.values()
-        propose, raced = world.proposer.propose, False
+        lost = [t for t in world.store.view().tasks.values() if t.node_id == "w1"]
+        raced = next(t for t in lost if t.service_name == "a")
+        propose, races = world.proposer.propose, iter((raced,))
 
         async def race(command: bytes) -> object:
-            nonlocal raced
-            if not raced:
-                raced = True
+            task = next(races, None) if world.proposer.commits >= quiet else None
+            if task is not None:
                 await report(world, task, TaskState.RUNNING)
             return await propose(command)
 
+        quiet = world.proposer.commits + 1
         world.proposer.propose = race  # type: ignore[method-assign]
-        await world.put_changed(Kind.NODE, task.node_id, status=make_node("m1", state=NodeState.DOWN).status)
+        await world.put_changed(Kind.NODE, "w1", status=make_node("w1", state=NodeState.DOWN).status)
         await clock.settle()
-        stopped = world.store.view().tasks[task.id]
+        stopped = world.store.view().tasks[raced.id]
         assert (stopped.status.state, stopped.desired_state) == (TaskState.RUNNING, TaskState.SHUTDOWN)
+        wanted = [t for t in world.store.view().tasks.values() if t.desired_state is TaskState.RUNNING]
+        assert len(wanted) == 6
+        assert all(t.node_id != "w1" for t in wanted)
 
 
 async def test_many_replicas_are_written_in_parts(world: ControlWorld, clock: ManualClock) -> None:
