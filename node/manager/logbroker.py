@@ -153,7 +153,7 @@ class LogBroker:
     def _request(self, subscription: _Subscription, tasks: Iterable[Task]) -> None:
         by_node: dict[str, list[str]] = {}
         for task in tasks:
-            if task.id not in subscription.asked and task.status.state >= TaskState.ASSIGNED:
+            if task.id not in subscription.asked and task.status.state >= TaskState.STARTING:
                 subscription.asked.add(task.id)
                 by_node.setdefault(task.node_id, []).append(task.id)
         for node_id, task_ids in by_node.items():
