@@ -91,6 +91,7 @@ _PROPAGATION = {
     "unbindable": MS_UNBINDABLE,
 }
 _IGNORED = {"bind", "rbind", "relatime", "defaults", "tmpcopyup", "sync", "async"}
+_ABSENT = (errno.ENOENT, errno.ENOTDIR)
 DEFAULT_DEVICES = (
     ("null", 1, 3),
     ("zero", 1, 5),
@@ -295,7 +296,7 @@ def open_inside(
 def readonly_paths(paths: Iterable[str]) -> Iterator[Op]:
     for path in paths:
         label = f'make "{path}" read-only'
-        yield open_inside(path, O_PATH, TARGET, tolerated=(errno.ENOENT,), skip=3, label=label)
+        yield open_inside(path, O_PATH, TARGET, tolerated=_ABSENT, skip=3, label=label)
         flags = CLONE_TREE | AT_EMPTY_PATH | AT_RECURSIVE
         yield call("open_tree", TARGET, b"", flags, out=SOURCE, label=label)
         yield set_attributes(SOURCE, MOUNT_ATTR_RDONLY, recursive=True, label=label)
@@ -306,13 +307,12 @@ def masked_paths(paths: Iterable[str], empty_dir: str) -> Iterator[Op]:
     """A folder is covered by an empty one, a file by /dev/null; what is missing needs nothing."""
     for path in paths:
         label = f'mask "{path}"'
-        absent = (errno.ENOENT, errno.ENOTDIR)
-        yield open_inside(path, O_PATH | O_DIRECTORY, TARGET, tolerated=absent, skip=4, label=label)
+        yield open_inside(path, O_PATH | O_DIRECTORY, TARGET, tolerated=_ABSENT, skip=4, label=label)
         yield call("open_tree", AT_FDCWD, empty_dir.encode(), CLONE_TREE, out=SOURCE, label=label)
         yield set_attributes(SOURCE, MOUNT_ATTR_RDONLY, propagation=MS_PRIVATE, label=label)
         yield _move(SOURCE, label)
         yield _jump(3)
-        yield open_inside(path, O_PATH, TARGET, tolerated=(errno.ENOENT,), skip=2, label=label)
+        yield open_inside(path, O_PATH, TARGET, tolerated=_ABSENT, skip=2, label=label)
         yield call("open_tree", AT_FDCWD, b"/dev/null", CLONE_TREE, out=SOURCE, label=label)
         yield _move(SOURCE, label)
 
