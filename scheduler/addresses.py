@@ -22,14 +22,12 @@ class Subnet:
         self.prefix_length = network.prefixlen
         self._first = max(int(block.network_address), int(network.network_address) + 1)
         self._last = min(int(block.broadcast_address), int(network.broadcast_address) - 1)
-        self._used = {int(ipaddress.ip_address(config.gateway))} if config.gateway else set()
+        gateway = _number(config.gateway) if config.gateway else 0
+        self._used = {gateway} if gateway else set()
         self._next = self._first
-
-    @property
-    def size(self) -> int:
-        """Addresses that can be given to tasks, virtual addresses and nodes, used or not."""
-        gateways = sum(1 for number in self._used if self._first <= number <= self._last)
-        return self._last - self._first + 1 - min(gateways, 1)
+        self._is_full = False
+        # Addresses that can be given to tasks, virtual addresses and nodes, used or not.
+        self.size = self._last - self._first + 1 - (self._first <= gateway <= self._last)
 
     def reserve(self, address: str) -> bool:
         """Note an address that an object holds; False when another one holds it already."""
@@ -49,6 +47,13 @@ class Subnet:
         self._used.add(number)
         self._next = number + 1
         return f"{_text(number, self._v4)}/{self.prefix_length}"
+
+    def has_room(self) -> bool:
+        if self._is_full:
+            return False  # looked for once is enough: thousands of tasks may wait for this network
+        free = self._free(self._next, self._last) or self._free(self._first, self._next - 1)
+        self._is_full = free is None
+        return not self._is_full
 
     def _free(self, first: int, last: int) -> int | None:
         number = first

@@ -8,6 +8,8 @@ twice. What cannot be allocated keeps waiting and says how much of what is in us
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from raft import defaults
@@ -56,6 +58,15 @@ class _AddressSpace:
                 subnet.reserve(address)
             self._subnets[network.id] = subnet
         return self._subnets[network.id]
+
+    def take_all(self, networks: Sequence[Network]) -> list[str]:
+        """An address on each network, or none at all when one of them is full: waiting costs nothing."""
+        if not all(self.subnet(network).has_room() for network in networks):
+            return []
+        return [self.subnet(network).take() for network in networks]
+
+    def first_full(self, networks: Sequence[Network]) -> Network | None:
+        return next((network for network in networks if not self.subnet(network).has_room()), None)
 
     def _holdings(self) -> dict[str, list[str]]:
         """Addresses by network. A task that has ended holds none, one that may still run does."""
@@ -193,7 +204,7 @@ def _is_allocated(service: Service, ingress: Network | None) -> bool:
 def _endpoint(
     service: Service, ingress: Network | None, view: View, space: _AddressSpace, taken: set[ports.Published]
 ) -> Endpoint | None:
-    """None when something of it cannot be had now; then nothing is taken for good either."""
+    """None when something of it cannot be had now; then nothing is taken."""
     network_ids = _vip_networks(service, ingress)
     if network_ids is None:
         return None
@@ -202,16 +213,20 @@ def _endpoint(
     if any(port.mode is PublishMode.INGRESS and not port.published for port in numbered):
         return None
     held = {vip.network_id: vip.address for vip in before.virtual_ips} if before else {}
-    vips = []
-    for network_id in network_ids:
-        network = view.networks.get(network_id)
-        if network is None or not network.vni:
-            return None
-        address = held.get(network_id) or space.subnet(network).take()
-        if not address:
-            return None
-        vips.append(VirtualIP(network_id=network_id, address=address))
-    return Endpoint(spec=service.spec.endpoint, ports=tuple(numbered), virtual_ips=tuple(vips))
+    missing = _ready_networks([id for id in network_ids if id not in held], view)
+    addresses = space.take_all(missing) if missing is not None else []
+    if missing is None or len(addresses) < len(missing):
+        return None
+    held.update(zip((network.id for network in missing), addresses, strict=True))
+    vips = tuple(VirtualIP(network_id=id, address=held[id]) for id in network_ids)
+    return Endpoint(spec=service.spec.endpoint, ports=tuple(numbered), virtual_ips=vips)
+
+
+def _ready_networks(network_ids: Sequence[str], view: View) -> list[Network] | None:
+    """None when one of them is not there, or has no subnet yet."""
+    networks = [view.networks.get(id) for id in network_ids]
+    ready = [network for network in networks if network is not None and network.vni]
+    return ready if len(ready) == len(networks) else None
 
 
 # ---- tasks ----
@@ -270,32 +285,32 @@ def _attach(
 ) -> list[NetworkAttachment] | str:
     if not _is_allocated(service, ingress):
         return _exhausted(service, ingress, view, space)
-    attachments = []
-    for network_id, aliases in _needs(task, service, ingress):
-        network = view.networks[network_id]
-        address = space.subnet(network).take()
-        if not address:
-            return _no_address(network, space)
-        attachments.append(
-            NetworkAttachment(network_id=network_id, address=address, mac=mac_of(address), aliases=aliases)
-        )
-    return attachments
+    needs = _needs(task, service, ingress)
+    networks = [view.networks[network_id] for network_id, _ in needs]
+    addresses = space.take_all(networks)
+    if len(addresses) < len(networks):
+        return _no_address(networks, space)
+    return [
+        NetworkAttachment(network_id=network_id, address=address, mac=mac_of(address), aliases=aliases)
+        for (network_id, aliases), address in zip(needs, addresses, strict=True)
+    ]
 
 
 def _exhausted(service: Service, ingress: Network | None, view: View, space: _AddressSpace) -> str:
-    for network_id in _vip_networks(service, ingress) or ():
-        network = view.networks.get(network_id)
-        if network is not None and network.vni and not space.subnet(network).take():
-            return _no_address(network, space)
+    """Why a service whose networks are there has no endpoint."""
+    networks = _ready_networks(_vip_networks(service, ingress) or (), view) or []
+    if space.first_full(networks) is not None:
+        return _no_address(networks, space)
     first, last = defaults.PUBLISHED_PORT_FIRST, defaults.PUBLISHED_PORT_LAST
     return f"no free published port: all {last - first + 1} of {first}-{last} are in use"
 
 
-def _no_address(network: Network, space: _AddressSpace) -> str:
-    size = space.subnet(network).size
+def _no_address(networks: Sequence[Network], space: _AddressSpace) -> str:
+    full = space.first_full(networks)
+    assert full is not None, "asked why although every network has room"
     return (
-        f"network {network.spec.annotations.name} has no free address: all {size} of "
-        f"{network.ipam[0].subnet} are in use; create a larger network"
+        f"network {full.spec.annotations.name} has no free address: all {space.subnet(full).size} of "
+        f"{full.ipam[0].subnet} are in use; create a larger network"
     )
 
 

@@ -170,6 +170,20 @@ def test_a_full_network_is_explained_and_frees_itself(world: World) -> None:
     assert len(world.running("db")) == 1
 
 
+def test_waiting_for_one_network_takes_nothing_from_another(world: World) -> None:
+    for name, subnet in (("full", "10.9.0.0/29"), ("tight", "10.9.1.0/28")):
+        world.add_network(name, spec__ipam=(IpamConfig(subnet=subnet),))
+    world.add_service("first", replicas=20, task__networks=attached("tight", "full"))
+    world.now += 1
+    world.add_service("second", replicas=8, task__networks=attached("tight"))
+    world.now += 1
+    world.add_service("third", replicas=3, task__networks=attached("tight", "full"))
+    world.run()
+    assert (len(world.running("first")), len(world.running("second"))) == (3, 7)
+    assert "network tight has no free address: all 13 of" in world.live("second")[-1].status.error
+    assert "has no free address" in world.live("third")[0].status.error
+
+
 def test_ports_that_are_used_up_are_explained(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raft.defaults.PUBLISHED_PORT_LAST", 30001)
     for name in ("a", "b", "c"):
