@@ -182,7 +182,7 @@ class Response:
         self._connection.close()
 
 
-def _has_buffered(connection: socket.socket, file: io.BufferedReader) -> bool:
+def _has_buffered(connection: socket.socket, file: io.BufferedReader[Any]) -> bool:
     # peek() reads from the socket when its buffer is empty; a socket that does not block makes that harmless.
     connection.setblocking(False)
     try:

@@ -28,9 +28,65 @@ class Command(click.Command):
             return super().collect_usage_pieces(ctx)
         return ["[OPTIONS]", self.usage]
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Flags may carry a value as docker's do: --tty=true, --read-only=false."""
+        args, negated = self._split_flag_values(args)
+        rest = super().parse_args(ctx, args)
+        ctx.params.update(dict.fromkeys(negated, False))
+        return rest
+
+    def _split_flag_values(self, args: list[str]) -> tuple[list[str], list[str]]:
+        """The arguments without `=true` and without flags that are `=false`, whose names are returned."""
+        options = {
+            name: option for option in self.params if isinstance(option, click.Option) for name in option.opts
+        }
+        interspersed = self.context_settings.get("allow_interspersed_args", True)
+        kept: list[str] = []
+        negated: list[str] = []
+        position = 0
+        while position < len(args):
+            word = args[position]
+            name, equals, value = word.partition("=")
+            option = options.get(name)
+            position += 1
+            if word == "--" or (not word.startswith("-") and not interspersed):
+                return [*kept, word, *args[position:]], negated
+            if option is not None and option.is_flag and equals and option.name:
+                if _flag_value(name, value):
+                    kept.append(name)
+                else:
+                    negated.append(option.name)
+                continue
+            kept.append(word)
+            if _takes_next(word, options) and position < len(args):
+                kept.append(args[position])
+                position += 1
+        return kept, negated
+
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_paragraph()
         formatter.write_text(self.help or "")
+
+
+def _flag_value(name: str, value: str) -> bool:
+    if value.lower() in ("1", "t", "true"):
+        return True
+    if value.lower() in ("0", "f", "false"):
+        return False
+    raise UsageError(f'invalid argument "{value}" for "{name}" flag', hint="true or false", exit_code=125)
+
+
+def _takes_next(word: str, options: dict[str, click.Option]) -> bool:
+    """Whether the word is an option (or a bundle of short ones) whose value is the following word."""
+    if word.startswith("--"):
+        return word in options and not options[word].is_flag
+    if not word.startswith("-") or len(word) < 2:
+        return False
+    for at, letter in enumerate(word[1:], start=1):
+        option = options.get(f"-{letter}")
+        if option is None or not option.is_flag:
+            return option is not None and at == len(word) - 1
+    return False
 
 
 def load(target: str) -> click.Command:

@@ -31,3 +31,18 @@ def _text(value: object) -> str:
     if isinstance(value, dict):
         return json.dumps(value)
     return str(value)
+
+
+def unquote(text: str) -> str:
+    """Percent-encoded UTF-8 back to text; a stray percent sign stays as it is."""
+    if "%" not in text:
+        return text
+    head, *parts = text.encode().split(b"%")
+    out = bytearray(head)
+    for part in parts:
+        try:
+            out.append(int(part[:2], 16))
+            out += part[2:]
+        except ValueError:
+            out += b"%" + part
+    return out.decode(errors="replace")
