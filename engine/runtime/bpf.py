@@ -159,7 +159,8 @@ class _Code:
         return self._put(operation, self._distance(success), self._distance(failure), operand)
 
     def assembled(self) -> bytes:
-        assert len(self._reversed) <= INSTRUCTIONS_MAX, f"{len(self._reversed)} instructions"
+        if len(self._reversed) > INSTRUCTIONS_MAX:
+            raise ValueError(f"{len(self._reversed)} instructions, the kernel takes {INSTRUCTIONS_MAX}")
         return b"".join(reversed(self._reversed))
 
     def _distance(self, position: int) -> int:

@@ -206,6 +206,13 @@ def prctl(option: int, *arguments: int) -> int:
     return syscall(NUMBERS["prctl"], option, *arguments, *([0] * (4 - len(arguments))))
 
 
+def syncfs(descriptor: int) -> None:
+    """Write the file system of an open file out to its disk (syncfs(2))."""
+    if _libc.syncfs(descriptor) == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
 def filesystem_magic(descriptor: int) -> int:
     """f_type of fstatfs(2)."""
     buffer = ctypes.create_string_buffer(120)
