@@ -79,7 +79,7 @@ class Engine(Replication):
 
     def is_removed(self) -> bool:
         """The others took this node out of the cluster, as far as it knows."""
-        return self._removed or self.node_id in self.configuration.removed
+        return self._removed or self.node_id in self.committed_configuration().removed
 
     def storage_error(self) -> OSError | None:
         return self._storage_error
@@ -315,7 +315,7 @@ class Engine(Replication):
         """One message of an authenticated manager of this cluster."""
         if self._storage_error is not None:
             return
-        if node_id in self.configuration.removed:
+        if node_id in self.committed_configuration().removed:
             if not isinstance(message, Removed):
                 self._send(node_id, Removed(self.term()))
             return

@@ -47,6 +47,10 @@ class Voting(Stock):
         """The members as of the latest entry, committed or not."""
         return self._history.current
 
+    def committed_configuration(self) -> Configuration:
+        """What is certain: only by this may anybody be told that it was removed."""
+        return self._history.at(self._commit_index)
+
     def leader_id(self) -> str | None:
         leader = self._leader
         return None if leader is None else leader.id

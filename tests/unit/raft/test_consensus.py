@@ -17,7 +17,7 @@ from raft.objects.service import Service, ServiceSpec
 from raft.stock import Timings
 from raft.store import Store, Transaction
 
-FAST = Timings(election_min_s=0.16, election_max_s=0.3, heartbeat_s=0.05, leader_fallback_s=0.4)
+FAST = Timings(election_min_s=0.3, election_max_s=0.6, heartbeat_s=0.05, leader_fallback_s=1.0)
 
 
 @pytest.fixture(autouse=True)
