@@ -96,7 +96,7 @@ def _step(
 ) -> Decision:
     rolling_back = status.state is UpdateState.ROLLBACK_STARTED
     config = service.spec.rollback if rolling_back else service.spec.update
-    progress = _progress(service, status, config, slots, now)
+    progress = _progress(service, config, slots, now)
     decision = Decision(due=progress.due)
     failed, outdated = progress.of(Phase.FAILED), progress.of(Phase.OUTDATED)
     tolerant = config.failure_action is FailureAction.CONTINUE
@@ -114,26 +114,25 @@ def _step(
 
 def _progress(
     service: Service,
-    status: UpdateStatus,
     config: UpdateConfig,
     slots: Mapping[SlotKey, Sequence[Task]],
     now: float,
 ) -> Progress:
     progress = Progress()
     for key, tasks in slots.items():
-        progress.phases[key] = _phase(service, status, config, tasks, now, progress)
+        progress.phases[key] = _phase(service, config, tasks, now, progress)
     return progress
 
 
 def _phase(
     service: Service,
-    status: UpdateStatus,
     config: UpdateConfig,
     tasks: Sequence[Task],
     now: float,
     progress: Progress,
 ) -> Phase:
-    new = [t for t in tasks if not is_outdated(service, t) and t.meta.created_at >= status.started_at]
+    # By version, not by time: the update may have been started by a leader with another clock.
+    new = [task for task in tasks if task.spec_version == service.spec_version]
     failures = [task for task in new if counts_as_failure(task)]
     if failures:
         progress.failed_task = progress.failed_task or failures[0].id
@@ -144,9 +143,10 @@ def _phase(
         return Phase.DONE
     task = new[-1]
     if task.status.state is TaskState.RUNNING:
-        # The record was last written when the leader learned that it runs; that is the leader's clock.
-        progress.running_since = max(progress.running_since, task.meta.updated_at)
-        until = task.meta.updated_at + config.delay_ns / SECOND
+        # The record was last written when the leader learned that it runs, by that leader's clock.
+        since = min(task.meta.updated_at, now)
+        progress.running_since = max(progress.running_since, since)
+        until = since + config.delay_ns / SECOND
     else:
         until = max(task.meta.created_at, task.restart_at) + PROGRESS_DEADLINE_S
         if now >= until:

@@ -204,7 +204,8 @@ def _respecified(service: Service, spec: ServiceSpec) -> Service:
     return msgspec.structs.replace(
         service,
         spec=spec,
-        spec_version=_next_version(service, spec),
+        # A paused update that is taken up again starts anew: its failures so far do not count.
+        spec_version=service.spec_version + 1 if paused else _next_version(service, spec),
         previous_spec=service.spec,
         update_status=None,
     )

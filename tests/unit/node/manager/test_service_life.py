@@ -166,6 +166,13 @@ async def test_a_broken_update_pauses_and_can_be_replaced(world: ControlWorld, c
     service = await world.api.get_service("web")
     assert service.update_status is not None
     assert service.update_status.state is UpdateState.PAUSED
+    service = await world.api.update_service("web", service.meta.version, spec(BROKEN))
+    assert service.update_status is None, "the same spec takes up a paused update"
+    await rest(world, clock, 60)
+    service = await world.api.get_service("web")
+    assert service.update_status is not None
+    assert service.update_status.state is UpdateState.PAUSED
+    assert service.update_status.started_at > 1_000_050
     await world.api.update_service("web", service.meta.version, spec("hello:2"))
     await rest(world, clock, 60)
     assert running(world) == {"hello:2": 3}
