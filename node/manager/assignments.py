@@ -6,7 +6,7 @@ live tasks use; a status the node reported itself is never sent back; sequence n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -28,10 +28,13 @@ class AssignmentSet(msgspec.Struct, frozen=True):
     configs: dict[str, Config]
 
 
-def assignments_of(view: View, node_id: str) -> AssignmentSet:
-    """Everything this node should have now. Ended tasks stay until they are deleted: their logs are kept."""
+def assignments_of(view: View, node_id: str, held: Collection[str] = ()) -> AssignmentSet:
+    """Everything this node should have now. Ended tasks stay until they are deleted: their logs are kept.
+
+    held: ids of tasks that must go on running for a moment although they are to stop.
+    """
     tasks = {
-        task.id: task
+        task.id: msgspec.structs.replace(task, desired_state=TaskState.RUNNING) if task.id in held else task
         for task in view.tasks_of_node(node_id)
         if TaskState.ASSIGNED <= task.status.state < TaskState.ORPHANED
     }

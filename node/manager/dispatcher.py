@@ -9,20 +9,22 @@ one identity the older that lives is kept; nothing is written after the leadersh
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 
 import msgspec
 
 from node.loop import Clock
+from node.manager.draining import Draining
 from node.manager.liveness import CLOSED_GRACE_S, RESTART_GRACE_S, Liveness, silence_s_max
+from node.manager.orphans import OrphanKeeper
 from node.manager.session import AgentSession
 from node.manager.status_writer import StatusWriter
 from node.rpc import NODES, Identity, RpcError, RpcServer, Stream
 from raft import defaults
 from raft.codec import from_json
-from raft.errors import InvalidArgument, RaftError
+from raft.errors import InvalidArgument
 from raft.objects.assignment import (
     AgentMessage,
     Goodbye,
@@ -38,8 +40,8 @@ from raft.objects.assignment import (
 )
 from raft.objects.base import SECOND, Kind, new_id
 from raft.objects.node import Node, NodeRole, NodeState, NodeStatus
-from raft.objects.task import Task, TaskState, TaskStatus
-from raft.store import Store, Transaction
+from raft.objects.task import Task, TaskState
+from raft.store import Store
 from raft.watch import Event, Watch
 from scheduler.netmap import SharedMap
 
@@ -49,8 +51,6 @@ METHOD = "dispatcher.session"
 HELLO_S_MAX = 10.0
 DEBOUNCE_S = 0.005
 LATE_S = 0.5  # a wake-up later than this means that this process was stopped or starved
-ORPHAN_AFTER_S = 24 * 3600.0
-ORPHANS_PER_COMMIT = 150
 
 _WATCHED = frozenset(
     {Kind.NODE, Kind.TASK, Kind.SERVICE, Kind.NETWORK, Kind.SECRET, Kind.CONFIG, Kind.CLUSTER}
@@ -82,6 +82,8 @@ class Dispatcher:
         self._writer = StatusWriter(store, clock)
         self._maps: dict[str, NetworkMap] = {}
         self._shared_map: SharedMap | None = None
+        self._draining = Draining()
+        self._draining_changed = asyncio.Event()
         self._leading = False
 
     def register(self, server: RpcServer) -> None:
@@ -107,6 +109,7 @@ class Dispatcher:
         self._liveness = Liveness()
         self._maps.clear()
         self._shared_map = None
+        self._draining = Draining()
         self._expect_everybody()
         self._leading = True
         try:
@@ -115,7 +118,8 @@ class Dispatcher:
                     group.create_task(self._writer.run())
                     group.create_task(self._follow(watch))
                     group.create_task(self._watch_liveness())
-                    group.create_task(self._orphan_tasks())
+                    group.create_task(self._watch_draining())
+                    group.create_task(OrphanKeeper(self._store, self._clock).run())
         finally:
             self._leading = False
             for session in list(self._sessions.values()):
@@ -200,7 +204,9 @@ class Dispatcher:
             await asyncio.gather(sender, receiver, return_exceptions=True)
 
     async def _send_to(self, session: AgentSession) -> None:
-        await session.run_sender(self._store.view, self._information, self._network_map)
+        await session.run_sender(
+            self._store.view, self._information, self._network_map, lambda: self._draining.held
+        )
 
     async def _receive_from(self, session: AgentSession, stream: Stream) -> None:
         while (data := await stream.receive()) is not None:
@@ -221,6 +227,7 @@ class Dispatcher:
             self._writer.report_task(session.node_id, report.task_id, report.status)
         if reports.network_version > session.network_version:
             session.network_version = reports.network_version
+            self._stop_drained(self._draining.acknowledged(session.node_id, session.network_version))
             self._on_acknowledged()
 
     def _heard(self, session: AgentSession) -> None:
@@ -233,6 +240,7 @@ class Dispatcher:
         if self._sessions.get(session.node_id) is not session:
             return  # replaced by a newer one, or the node was found dead
         del self._sessions[session.node_id]
+        self._stop_drained(self._draining.acknowledged(session.node_id, math.inf))
         grace = RESTART_GRACE_S if session.restarting else CLOSED_GRACE_S
         log.info("session of node %s closed, waiting %.0f s for it to return", session.node_id, grace)
         self._expect(session.node_id, self._clock.monotonic() + grace)
@@ -300,11 +308,40 @@ class Dispatcher:
                 everybody = True
         if everybody:
             self._shared_map = None
+            self._hold_back(events)
         for session in self._sessions.values():
             if everybody or session.node_id in node_ids:
                 session.assignments_changed()
             if informed:
                 session.information_changed()
+
+    def _hold_back(self, events: list[Event]) -> None:
+        """Running tasks that are to stop go on until the nodes have taken them out of their maps."""
+        stopping = [event.new.id for event in events if _stops_serving(event) and event.new is not None]
+        if not stopping:
+            return
+        versions = {
+            session.node_id: version
+            for session in self._sessions.values()
+            if (version := self._network_map(session.node_id).version) > session.network_version
+        }
+        for task_id in stopping:
+            self._draining.hold(task_id, versions, self._clock.monotonic())
+        self._draining_changed.set()
+
+    async def _watch_draining(self) -> None:
+        while True:
+            wait_s = self._draining.next_deadline() - self._clock.monotonic()
+            await self._clock.wait(self._draining_changed, wait_s)
+            self._draining_changed.clear()
+            self._stop_drained(self._draining.expired(self._clock.monotonic()))
+
+    def _stop_drained(self, task_ids: Collection[str]) -> None:
+        for task_id in task_ids:
+            task = self._store.view().tasks.get(task_id)
+            session = self._sessions.get(task.node_id) if task is not None else None
+            if session is not None:
+                session.assignments_changed()
 
     def _node_changed(self, event: Event) -> None:
         if event.action != "delete" or not isinstance(event.old, Node):
@@ -345,38 +382,6 @@ class Dispatcher:
         if session is not None:
             await session.close()
 
-    async def _orphan_tasks(self) -> None:
-        """Give up tasks whose node was removed, or has been down for a day."""
-        with self._store.watch({Kind.NODE}) as watch:
-            changed = asyncio.Event()
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_signal(watch, changed))
-                while True:
-                    changed.clear()
-                    due = await self._orphan_due()
-                    await self._clock.wait(changed, due - self._clock.now())
-
-    async def _orphan_due(self) -> float:
-        """Write what is due; return the Unix time of the next one."""
-        now = self._clock.now()
-        view = self._store.view()
-        lost = [
-            task.id
-            for task in view.tasks.values()
-            if task.status.state.uses_node and _is_lost(view.nodes.get(task.node_id), now)
-        ]
-        try:
-            for start in range(0, len(lost), ORPHANS_PER_COMMIT):
-                batch = lost[start : start + ORPHANS_PER_COMMIT]
-                await self._store.update(functools.partial(_orphan, task_ids=batch, now=now))
-        except RaftError as error:
-            log.warning("cannot give up tasks of lost nodes, trying again: %s", error)
-            return now + 1.0
-        down = [n.status.since for n in view.nodes.values() if n.status.state is NodeState.DOWN]
-        return min(
-            (since + ORPHAN_AFTER_S for since in down if since + ORPHAN_AFTER_S > now), default=float("inf")
-        )
-
 
 def _decode(data: bytes) -> AgentMessage:
     try:
@@ -407,29 +412,21 @@ def _moves_network(event: Event) -> bool:
     return event.kind is Kind.NODE
 
 
+def _stops_serving(event: Event) -> bool:
+    """A running task with addresses was told to stop."""
+    old, new = event.old, event.new
+    return (
+        isinstance(old, Task)
+        and isinstance(new, Task)
+        and bool(new.networks)
+        and new.status.state is TaskState.RUNNING
+        and old.desired_state <= TaskState.RUNNING
+        and new.desired_state >= TaskState.SHUTDOWN
+    )
+
+
 def _marked_down(node: Node, now: float) -> Node:
     status = msgspec.structs.replace(
         node.status, state=NodeState.DOWN, message="heartbeat failure", since=now
     )
     return msgspec.structs.replace(node, status=status)
-
-
-def _is_lost(node: Node | None, now: float) -> bool:
-    if node is None:
-        return True
-    return node.status.state is NodeState.DOWN and node.status.since + ORPHAN_AFTER_S <= now
-
-
-def _orphan(tx: Transaction, task_ids: list[str], now: float) -> None:
-    for task_id in task_ids:
-        task = tx.get(Kind.TASK, task_id)
-        if isinstance(task, Task) and task.status.state.uses_node:
-            status = TaskStatus(state=TaskState.ORPHANED, timestamp=now, message="the node is gone")
-            tx.put(msgspec.structs.replace(task, status=status))
-
-
-async def _signal(watch: Watch, changed: asyncio.Event) -> None:
-    while True:
-        await watch.wait()
-        watch.drain()
-        changed.set()

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-from node.manager.assignments import AssignmentTracker, assignments_of
+from node.manager.assignments import AssignmentSet, AssignmentTracker, assignments_of
 from node.rpc import RpcError, Stream
 from raft.codec import to_json
 from raft.objects.assignment import (
@@ -73,6 +73,7 @@ class AgentSession:
         view: Callable[[], View],
         information: Callable[[AgentSession], SessionMessage],
         network_map: Callable[[str], NetworkMap],
+        held: Callable[[], Collection[str]],
     ) -> None:
         """Until the agent has been told to leave. Raises RpcError when the stream is closed."""
         while True:
@@ -82,7 +83,8 @@ class AgentSession:
                 return
             if self._stale:
                 self._stale = False
-                message = self._next_assignments(view(), network_map)
+                current = assignments_of(view(), self.node_id, held())
+                message = self._next_assignments(current, network_map(self.node_id))
                 if message is not None:
                     await self._send(message)
             while self._log_requests:
@@ -90,12 +92,11 @@ class AgentSession:
             await self._wake.wait()
             self._wake.clear()
 
-    def _next_assignments(self, view: View, network_map: Callable[[str], NetworkMap]) -> Assignments | None:
-        current = assignments_of(view, self.node_id)
+    def _next_assignments(self, current: AssignmentSet, network_map: NetworkMap) -> Assignments | None:
         if self._started:
-            return self._tracker.difference(current, network_map(self.node_id))
+            return self._tracker.difference(current, network_map)
         self._started = True
-        return self._tracker.complete(current, network_map(self.node_id))
+        return self._tracker.complete(current, network_map)
 
     async def _send_information(self, information: Callable[[AgentSession], SessionMessage]) -> None:
         current = information(self)
