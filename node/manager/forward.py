@@ -19,7 +19,7 @@ from node.loop import Clock, SystemClock
 from node.manager.control.base import Filters, Leadership
 from node.manager.control.services import ServiceStatus
 from node.manager.controlapi import ControlApi
-from node.rpc import Identity, RpcError
+from node.rpc import MANAGERS, Identity, RpcError
 from raft import errors
 from raft.objects.cluster import (
     Cluster,
@@ -36,7 +36,6 @@ from raft.objects.service import Service, ServiceSpec
 from raft.objects.task import Task
 
 PREFIX = "control."
-MANAGERS_ONLY = frozenset({"swarm-manager"})
 CALL_TIMEOUT_S = 30.0
 LEADER_WAIT_S = 5.0
 LEADER_POLL_S = 0.05
@@ -97,7 +96,7 @@ METHODS: dict[str, Signature] = {
 def register_control(server: RpcHandlers, api: ControlApi, leadership: Leadership) -> None:
     """Answer other managers' calls, as long as this one leads."""
     for name, signature in METHODS.items():
-        server.handle(PREFIX + name, _handler(name, signature, api, leadership), roles=MANAGERS_ONLY)
+        server.handle(PREFIX + name, _handler(name, signature, api, leadership), roles=MANAGERS)
 
 
 def _handler(name: str, signature: Signature, api: ControlApi, leadership: Leadership) -> Handler:

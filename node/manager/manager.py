@@ -18,7 +18,6 @@ from node.loop import Backoff, Clock, SystemClock
 from node.manager.control.base import Leadership
 from node.manager.controlapi import ControlApi
 from node.manager.forward import (
-    MANAGERS_ONLY,
     ControlProxy,
     RpcCaller,
     RpcHandlers,
@@ -28,7 +27,7 @@ from node.manager.forward import (
 )
 from node.manager.leader import LeaderLoop
 from node.manager.roles import Membership, RoleManager
-from node.rpc import Identity, RpcError
+from node.rpc import MANAGERS, Identity, RpcError
 from raft.errors import RaftError
 from raft.store import Store
 
@@ -82,7 +81,7 @@ class Manager:
     def register(self, server: RpcHandlers) -> None:
         """Answer the other managers."""
         register_control(server, self.api, self._consensus)
-        server.handle(JOIN_METHOD, self._join, roles=MANAGERS_ONLY)
+        server.handle(JOIN_METHOD, self._join, roles=MANAGERS)
 
     async def run(self) -> None:
         """Lead whenever this manager is the leader, until cancelled."""

@@ -73,6 +73,7 @@ class ServiceControl(Control):
             check_version(service, version)
             if rollback:
                 changed = _rolled_back(service, self._now())
+                _checked(tx, changed.spec, service.id)  # what it needs may be gone or taken by now
             else:
                 changed = _respecified(service, _checked(tx, spec, service.id))
             if changed != service:

@@ -164,6 +164,15 @@ async def test_rollback_takes_the_previous_spec(world: ControlWorld) -> None:
     assert back.update_status.state is UpdateState.ROLLBACK_STARTED
 
 
+async def test_rollback_to_what_is_taken_by_now_is_refused(world: ControlWorld) -> None:
+    port = PortConfig(target=80, published=8080)
+    first = await world.api.create_service(publishing("web", port))
+    second = await world.api.update_service("web", first.meta.version, publishing("web"))
+    await world.api.create_service(publishing("db", port))
+    rollback = world.api.update_service("web", second.meta.version, make_spec(), rollback="previous")
+    assert "port '8080' is already in use by service 'db'" in await refusal(InvalidArgument, rollback)
+
+
 async def test_removed_name_is_free_at_once(world: ControlWorld) -> None:
     await world.api.create_service(make_spec())
     await world.api.remove_service("web")

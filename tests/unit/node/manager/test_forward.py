@@ -10,7 +10,6 @@ from control_world import LEADER, ControlWorld, FakeConsensus, make_spec
 from node.loop import ManualClock
 from node.manager.forward import (
     LEADER_WAIT_S,
-    MANAGERS_ONLY,
     METHODS,
     PREFIX,
     ControlProxy,
@@ -19,7 +18,7 @@ from node.manager.forward import (
     register_control,
     to_rpc,
 )
-from node.rpc import RpcError
+from node.rpc import MANAGERS, RpcError
 from raft import errors
 from raft.objects.base import Annotations
 from raft.objects.cluster import SecretSpec
@@ -90,7 +89,7 @@ async def test_follower_asks_the_leader(world: ControlWorld, wire: Wire) -> None
     cluster = await proxy.get_cluster()
     await proxy.update_cluster(cluster.meta.version, cluster.spec, True, False)
     await proxy.remove_service("web")
-    assert wire.roles == {MANAGERS_ONLY}
+    assert wire.roles == {MANAGERS}
     assert set(wire.dialled) == {"10.9.0.1:2377"}
 
 
