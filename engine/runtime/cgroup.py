@@ -7,7 +7,7 @@ here are never changed; a parent that was made here goes when its last container
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,6 +57,12 @@ class Cgroups(Protocol):
     def kill(self, path: str) -> None:
         """SIGKILL to every process that is still in the group."""
 
+    def made_parents(self, path: str) -> tuple[str, ...]:
+        """The parents of `path` that were made here, for `adopt` by a successor."""
+
+    def adopt(self, parents: Sequence[str]) -> None:
+        """Folders that an earlier supervisor made: they go with their last container, as our own."""
+
     def remove(self, path: str) -> bool:
         """Remove the folders; False when a process is still leaving (try again). Missing ones are fine."""
 
@@ -69,6 +75,13 @@ def choose_cgroups(root: Path = CGROUP_ROOT) -> Cgroups:
     if (root / "cgroup.controllers").exists():
         return CgroupsV2(root)
     return CgroupsV1(root)
+
+
+def parents_of(path: str) -> Iterator[str]:
+    """a/b/c -> a/b, a."""
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
 
 
 def write(path: str, value: str) -> None:

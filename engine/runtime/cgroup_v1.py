@@ -6,7 +6,7 @@ Source: Documentation/admin-guide/cgroup-v1.
 """
 
 # Plain strings: this runs for every start or line, where Path objects cost too much.
-# ruff: noqa: PTH102, PTH106, PTH110, PTH120
+# ruff: noqa: PTH102, PTH106, PTH110
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.runtime.cgroup import Membership, flat_keyed, read, write
+from engine.runtime.cgroup import Membership, flat_keyed, parents_of, read, write
 
 FREEZE_TIMEOUT_S = 10.0
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -122,6 +122,13 @@ class CgroupsV1:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    def made_parents(self, path: str) -> tuple[str, ...]:
+        folder = self._any()
+        return tuple(parent for parent in parents_of(path) if f"{folder}/{parent}" in self._made)
+
+    def adopt(self, parents: Sequence[str]) -> None:
+        self._made.update(f"{folder}/{parent}" for folder in self._unique() for parent in parents)
+
     def remove(self, path: str) -> bool:
         done = True
         for folder in self._unique():
@@ -131,14 +138,12 @@ class CgroupsV1:
         return done
 
     def _remove_parents(self, path: str) -> None:
-        parent = os.path.dirname(path)
-        while parent:
+        for parent in parents_of(path):
             for folder in self._unique():
                 if f"{folder}/{parent}" in self._made:
                     with contextlib.suppress(OSError):
                         os.rmdir(f"{folder}/{parent}")
                         self._made.discard(f"{folder}/{parent}")
-            parent = os.path.dirname(parent)
 
     def _make(self, folder: str, path: str) -> None:
         """The folder and its parents; a cpuset is useless until it has processors and memory nodes."""
@@ -185,13 +190,19 @@ class CgroupsV1:
             self._set("memory", path, "memory.oom_control", 1)
 
     def _devices(self, path: str, rules: Any) -> None:
-        for rule in rules:
-            name = "devices.allow" if rule.get("allow") else "devices.deny"
-            kind = rule.get("type") or "a"
-            major, minor = (_star(rule.get(key)) for key in ("major", "minor"))
-            everything = kind == "a" and (major, minor) == ("*", "*")
-            text = "a" if everything else f"{kind} {major}:{minor} {rule.get('access') or 'rwm'}"
-            self._set("devices", path, name, text)
+        if "devices" not in self._folders:
+            return
+        with contextlib.ExitStack() as files:
+            allow, deny = (
+                files.enter_context(open(self._file("devices", path, name), "wb", buffering=0))
+                for name in ("devices.allow", "devices.deny")
+            )
+            for rule in rules:
+                kind = rule.get("type") or "a"
+                major, minor = (_star(rule.get(key)) for key in ("major", "minor"))
+                everything = kind == "a" and (major, minor) == ("*", "*")
+                text = "a" if everything else f"{kind} {major}:{minor} {rule.get('access') or 'rwm'}"
+                (allow if rule.get("allow") else deny).write(text.encode())
 
     def _set(self, controller: str, path: str, name: str, value: Any) -> None:
         if value is not None and value != "" and controller in self._folders:
@@ -209,11 +220,14 @@ class CgroupsV1:
 
 
 def _hierarchies(root: Path) -> dict[str, str]:
-    """controller -> folder of its hierarchy. A co-mounted pair (cpu,cpuacct) appears once per controller."""
+    """controller -> folder of its hierarchy. A co-mounted pair (cpu,cpuacct) appears once per controller.
+
+    systemd's named hierarchy has no controller: containers stay where the supervisor is.
+    """
     found: dict[str, str] = {}
     for entry in sorted(root.iterdir()):
         folder = entry.resolve()
-        if (folder / "tasks").exists():
+        if entry.name != "systemd" and (folder / "tasks").exists():
             for controller in entry.name.split(","):
                 found[controller] = str(folder)
     return found

@@ -7,7 +7,7 @@ Source: Documentation/admin-guide/cgroup-v2.rst.
 """
 
 # Plain strings: this runs for every start or line, where Path objects cost too much.
-# ruff: noqa: PTH102, PTH106, PTH120
+# ruff: noqa: PTH102, PTH106
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.runtime.cgroup import Membership, flat_keyed, read, write
+from engine.runtime.cgroup import Membership, flat_keyed, parents_of, read, write
 
 FREEZE_TIMEOUT_S = 10.0
 _CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
@@ -98,6 +98,12 @@ class CgroupsV2:
         with contextlib.suppress(FileNotFoundError):
             write(self._file(path, "cgroup.kill"), "1")
 
+    def made_parents(self, path: str) -> tuple[str, ...]:
+        return tuple(parent for parent in parents_of(path) if self._file(parent) in self._made)
+
+    def adopt(self, parents: Sequence[str]) -> None:
+        self._made.update(self._file(parent) for parent in parents)
+
     def remove(self, path: str) -> bool:
         folder = self._file(path)
         for child, _, _ in os.walk(folder, topdown=False):
@@ -107,14 +113,10 @@ class CgroupsV2:
                 continue
             except OSError:
                 return False
-        parent = os.path.dirname(folder)
-        while parent in self._made:
-            try:
-                os.rmdir(parent)
-            except OSError:
-                break
-            self._made.discard(parent)
-            parent = os.path.dirname(parent)
+        for parent in self.made_parents(path):
+            with contextlib.suppress(OSError):
+                os.rmdir(self._file(parent))
+                self._made.discard(self._file(parent))
         return True
 
     def _make(self, path: str) -> None:

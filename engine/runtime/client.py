@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import errno
 import itertools
+import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -43,7 +45,10 @@ __all__ = [
     "Started",
 ]
 
+logger = logging.getLogger(__name__)
+
 REQUEST_TIMEOUT_S = 60.0
+LOST_EXIT_CODE = 137
 START_TIMEOUT_S = 10.0
 Numbers: TypeAlias = list[int]  # inside the class, `list` is a verb
 _NOT_FOUND, _NOT_EXECUTABLE, _FAILED = 127, 126, 128
@@ -114,6 +119,8 @@ class RuntimeClient:
         self._waiting: dict[int, asyncio.Future[tuple[Message, Numbers]]] = {}
         self._callbacks: list[Callable[[ExitEvent], None]] = []
         self._filters: dict[str, bytes] = {}
+        self._pids: dict[str, int] = {}  # of containers that were started here and have not ended
+        self._reconnecting: asyncio.Task[None] | None = None
         self._closed = False
         self.supervisor_pid = 0
 
@@ -162,8 +169,9 @@ class RuntimeClient:
             seccomp=compiled,
         )
         body, _ = await self._spawn("start", request, made)
-        self._filters[req.id] = compiled
-        return msgspec.convert(body, Started)
+        started = msgspec.convert(body, Started)
+        self._filters[req.id], self._pids[req.id] = compiled, started.pid
+        return started
 
     async def exec(
         self,
@@ -236,7 +244,9 @@ class RuntimeClient:
     async def list(self) -> list[ContainerState]:
         """What runs, and what ended and was not forgotten."""
         body, _ = await self._request("list", {})
-        return msgspec.convert(body, list[ContainerState])
+        states = msgspec.convert(body, list[ContainerState])
+        self._pids.update((state.id, state.pid) for state in states if state.running)
+        return states
 
     async def forget(self, id: str) -> None:
         """Drop the record of a container that has ended; an unknown one is fine."""
@@ -250,12 +260,15 @@ class RuntimeClient:
     async def close(self) -> None:
         """Leave; the supervisor and its containers go on."""
         self._closed = True
+        if self._reconnecting is not None:
+            self._reconnecting.cancel()
         self._disconnect()
 
     async def shutdown(self) -> None:
         """Kill what runs and end the supervisor."""
-        await self._request("shutdown", {})
+        await self._connected()
         self._closed = True
+        await self._request("shutdown", {})
         self._disconnect()
         await asyncio.to_thread(_reap, self.supervisor_pid)
 
@@ -333,6 +346,8 @@ class RuntimeClient:
                 future.set_result((message, descriptors))
 
     def _notify(self, event: ExitEvent) -> None:
+        if event.exec_id is None:
+            self._pids.pop(event.id, None)
         for callback in self._callbacks:
             callback(event)
 
@@ -365,7 +380,27 @@ class RuntimeClient:
                 f"the supervisor (pid {body['pid']}) speaks protocol {body['protocol']}, this daemon "
                 f"{wire.PROTOCOL}: stop its containers and end it"
             )
+        successor = self.supervisor_pid not in (0, body["pid"])
         self.supervisor_pid = body["pid"]
+        if successor:
+            await self._report_lost()
+
+    async def _report_lost(self) -> None:
+        """The supervisor had died: its containers were ended by the new one."""
+        states = {state.id: state for state in await self.list()}
+        for container_id, pid in tuple(self._pids.items()):
+            state = states.get(container_id)
+            if state is None or not state.running:
+                self._notify(
+                    ExitEvent(
+                        id=container_id,
+                        exec_id=None,
+                        pid=pid,
+                        exit_code=state.exit_code if state else LOST_EXIT_CODE,
+                        oom_killed=False,
+                        finished_at=state.finished_at if state else time.time(),
+                    )
+                )
 
     def _disconnect(self) -> None:
         channel, self._channel = self._channel, None
@@ -379,6 +414,15 @@ class RuntimeClient:
             if not future.done():
                 future.set_exception(Unavailable("the supervisor has gone"))
         self._waiting.clear()
+        if not self._closed:
+            # At once, because the ends of its containers have to be reported.
+            self._reconnecting = asyncio.ensure_future(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        try:
+            await self._connected()
+        except (Unavailable, OSError) as error:
+            logger.error("the supervisor was lost and cannot be replaced: %s", error)
 
     async def _launch(self) -> None:
         """Start a supervisor; returns when its socket is there (or another one's is)."""

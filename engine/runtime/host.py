@@ -52,7 +52,10 @@ def gather(run_dir: Path) -> HostFacts:
 
 
 def cgroup_hierarchies(mountinfo: str, root: str = str(CGROUP_ROOT)) -> list[CgroupMount]:
-    """The hierarchies mounted below `root`, from /proc/self/mountinfo. With v1 the unified one is left out."""
+    """The hierarchies mounted below `root`, from /proc/self/mountinfo.
+
+    With version 1 only those with a controller: not the unified one, and no named one such as systemd's.
+    """
     found: dict[str, CgroupMount] = {}
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
@@ -67,5 +70,7 @@ def cgroup_hierarchies(mountinfo: str, root: str = str(CGROUP_ROOT)) -> list[Cgr
             if key not in ("rw", "ro", "xattr", "clone_children", "release_agent"):
                 options.append((key, value if separator else None))
         folder = path[len(root) + 1 :]
+        if any(key == "name" for key, _ in options):
+            continue
         found[folder] = CgroupMount(folder, "cgroup", tuple(options), path)
     return list(found.values())

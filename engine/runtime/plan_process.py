@@ -28,7 +28,6 @@ CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE 
 """
 RLIMIT_NUMBERS = {f"RLIMIT_{name}": number for number, name in enumerate(_RLIMITS.split())}
 _CAPABILITY_VERSION = 0x20080522
-_INFINITY = 2**64 - 1
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -63,7 +62,9 @@ def _limits(limits: Sequence[Mapping[str, Any]]) -> Iterator[Op]:
         name = str(limit["type"]).upper()
         if name not in RLIMIT_NUMBERS:
             raise ValueError(f"invalid rlimit type {name}: use one of {', '.join(RLIMIT_NUMBERS)}")
-        soft, hard = (_INFINITY if value < 0 else value for value in (limit["soft"], limit["hard"]))
+        soft, hard = (int(limit[key]) for key in ("soft", "hard"))
+        # Some clients send "unlimited" as the largest unsigned number instead of -1.
+        soft, hard = (-1 if value < 0 or value >= 2**63 else value for value in (soft, hard))
         yield rlimit(RLIMIT_NUMBERS[name], soft, hard, label=f"set {name}")
 
 

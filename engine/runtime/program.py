@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import msgspec
 
@@ -26,6 +27,7 @@ TARGET_DIRECTORY, TARGET_FILE, TARGET_LIKE = 0, 1, 2
 ANY_ERROR = 0x7FFF
 HEADER = struct.Struct("<IIII")  # magic, operations, relocations, bytes of data
 OPERATION = struct.Struct("<i6BbBhh6q")
+_pack_operation = OPERATION.pack
 _IMMEDIATE, _POINTER, _REGISTER = 0, 1, 2
 _COMPOSITE_NAMES = {TARGET: "target", RLIMIT: "rlimit", EXEC: "exec"}
 
@@ -104,6 +106,7 @@ def target(
 
 
 def rlimit(resource: int, soft: int, hard: int, *, label: str = "") -> Op:
+    """-1 is unlimited."""
     return Op(name="rlimit", number=RLIMIT, arguments=(resource, soft, hard), label=label)
 
 
@@ -140,24 +143,28 @@ class _Packer:
         self._strings: dict[bytes, int] = {}
 
     def operation(self, op: Op) -> bytes:
+        # Exact types in the order of their frequency: this is the hot part of a start in the daemon.
         kinds, values = [_IMMEDIATE] * 6, [0] * 6
         for position, argument in enumerate(op.arguments):
-            kinds[position], values[position] = self._argument(argument)
-        tolerated = (*op.tolerated, 0, 0)[:2]
-        out = op.out.index if op.out is not None else -1
-        return OPERATION.pack(op.number, *kinds, out, op.skip, *tolerated, *values)
+            kind = type(argument)
+            if kind is int:
+                values[position] = cast(int, argument)
+            elif kind is bytes:
+                kinds[position] = _POINTER
+                values[position] = self._string(cast(bytes, argument))
+            elif argument is not None:
+                kinds[position], values[position] = self._other(argument)
+        first, second = (*op.tolerated, 0, 0)[:2]
+        out = -1 if op.out is None else op.out.index
+        return _pack_operation(op.number, *kinds, out, op.skip, first, second, *values)
 
-    def _argument(self, argument: Argument) -> tuple[int, int]:
+    def _other(self, argument: Argument) -> tuple[int, int]:
         if isinstance(argument, Register):
             return _REGISTER, argument.index
-        if isinstance(argument, bytes):
-            return _POINTER, self._string(argument)
         if isinstance(argument, Vector):
             return _POINTER, self._vector(argument)
-        if isinstance(argument, FilterCode):
-            return _POINTER, self._filter(argument)
-        number = argument or 0
-        return _IMMEDIATE, number - 2**64 if number >= 2**63 else number
+        assert isinstance(argument, FilterCode), f"argument {argument!r}"
+        return _POINTER, self._filter(argument)
 
     def _string(self, value: bytes) -> int:
         offset = self._strings.get(value)

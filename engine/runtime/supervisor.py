@@ -27,9 +27,10 @@ from typing import Any
 
 import msgspec
 
-from engine.runtime import spawn, terminal, wire
+from engine.runtime import spawn, syscalls, terminal, wire
 from engine.runtime.birth import Midwife, Newborn, exit_code_of
 from engine.runtime.cgroup import choose_cgroups
+from engine.runtime.records import Record, Records
 from engine.runtime.supervised import Container, Exec, Poller
 from engine.runtime.wire import Channel, ExecRequest, ExitEvent, Message, StartRequest
 
@@ -128,6 +129,8 @@ class Supervisor:
         count = SPAWN_THREADS if spawn.is_parallel() else 0
         self._threads = SpawnThreads(self._poller, count)
         self._containers: dict[str, Container] = {}
+        self._records = Records(run_dir)
+        self._lost = {state.id: state for state in self._records.end_orphans(self._midwife.cgroups)}
         self._starting: set[str] = set()
         self._leaving: dict[str, str] = {}  # container id -> control group that is not empty yet
         self._filters: dict[bytes, bytes] = {}
@@ -309,6 +312,17 @@ class Supervisor:
         seccomp = self._filters.setdefault(request.seccomp, request.seccomp)
         container = Container(request, newborn, self._poller, seccomp)
         self._containers[request.id] = container
+        self._lost.pop(request.id, None)
+        self._records.add(
+            Record(
+                id=request.id,
+                pid=container.pid,
+                start_ticks=container.start_ticks,
+                started_at=container.started_at,
+                cgroup=container.cgroup,
+                cgroup_parents=self._midwife.cgroups.made_parents(container.cgroup),
+            )
+        )
         self._reply(channel, serial, wire.Started(container.pid, container.start_ticks, container.started_at))
         self._poller.watch(container.pidfd, lambda: self._ended(container))
         container.pump()
@@ -398,12 +412,14 @@ class Supervisor:
         self._reply(channel, serial, self._midwife.cgroups.pids(self._running(body["id"]).cgroup))
 
     def _list(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
-        self._reply(channel, serial, [container.state() for container in self._containers.values()])
+        states = [container.state() for container in self._containers.values()]
+        self._reply(channel, serial, [*states, *self._lost.values()])
 
     def _filter(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
         self._reply(channel, serial, self._find(body["id"]).seccomp)
 
     def _forget(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
+        self._lost.pop(body["id"], None)
         container = self._containers.get(body["id"])
         if container is not None:
             if container.running:
@@ -474,6 +490,7 @@ class Supervisor:
         if not container.is_drained:
             return
         container.finish()
+        self._records.remove(container.id)
         container.finished_at = time.time()
         self._publish(
             ExitEvent(
@@ -542,6 +559,8 @@ def main(arguments: list[str]) -> int:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     sys.setswitchinterval(0.0005)
+    # An exec's child shares this memory until execve, and a container's processes can see it by then.
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     os.chdir("/")
     supervisor = Supervisor(run_dir)
     signal.signal(signal.SIGTERM, lambda *_: supervisor.terminate())

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import json
 import os
 import socket
 import struct
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +19,7 @@ import pytest
 from runtime_bundle import Bundles, cgroup_leftovers, mount, remove_cgroups
 
 from engine.errors import EngineFailure, NotFound
-from engine.runtime import seccomp, spawn
+from engine.runtime import program, seccomp, spawn
 from engine.runtime.capabilities import DEFAULT
 from engine.runtime.client import ExitEvent, RuntimeClient, SpawnError
 
@@ -598,3 +601,82 @@ async def test_restart_with_the_same_id(fast_node: Node) -> None:
     for n in range(5):
         await fast_node.client.start(fast_node.bundles.start("again", "sh", "-c", f"exit {n}"))
         assert (await fast_node.exits.of("again")).exit_code == n
+
+
+async def test_kill_of_the_supervisor_is_noticed_and_nothing_runs_on(fast_node: Node) -> None:
+    started = await fast_node.client.start(fast_node.bundles.start("orphan", "sleep", "100"))
+    lost = fast_node.client.supervisor_pid
+    os.kill(lost, 9)
+    event = await fast_node.exits.of("orphan")
+    os.waitpid(lost, 0)
+    assert (event.pid, event.exit_code) == (started.pid, 137)
+    with contextlib.suppress(FileNotFoundError):  # until its new parent has reaped it
+        assert " Z " in Path(f"/proc/{started.pid}/stat").read_text()
+    assert fast_node.client.supervisor_pid != lost
+    assert cgroup_leftovers(f"{fast_node.bundles.cgroup_parent}/orphan") == []
+    assert [(state.id, state.running) for state in await fast_node.client.list()] == [("orphan", False)]
+    await fast_node.client.forget("orphan")
+    assert await fast_node.run("next", "echo", "works") == (0, ["works"])
+
+
+DAEMON = """
+import asyncio, sys
+sys.path[:0] = {paths!r}
+from pathlib import Path
+from runtime_bundle import Bundles
+from engine.runtime.client import RuntimeClient
+
+async def main():
+    client = await RuntimeClient.connect(Path({run_dir!r}))
+    bundles = Bundles(Path({folder!r}), {parent!r})
+    script = "i=0; while [ $i -lt 60 ]; do echo line $i; i=$((i+1)); sleep 0.01; done; exit 4"
+    await client.start(bundles.start("abandoned", "sh", "-c", script))
+    print("started", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_kill_of_the_daemon_loses_neither_logs_nor_exit_codes(fast_node: Node) -> None:
+    folder = fast_node.bundles.folder / "daemon"
+    folder.mkdir()
+    code = DAEMON.format(
+        paths=[str(Path(__file__).parents[2]), str(Path(__file__).parent)],
+        run_dir=str(fast_node.run_dir),
+        folder=str(folder),
+        parent=fast_node.bundles.cgroup_parent,
+    )
+    daemon = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    assert daemon.stdout is not None
+    assert await daemon.stdout.readline() == b"started\n"
+    daemon.kill()
+    await daemon.wait()
+    event = await fast_node.exits.of("abandoned")
+    assert event.exit_code == 4
+    logged = [json.loads(line)["log"] for line in (folder / "abandoned/log").read_text().splitlines()]
+    assert logged == [f"line {n}\n" for n in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "code"),
+    [
+        ("clone3", (0, 0), errno.ENOSYS),
+        ("unshare", (0x10000000,), errno.EPERM),
+        ("mount", (b"x", b"/", b"tmpfs", 0, None), errno.EPERM),
+        ("pivot_root", (b"/", b"/"), errno.EPERM),
+        ("socket", (40, 1, 0), errno.EPERM),
+        ("chdir", (b"/nonexistent",), errno.ENOENT),
+    ],
+)
+def test_kernel_applies_the_default_filter(name: str, arguments: tuple[Any, ...], code: int) -> None:
+    """The filter alone, loaded by a program that then makes one call."""
+    compiled = seccomp.compiled(seccomp.container_profile("", DEFAULT))
+    ops = [
+        program.call("seccomp", 1, 0, program.FilterCode(compiled)),
+        program.call(name, *arguments, label="the call"),
+        program.execute(["/bin/true"], ["true"], []),
+    ]
+    with pytest.raises(spawn.ProgramFailed) as failure:
+        spawn.spawn(program.pack(ops), [])
+    assert (failure.value.index, failure.value.errno) == (1, code)

@@ -136,7 +136,6 @@ def test_hierarchies_of_version_1_and_2() -> None:
         CgroupMount(
             "cpu,cpuacct", "cgroup", (("cpu", None), ("cpuacct", None)), "/sys/fs/cgroup/cpu,cpuacct"
         ),
-        CgroupMount("systemd", "cgroup", (("name", "systemd"),), "/sys/fs/cgroup/systemd"),
     ]
     unified = "30 25 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
     assert cgroup_hierarchies(unified) == [CgroupMount("", "cgroup2", (), "/sys/fs/cgroup")]

@@ -17,14 +17,14 @@ def test_printed_form() -> None:
         call("openat", -100, b"/x", 0x80000, 0, out=OUT, tolerated=(2,), skip=3),
         target(ROOT, "/etc/hosts", program.TARGET_LIKE, OUT, OUT),
         call("seccomp", 1, 0, FilterCode(bytes(16))),
-        rlimit(7, 1, 2**64 - 1),
+        rlimit(7, 1, -1),
         execute(["/bin/x"], ["x", "\u00e4"], []),
     ]
     assert program.transcript(ops).splitlines() == [
         "openat(-100, '/x', 0x80000, 0) -> out unless 2 skip 3",
         "target(root, '/etc/hosts', 2, out) -> out",
         "seccomp(1, 0, <filter of 2 instructions>)",
-        "rlimit(7, 1, 0xffffffffffffffff)",
+        "rlimit(7, 1, -1)",
         "exec(['/bin/x'], ['x', '\u00e4'], [])",
     ]
 
