@@ -36,7 +36,12 @@ async def _ready(fd: int, *, writing: bool = False) -> None:
     future: asyncio.Future[None] = loop.create_future()
     add = loop.add_writer if writing else loop.add_reader
     remove = loop.remove_writer if writing else loop.remove_reader
-    add(fd, lambda: future.done() or future.set_result(None))
+
+    def wake() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    add(fd, wake)
     try:
         await future
     finally:

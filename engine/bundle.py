@@ -80,7 +80,9 @@ def build_spec(container: Container, context: BundleContext) -> dict[str, Any]:
         },
     }
     if host.devices:
-        spec["linux"]["devices"] = [host_device(device.path_on_host, device.path_in_container) for device in host.devices]
+        spec["linux"]["devices"] = [
+            host_device(device.path_on_host, device.path_in_container) for device in host.devices
+        ]
     if not host.privileged and security.seccomp != "unconfined":
         spec["linux"]["seccomp"] = seccomp.container_profile(security.seccomp, caps)
     return spec
@@ -153,6 +155,20 @@ def resources_section(host: HostConfig) -> dict[str, Any]:
         memory["swappiness"] = host.memory_swappiness
     if host.oom_kill_disable:
         memory["disableOOMKiller"] = True
+    resources: dict[str, Any] = {"devices": device_rules(host)}
+    if memory:
+        resources["memory"] = memory
+    cpu = _cpu_section(host)
+    if cpu:
+        resources["cpu"] = cpu
+    if host.pids_limit and host.pids_limit > 0:
+        resources["pids"] = {"limit": host.pids_limit}
+    if host.blkio_weight:
+        resources["blockIO"] = {"weight": host.blkio_weight}
+    return resources
+
+
+def _cpu_section(host: HostConfig) -> dict[str, Any]:
     cpu: dict[str, Any] = {}
     if host.cpu_shares:
         cpu["shares"] = host.cpu_shares
@@ -166,16 +182,7 @@ def resources_section(host: HostConfig) -> dict[str, Any]:
         cpu["cpus"] = host.cpuset_cpus
     if host.cpuset_mems:
         cpu["mems"] = host.cpuset_mems
-    resources: dict[str, Any] = {"devices": device_rules(host)}
-    if memory:
-        resources["memory"] = memory
-    if cpu:
-        resources["cpu"] = cpu
-    if host.pids_limit and host.pids_limit > 0:
-        resources["pids"] = {"limit": host.pids_limit}
-    if host.blkio_weight:
-        resources["blockIO"] = {"weight": host.blkio_weight}
-    return resources
+    return cpu
 
 
 def device_rules(host: HostConfig) -> list[dict[str, Any]]:
@@ -201,8 +208,6 @@ def device_rules(host: HostConfig) -> list[dict[str, Any]]:
             }
         )
     return rules
-
-
 
 
 def _paths(asked: list[str] | None, default: tuple[str, ...], privileged: bool) -> list[str]:
@@ -233,7 +238,12 @@ def _mounts(container: Container, context: BundleContext) -> list[dict[str, Any]
     mounts: list[dict[str, Any]] = [
         _mount("proc", "proc", "/proc", flags),
         _mount("tmpfs", "tmpfs", "/dev", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        _mount("devpts", "devpts", "/dev/pts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        _mount(
+            "devpts",
+            "devpts",
+            "/dev/pts",
+            ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
         _mount("sysfs", "sysfs", "/sys", [*flags, system_access]),
         _mount("cgroup", "cgroup", "/sys/fs/cgroup", [*flags, "relatime", system_access]),
         _mount("mqueue", "mqueue", "/dev/mqueue", flags),
@@ -249,7 +259,9 @@ def _mounts(container: Container, context: BundleContext) -> list[dict[str, Any]
         if target not in targets and source:
             mounts.append(_mount("bind", source, target, ["rbind", "rprivate"]))
     mounts += [_user_mount(mount) for mount in container.mounts]
-    mounts += [_mount("bind", source, target, ["bind", "rprivate", "ro"]) for source, target in context.memory_files]
+    mounts += [
+        _mount("bind", source, target, ["bind", "rprivate", "ro"]) for source, target in context.memory_files
+    ]
     return mounts
 
 

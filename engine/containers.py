@@ -51,7 +51,5 @@ def checked_name(name: str) -> str:
     """A container's name without its slash, or InvalidParameter in Docker's words."""
     plain = name.removeprefix("/")
     if not _NAME.match(plain):
-        raise InvalidParameter(
-            f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
-        )
+        raise InvalidParameter(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
     return plain

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 from typing import Any
 
 from engine.errors import InvalidParameter
@@ -12,15 +13,19 @@ from engine.errors import InvalidParameter
 def host_device(path: str, target: str) -> dict[str, Any]:
     """The OCI description of a device node of the host, shown at `target` (default: the same path)."""
     try:
-        status = os.stat(path)
+        status = Path(path).stat()
     except OSError as error:
-        raise InvalidParameter(f'error gathering device information while adding custom device "{path}": {error.strerror}') from error
+        raise InvalidParameter(
+            f'error gathering device information while adding custom device "{path}": {error.strerror}'
+        ) from error
     if stat.S_ISCHR(status.st_mode):
         kind = "c"
     elif stat.S_ISBLK(status.st_mode):
         kind = "b"
     else:
-        raise InvalidParameter(f'error gathering device information while adding custom device "{path}": not a device node')
+        raise InvalidParameter(
+            f'error gathering device information while adding custom device "{path}": not a device node'
+        )
     return {
         "path": target or path,
         "type": kind,

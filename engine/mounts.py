@@ -44,7 +44,7 @@ def parse_bind(text: str) -> ResolvedMount:
             raise InvalidParameter(
                 f"invalid mount config for type \"bind\": invalid mount path: '{source}' mount path must be absolute"
                 if source.startswith(".") or "/" in source
-                else f"create {source}: \"{source}\" includes invalid characters for a local volume name, only "
+                else f'create {source}: "{source}" includes invalid characters for a local volume name, only '
                 '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
             )
         mount = ResolvedMount(kind="volume", source="", name=source, target=target, copy_up=True)

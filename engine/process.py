@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from engine.config import ContainerConfig, ContainerCreate, HealthConfig
 from engine.errors import InvalidParameter
-from engine.images.store import ImageConfig
+from engine.images.config import ImageConfig
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -31,7 +31,10 @@ def merged_config(body: ContainerCreate, image: ImageConfig) -> ContainerConfig:
     config.working_dir = body.working_dir or image.working_dir
     config.user = body.user or image.user
     config.labels = {**image.labels, **(body.labels or {})}
-    config.exposed_ports = {**{port: {} for port in image.exposed_ports}, **(body.exposed_ports or {})} or None
+    config.exposed_ports = {
+        **{port: {} for port in image.exposed_ports},
+        **(body.exposed_ports or {}),
+    } or None
     config.volumes = {**{path: {} for path in image.volumes}, **(body.volumes or {})} or None
     config.stop_signal = body.stop_signal or image.stop_signal or None
     config.healthcheck = _merged_health(body.healthcheck, image.healthcheck)

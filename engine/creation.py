@@ -1,0 +1,192 @@
+"""From a request to a container that exists: checks, merging with the image, mounts, the record.
+
+Invariant: a request that fails leaves no volume, folder or record behind (named volumes excepted: the user
+asked for them by name).
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+
+from engine.config import ContainerConfig, ContainerCreate, HostConfig, SecretFile, TaskEndpoint
+from engine.container import Container, State
+from engine.containers import Containers, checked_name
+from engine.errors import Conflict, EngineError, InvalidParameter, NotFound
+from engine.events import EventBus
+from engine.images.store import ImageStore
+from engine.mounts import MountResolver
+from engine.names import random_name
+from engine.networking import checked_networks, publishes
+from engine.networks import NetworkProvider
+from engine.preparation import HostPreparation, checked_log_driver
+from engine.process import merged_config, process_args
+from engine.signals import parse_signal
+from engine.volumes import VolumeStore
+
+MEMORY_MINIMUM_BYTES = 6 * 1024 * 1024
+RESTART_POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
+
+
+class Creation:
+    """Makes containers; knows nothing of how they run."""
+
+    def __init__(
+        self,
+        containers: Containers,
+        images: ImageStore,
+        volumes: VolumeStore,
+        provider: NetworkProvider,
+        preparation: HostPreparation,
+        events: EventBus,
+        driver_name: str,
+    ) -> None:
+        self._containers = containers
+        self._images = images
+        self._volumes = volumes
+        self._provider = provider
+        self._preparation = preparation
+        self._events = events
+        self._driver_name = driver_name
+        self._mounts = MountResolver(volumes, containers.find)
+
+    async def create(
+        self,
+        name: str,
+        body: ContainerCreate,
+        files: Sequence[SecretFile] = (),
+        endpoints: Sequence[TaskEndpoint] = (),
+    ) -> tuple[str, list[str]]:
+        """Returns (id, warnings). Errors: InvalidParameter, NotFound (image), Conflict (name)."""
+        host = body.host_config or HostConfig()
+        if not body.image:
+            raise InvalidParameter("Config.Image is required: name the image to run")
+        image = self._images.resolve(body.image)
+        config = merged_config(body, image.config)
+        args = process_args(config)
+        warnings = checked_host_config(host, config)
+        container_id = secrets.token_hex(32)
+        plain_name = checked_name(name) if name else self._free_name()
+        if self._containers.state.by_name(plain_name) is not None:
+            holder = self._containers.state.by_name(plain_name)
+            raise Conflict(
+                f'Conflict. The container name "/{plain_name}" is already in use by container '
+                f'"{holder.id if holder else ""}". You have to remove (or rename) that container to be able to '
+                "reuse that name."
+            )
+        mode = "bridge" if host.network_mode in ("", "default") else host.network_mode
+        wishes = (body.networking_config.endpoints_config if body.networking_config else None) or {}
+        wished = {ref: wish for ref, wish in wishes.items() if wish is not None}
+        container = Container(
+            id=container_id,
+            name=plain_name,
+            created_at=time.time(),
+            image=body.image,
+            image_id=image.id,
+            config=config,
+            host_config=host,
+            endpoints={} if endpoints else checked_networks(self._provider, mode, wished),
+            task_endpoints=list(endpoints),
+            process_args=args,
+            has_memory_files=bool(files),
+            driver=self._driver_name,
+            state=State(),
+        )
+        tuple(publishes(container))
+        container.mounts = self._mounts.resolve(config, host)
+        try:
+            await self._preparation.create(container, image.chain_ids[-1] if image.chain_ids else None, files)
+            try:
+                self._containers.state.add(container)
+            except EngineError:
+                await self._preparation.destroy(container, volumes=True)
+                raise
+        except BaseException:
+            self._remove_anonymous_volumes(container)
+            raise
+        self._events.publish("container", "create", container.id, container.event_attributes())
+        return container.id, warnings
+
+    def _free_name(self) -> str:
+        for _ in range(10):
+            name = random_name()
+            if self._containers.state.by_name(name) is None:
+                return name
+        return f"{random_name()}_{secrets.token_hex(3)}"
+
+    def _remove_anonymous_volumes(self, container: Container) -> None:
+        for mount in container.mounts:
+            if mount.anonymous and mount.name:
+                try:
+                    self._volumes.remove(mount.name, force=True)
+                except NotFound:
+                    continue
+
+
+def checked_host_config(host: HostConfig, config: ContainerConfig) -> list[str]:
+    """InvalidParameter for values that cannot be honoured; returns warnings for those that are adapted."""
+    warnings: list[str] = []
+    if host.memory and host.memory < MEMORY_MINIMUM_BYTES:
+        raise InvalidParameter("Minimum memory limit allowed is 6MB")
+    if host.memory_swap > 0 and not host.memory:
+        raise InvalidParameter(
+            "You should always set the Memory limit when using Memoryswap limit, see usage"
+        )
+    if host.memory and 0 < host.memory_swap < host.memory:
+        raise InvalidParameter("Minimum memoryswap limit should be larger than memory limit, see usage")
+    if host.memory_reservation and host.memory and host.memory < host.memory_reservation:
+        raise InvalidParameter(
+            "Minimum memory limit can not be less than memory reservation limit, see usage"
+        )
+    if host.nano_cpus and (host.cpu_period or host.cpu_quota):
+        raise InvalidParameter("Conflicting options: Nano CPUs and CPU Period cannot both be set")
+    if host.nano_cpus < 0:
+        raise InvalidParameter("Range of CPUs is from 0.01 upwards: the value is negative")
+    policy = host.restart_policy
+    if policy is not None:
+        if policy.name not in RESTART_POLICIES:
+            raise InvalidParameter(
+                f"invalid restart policy '{policy.name}': use no, always, unless-stopped or on-failure"
+            )
+        if policy.maximum_retry_count and policy.name != "on-failure":
+            raise InvalidParameter(
+                "invalid restart policy: maximum retry count can only be used with 'on-failure'"
+            )
+        if policy.name not in ("", "no") and host.auto_remove:
+            raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
+    checked_log_driver(host.log_config.type if host.log_config else "")
+    _refuse_unsupported(host)
+    if config.stop_signal:
+        parse_signal(config.stop_signal)
+    if config.working_dir and not config.working_dir.startswith("/"):
+        raise InvalidParameter(
+            f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path"
+        )
+    return warnings
+
+
+def _refuse_unsupported(host: HostConfig) -> None:
+    """Options that this engine does not have yet are refused by name, never ignored."""
+    unsupported = {
+        "UsernsMode": host.userns_mode not in ("", "host"),
+        "DeviceRequests": bool(host.device_requests),
+        "DeviceCgroupRules": bool(host.device_cgroup_rules),
+        "StorageOpt": bool(host.storage_opt),
+        "Links": bool(host.links),
+        "Init": bool(host.init),
+        "VolumeDriver": host.volume_driver not in ("", "local"),
+        "Runtime": host.runtime not in ("", "swarmctl", "runc"),
+        "Isolation": host.isolation not in ("", "default"),
+        "CpuRealtimePeriod": bool(host.cpu_realtime_period or host.cpu_realtime_runtime),
+        "BlkioDevice limits": bool(
+            host.blkio_weight_device
+            or host.blkio_device_read_bps
+            or host.blkio_device_write_bps
+            or host.blkio_device_read_iops
+            or host.blkio_device_write_iops
+        ),
+    }
+    for name, given in unsupported.items():
+        if given:
+            raise InvalidParameter(f"HostConfig.{name} is not supported yet: leave it out")

@@ -1,0 +1,492 @@
+"""The engine of one host, whole: what the API and the swarm agent call.
+
+A facade: each verb goes to the module that owns it. References are a full id, a name or a unique id prefix.
+Knows nothing of clusters; their networks and tasks come in through `create_container`'s keywords.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.attach import AttachSession
+from engine.background import BackgroundTasks
+from engine.config import (
+    ContainerCreate,
+    EndpointConfig,
+    ExecConfig,
+    LogOptions,
+    LogRecord,
+    NetworkCreate,
+    SecretFile,
+    TaskEndpoint,
+    VolumeCreate,
+)
+from engine.container import Container
+from engine.containers import Containers, checked_name
+from engine.creation import Creation
+from engine.errors import Conflict, InvalidParameter
+from engine.events import EventBus
+from engine.execs import Execs
+from engine.filters import container_filter
+from engine.health import ExecProber, HealthMonitor
+from engine.images.store import ImageStore
+from engine.imaging import Imaging
+from engine.lifecycle import ContainerExit, Lifecycle
+from engine.logs import read_logs
+from engine.memory_files import MemoryFiles
+from engine.network_service import NetworkService
+from engine.networking import ContainerNetworking
+from engine.networks import NetworkProvider
+from engine.preparation import HostPreparation
+from engine.process_list import process_table
+from engine.runtime.client import ContainerState, ExitEvent, RuntimeClient
+from engine.settings import EngineSettings
+from engine.state import StateStore
+from engine.stats import read_network_counters, stats_sample, system_cpu_ns
+from engine.storage.driver import open_driver
+from engine.update import apply_update
+from engine.views import container_inspect, container_summary
+from engine.volumes import VolumeStore
+
+STATS_INTERVAL_S = 1.0
+
+
+class Engine:
+    """Made by `open`, then `start`; `close` leaves containers running."""
+
+    def __init__(self, settings: EngineSettings, runtime: RuntimeClient, networks: NetworkProvider) -> None:
+        self.settings = settings
+        self.events_bus = EventBus()
+        self._background = BackgroundTasks()
+        self._runtime = runtime
+        settings.containers_dir.mkdir(mode=0o710, parents=True, exist_ok=True)
+        self._storage = open_driver(settings.storage_driver, settings.root / settings.storage_driver)
+        self._state = StateStore(settings.root / "engine.db")
+        self._containers = Containers(self._state)
+        find = self._containers.find
+        self._images = ImageStore(settings.root / "images", self._storage)
+        self._volumes = VolumeStore(settings.root / "volumes", self._volume_users)
+        self._memory_files = MemoryFiles(settings.memory_files_dir)
+        self._provider = networks
+        networking = ContainerNetworking(settings, networks, find)
+        preparation = HostPreparation(
+            settings, self._storage, self._volumes, networking, self._memory_files, find
+        )
+        self._creation = Creation(
+            self._containers,
+            self._images,
+            self._volumes,
+            networks,
+            preparation,
+            self.events_bus,
+            self._storage.name,
+        )
+        self._lifecycle = Lifecycle(self._containers, runtime, preparation, self.events_bus, self._background)
+        self._execs = Execs(self._containers, runtime, preparation, self.events_bus, self._background)
+        self._lifecycle.health_watch = HealthMonitor(
+            ExecProber(self._execs), self._containers, self.events_bus, self._background
+        )
+        self.images = Imaging(self._images, self._containers, self.events_bus, settings.root / "tmp")
+        self.networks = NetworkService(networks, self._containers, self.events_bus)
+        runtime.on_exit(self._exited)
+
+    # ---- the engine's own life ----------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Reconcile with what runs: adopt live containers, record exits that were missed, remove leftovers."""
+        for leftover in self.settings.containers_dir.iterdir():
+            if leftover.name not in self._state.containers:
+                await asyncio.to_thread(_remove_tree, leftover)
+        known_layers = {chain for image in self._images.all() for chain in image.chain_ids}
+        await asyncio.to_thread(self._storage.recover, known_layers, set(self._state.containers))
+        states = {state.id: state for state in await self._runtime.list()}
+        for unknown in set(states) - set(self._state.containers):
+            if states[unknown].running:
+                await self._runtime.kill(unknown, 9)
+            else:
+                await self._runtime.forget(unknown)
+        for container in tuple(self._containers.all()):
+            state = states.get(container.id)
+            running = state is not None and state.running
+            if state is not None and running and not container.is_running:
+                _adopt(container, state)
+                self._containers.save(container)
+            exit_event = None if state is None or running else _exit_of(state)
+            self._background.start(
+                self._lifecycle.recover(container, exit_event, running=running),
+                f"recovery of {container.name}",
+            )
+
+    def live_sandboxes(self) -> set[str]:
+        """Containers whose network must be kept, for the data plane's start."""
+        return {container.id for container in self._containers.all() if container.is_running}
+
+    async def close(self) -> None:
+        await self._background.close()
+        await self._runtime.close()
+        self._memory_files.close()
+        self._state.close()
+
+    def _exited(self, event: ExitEvent) -> None:
+        if event.exec_id is not None:
+            self._execs.exited(event)
+        else:
+            self._lifecycle.exited(event)
+
+    def _volume_users(self, name: str) -> list[str]:
+        return [c.id for c in self._containers.all() if any(mount.name == name for mount in c.mounts)]
+
+    # ---- containers ---------------------------------------------------------------------------------------
+
+    async def create_container(
+        self,
+        name: str,
+        body: ContainerCreate,
+        *,
+        files: Sequence[SecretFile] = (),
+        endpoints: Sequence[TaskEndpoint] = (),
+    ) -> tuple[str, list[str]]:
+        return await self._creation.create(name, body, files, endpoints)
+
+    async def start_container(self, ref: str) -> None:
+        await self._lifecycle.start(self._containers.find(ref))
+
+    async def stop_container(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
+        await self._lifecycle.stop(self._containers.find(ref), timeout, signal)
+
+    async def kill_container(self, ref: str, signal: str = "") -> None:
+        await self._lifecycle.kill(self._containers.find(ref), signal)
+
+    async def restart_container(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
+        await self._lifecycle.restart(self._containers.find(ref), timeout, signal)
+
+    async def pause_container(self, ref: str) -> None:
+        await self._lifecycle.pause(self._containers.find(ref))
+
+    async def unpause_container(self, ref: str) -> None:
+        await self._lifecycle.unpause(self._containers.find(ref))
+
+    async def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+        await self._lifecycle.remove(self._containers.find(ref), force=force, volumes=volumes)
+
+    async def wait_container(self, ref: str, condition: str = "") -> ContainerExit:
+        return await self._lifecycle.wait(self._containers.find(ref), condition)
+
+    async def rename_container(self, ref: str, name: str) -> None:
+        container = self._containers.find(ref)
+        if not name:
+            raise InvalidParameter("Neither old nor new names may be empty")
+        old = container.name
+        self._state.rename(container, checked_name(name))
+        self.events_bus.publish(
+            "container", "rename", container.id, {**container.event_attributes(), "oldName": f"/{old}"}
+        )
+
+    async def resize_container(self, ref: str, rows: int, cols: int) -> None:
+        container = self._running(ref)
+        await self._runtime.resize(container.id, None, rows, cols)
+
+    async def top_container(self, ref: str, ps_args: str) -> dict[str, Any]:
+        container = self._running(ref)
+        return await process_table(await self._runtime.pids(container.id), ps_args)
+
+    async def update_container(self, ref: str, changes: Mapping[str, Any]) -> list[str]:
+        container = self._containers.find(ref)
+        resources = apply_update(container, changes)
+        if container.is_running and resources:
+            await self._runtime.update(container.id, resources)
+        self._containers.save(container)
+        self.events_bus.publish("container", "update", container.id, container.event_attributes())
+        return []
+
+    async def changes_container(self, ref: str) -> list[dict[str, Any]]:
+        container = self._containers.find(ref)
+        changes = await asyncio.to_thread(self._storage.changes, container.id)
+        return [{"Path": path, "Kind": kind} for path, kind in changes]
+
+    async def stats_container(
+        self, ref: str, *, stream: bool, one_shot: bool
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Samples one second apart; without `stream` a single one, whose CPU delta `one_shot` leaves out."""
+        container = self._containers.find(ref)
+        previous = None if one_shot else await self._sample(container, None)
+        while True:
+            if previous is not None:
+                await asyncio.sleep(STATS_INTERVAL_S)
+            previous = await self._sample(container, previous)
+            yield previous
+            if not stream:
+                return
+
+    async def _sample(self, container: Container, previous: Mapping[str, Any] | None) -> dict[str, Any]:
+        raw = await self._runtime.stats(container.id) if container.is_running else {}
+        system_ns = system_cpu_ns(Path("/proc/stat").read_text())
+        networks = read_network_counters(container.state.pid) if container.is_running else {}
+        return stats_sample(container, raw, networks, system_ns, time.time(), previous)
+
+    async def inspect_container(self, ref: str, size: bool = False) -> dict[str, Any]:
+        container = self._containers.find(ref)
+        shown = container_inspect(container, self._provider.sandbox(container.id), self.settings)
+        if size:
+            usage = await asyncio.to_thread(self._storage.usage, container.id)
+            shown |= {"SizeRw": usage, "SizeRootFs": usage + self._images.resolve(container.image_id).size}
+        return shown
+
+    async def list_containers(
+        self, all: bool, limit: int, size: bool, filters: Mapping[str, list[str]]
+    ) -> list[dict[str, Any]]:
+        matches = container_filter(filters, self._containers.find)
+        show_stopped = all or limit > 0 or bool(filters.get("status") or filters.get("exited"))
+        chosen = [c for c in self._containers.all() if (show_stopped or c.is_running) and matches(c)]
+        chosen.sort(key=lambda container: container.created_at, reverse=True)
+        rows = []
+        for container in chosen[: limit if limit > 0 else None]:
+            row = container_summary(container, self._provider.sandbox(container.id))
+            if size:
+                row["SizeRw"] = await asyncio.to_thread(self._storage.usage, container.id)
+            rows.append(row)
+        return rows
+
+    def container_is_tty(self, ref: str) -> bool:
+        return self._containers.find(ref).config.tty
+
+    async def container_logs(self, ref: str, options: LogOptions) -> AsyncIterator[LogRecord]:
+        container = self._containers.find(ref)
+        host = container.host_config
+        if host.log_config is not None and host.log_config.type == "none":
+            raise Conflict("configured logging driver does not support reading")
+        path = self.settings.log_path(container.id)
+        async for record in read_logs(path, options, lambda: not container.is_running):
+            yield record
+
+    async def attach_container(
+        self, ref: str, *, stdin: bool, stdout: bool, stderr: bool, stream: bool, logs: bool
+    ) -> AttachSession:
+        container = self._containers.find(ref)
+        streams = frozenset(number for number, wanted in ((1, stdout), (2, stderr)) if wanted)
+        return await self._lifecycle.attach(container, stdin=stdin and stream, streams=streams)
+
+    async def prune_containers(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
+        usable = {key: values for key, values in filters.items() if key == "label"}
+        matches = container_filter(usable, self._containers.find)
+        deleted, reclaimed = [], 0
+        for container in tuple(self._containers.all()):
+            if container.state.status in ("created", "exited", "dead") and matches(container):
+                reclaimed += await asyncio.to_thread(self._storage.usage, container.id)
+                await self._lifecycle.remove(container, force=False, volumes=False)
+                deleted.append(container.id)
+        return {"ContainersDeleted": deleted, "SpaceReclaimed": reclaimed}
+
+    def _running(self, ref: str) -> Container:
+        container = self._containers.find(ref)
+        if not container.is_running:
+            raise Conflict(f"container {container.id} is not running")
+        return container
+
+    # ---- exec ---------------------------------------------------------------------------------------------
+
+    async def exec_create(self, ref: str, config: ExecConfig) -> str:
+        return self._execs.create(ref, config)
+
+    async def exec_start(
+        self, exec_id: str, *, detach: bool, tty: bool, console_size: list[int] | None = None
+    ) -> AttachSession | None:
+        return await self._execs.start(exec_id, detach=detach, tty=tty, console_size=console_size)
+
+    async def exec_inspect(self, exec_id: str) -> dict[str, Any]:
+        return self._execs.inspect(exec_id)
+
+    async def exec_resize(self, exec_id: str, rows: int, cols: int) -> None:
+        await self._execs.resize(exec_id, rows, cols)
+
+    # ---- images -------------------------------------------------------------------------------------------
+
+    async def list_images(self, filters: Mapping[str, list[str]]) -> list[dict[str, Any]]:
+        return await self.images.summaries(filters)
+
+    async def inspect_image(self, ref: str) -> dict[str, Any]:
+        return self.images.inspect(ref)
+
+    async def image_history(self, ref: str) -> list[dict[str, Any]]:
+        return self.images.history(ref)
+
+    async def tag_image(self, ref: str, repo: str, tag: str) -> None:
+        self.images.tag(ref, repo, tag)
+
+    async def remove_image(self, ref: str, *, force: bool, noprune: bool) -> list[dict[str, str]]:
+        return await self.images.remove(ref, force=force, noprune=noprune)
+
+    def load_images(self, source: AsyncIterator[bytes], *, quiet: bool) -> AsyncIterator[dict[str, Any]]:
+        return self.images.load(source, quiet=quiet)
+
+    def save_images(self, refs: list[str]) -> AsyncIterator[bytes]:
+        return self.images.save(refs)
+
+    def import_image(
+        self, source: AsyncIterator[bytes], repo: str, tag: str, changes: Iterable[str], message: str
+    ) -> AsyncIterator[dict[str, Any]]:
+        return self.images.import_rootfs(source, repo, tag, changes, message)
+
+    def pull_image(self, ref: str, auth: str = "") -> AsyncIterator[dict[str, Any]]:
+        return self.images.pull(ref)
+
+    async def prune_images(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
+        return await self.images.prune(filters)
+
+    # ---- volumes ------------------------------------------------------------------------------------------
+
+    async def list_volumes(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
+        return self._volumes.summaries(filters)
+
+    async def create_volume(self, request: VolumeCreate) -> dict[str, Any]:
+        created = self._volumes.create(request)
+        self.events_bus.publish("volume", "create", str(created["Name"]), {"driver": str(created["Driver"])})
+        return created
+
+    async def inspect_volume(self, name: str) -> dict[str, Any]:
+        return self._volumes.inspect(name)
+
+    async def remove_volume(self, name: str, *, force: bool) -> None:
+        await asyncio.to_thread(self._volumes.remove, name, force=force)
+        self.events_bus.publish("volume", "destroy", name, {"driver": "local"})
+
+    async def prune_volumes(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
+        return await asyncio.to_thread(self._volumes.prune, filters)
+
+    # ---- networks -----------------------------------------------------------------------------------------
+
+    async def list_networks(self, filters: Mapping[str, list[str]]) -> list[dict[str, Any]]:
+        return self.networks.summaries(filters)
+
+    async def create_network(self, body: NetworkCreate) -> str:
+        return await self.networks.create(body)
+
+    async def inspect_network(self, ref: str) -> dict[str, Any]:
+        return self.networks.inspect(ref)
+
+    async def remove_network(self, ref: str) -> None:
+        await self.networks.remove(ref)
+
+    async def connect_network(self, ref: str, container: str, wish: EndpointConfig | None) -> None:
+        await self.networks.connect(ref, self._containers.find(container), wish or EndpointConfig())
+
+    async def disconnect_network(self, ref: str, container: str, *, force: bool) -> None:
+        await self.networks.disconnect(ref, self._containers.find(container), force=force)
+
+    async def prune_networks(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
+        return await self.networks.prune(filters)
+
+    # ---- the host -----------------------------------------------------------------------------------------
+
+    async def events(
+        self, since: float, until: float, filters: Mapping[str, list[str]]
+    ) -> AsyncIterator[dict[str, Any]]:
+        async for event in self.events_bus.stream(since, until, filters):
+            yield event.to_api()
+
+    async def info(self) -> dict[str, Any]:
+        """The engine's part of GET /info."""
+        containers = tuple(self._containers.all())
+        counts = {
+            status: sum(c.state.status == status for c in containers) for status in ("running", "paused")
+        }
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return {
+            "ID": self.settings.hostname,
+            "Containers": len(containers),
+            "ContainersRunning": counts["running"],
+            "ContainersPaused": counts["paused"],
+            "ContainersStopped": len(containers) - counts["running"] - counts["paused"],
+            "Images": len(self._images.all()),
+            "Driver": self._storage.name,
+            "DriverStatus": [],
+            "Plugins": {
+                "Volume": ["local"],
+                "Network": ["bridge", "host", "null", "overlay"],
+                "Authorization": None,
+                "Log": ["json-file", "none"],
+            },
+            "MemoryLimit": True,
+            "SwapLimit": True,
+            "CpuCfsPeriod": True,
+            "CpuCfsQuota": True,
+            "CPUShares": True,
+            "CPUSet": True,
+            "PidsLimit": True,
+            "IPv4Forwarding": True,
+            "Debug": False,
+            "OomKillDisable": True,
+            "NFd": len(list(Path("/proc/self/fd").iterdir())),
+            "SystemTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "LoggingDriver": "json-file",
+            "CgroupDriver": "cgroupfs",
+            "CgroupVersion": "2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "1",
+            "KernelVersion": platform.release(),
+            "OperatingSystem": _operating_system(),
+            "OSType": "linux",
+            "Architecture": platform.machine(),
+            "NCPU": os.cpu_count() or 1,
+            "MemTotal": memory,
+            "DockerRootDir": str(self.settings.root),
+            "Name": self.settings.hostname,
+            "Labels": [f"{name}={value}" for name, value in self.settings.labels.items()],
+            "ServerVersion": self.settings.engine_version,
+            "Runtimes": {"swarmctl": {"path": "built in"}},
+            "DefaultRuntime": "swarmctl",
+            "LiveRestoreEnabled": True,
+            "SecurityOptions": ["name=seccomp,profile=builtin"],
+            "Warnings": [],
+            "IndexServerAddress": "https://index.docker.io/v1/",
+            "RegistryConfig": {"IndexConfigs": {}, "InsecureRegistryCIDRs": [], "Mirrors": []},
+        }
+
+    async def disk_usage(self) -> dict[str, Any]:
+        """GET /system/df."""
+        images = await self.images.summaries({})
+        volumes = self._volumes.summaries({})["Volumes"] or []
+        return {
+            "LayersSize": sum(image.get("Size", 0) for image in images),
+            "Images": images,
+            "Containers": await self.list_containers(True, 0, True, {}),
+            "Volumes": volumes,
+            "BuildCache": [],
+        }
+
+
+def _adopt(container: Container, state: ContainerState) -> None:
+    container.state.status = type(container.state.status).RUNNING
+    container.state.pid, container.state.start_ticks = state.pid, state.start_ticks
+    container.state.started_at = container.state.started_at or time.time()
+
+
+def _exit_of(state: ContainerState) -> ExitEvent:
+    return ExitEvent(
+        id=state.id,
+        exec_id=None,
+        pid=state.pid,
+        exit_code=state.exit_code,
+        oom_killed=state.oom_killed,
+        finished_at=state.finished_at,
+    )
+
+
+def _operating_system() -> str:
+    try:
+        for line in Path("/etc/os-release").read_text().splitlines():
+            if line.startswith("PRETTY_NAME="):
+                return line.partition("=")[2].strip('"')
+    except OSError:
+        return "Linux"
+    return "Linux"
+
+
+def _remove_tree(path: Path) -> None:
+
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,106 @@
+"""Content-addressed files: a blob's name is the SHA-256 of its bytes, checked before it gets that name."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import secrets
+import zlib
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+
+from engine.errors import InvalidParameter, NotFound
+
+CHUNK_BYTES = 1 << 20
+_GZIP_MAGIC = b"\x1f\x8b"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+class BlobStore:
+    def __init__(self, root: Path) -> None:
+        self._folder = root / "sha256"
+        self._tmp = root / "tmp"
+        self._folder.mkdir(mode=0o710, parents=True, exist_ok=True)
+        self._tmp.mkdir(mode=0o710, exist_ok=True)
+        for leftover in self._tmp.iterdir():
+            leftover.unlink()
+
+    def add(self, source: IO[bytes], expected: str = "") -> tuple[str, int]:
+        """Store what `source` gives; (digest, bytes). InvalidParameter when it is not `expected`."""
+        path = self._tmp / secrets.token_hex(8)
+        digest, size = hashlib.sha256(), 0
+        try:
+            with path.open("xb") as target:
+                while chunk := source.read(CHUNK_BYTES):
+                    digest.update(chunk)
+                    size += len(chunk)
+                    target.write(chunk)
+                target.flush()
+                os.fsync(target.fileno())
+            name = f"sha256:{digest.hexdigest()}"
+            if expected and name != expected:
+                raise InvalidParameter(
+                    f"content has digest {name}, but {expected} was announced: the archive is damaged"
+                )
+            path.rename(self._path(name))
+        finally:
+            path.unlink(missing_ok=True)
+        return name, size
+
+    def open(self, digest: str) -> BinaryIO:
+        try:
+            return self._path(digest).open("rb")
+        except FileNotFoundError as error:
+            raise NotFound(f"content {digest} is not here: load the image again") from error
+
+    def read(self, digest: str) -> bytes:
+        with self.open(digest) as file:
+            return file.read()
+
+    def size(self, digest: str) -> int:
+        return self._path(digest).stat().st_size
+
+    def has(self, digest: str) -> bool:
+        return self._path(digest).exists()
+
+    def remove(self, digest: str) -> None:
+        self._path(digest).unlink(missing_ok=True)
+
+    def all(self) -> set[str]:
+        return {f"sha256:{path.name}" for path in self._folder.iterdir()}
+
+    def _path(self, digest: str) -> Path:
+        algorithm, _, value = digest.partition(":")
+        if algorithm != "sha256" or len(value) != 64 or not set(value) <= set("0123456789abcdef"):
+            raise InvalidParameter(f"invalid digest {digest!r}")
+        return self._folder / value
+
+
+class UncompressedReader:
+    """A layer's tar stream out of its blob (gzip or plain), hashed while it is read."""
+
+    def __init__(self, blob: BinaryIO) -> None:
+        magic = blob.read(4)
+        blob.seek(0)
+        if magic == _ZSTD_MAGIC:
+            raise InvalidParameter(
+                "layers compressed with zstd are not supported yet: save the image with gzip or plain"
+            )
+        compressed = magic[:2] == _GZIP_MAGIC
+        self._source = cast("IO[bytes]", gzip.GzipFile(fileobj=blob)) if compressed else blob
+        self._digest = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            data = self._source.read(size)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InvalidParameter(f"layer cannot be uncompressed: {error}") from error
+        self._digest.update(data)
+        return data
+
+    def finish(self) -> str:
+        """Read to the end; the digest of the whole uncompressed stream (the diff id)."""
+        while self.read(CHUNK_BYTES):
+            pass
+        return f"sha256:{self._digest.hexdigest()}"

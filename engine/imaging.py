@@ -1,0 +1,145 @@
+"""Images for the API: the synchronous image store behind asynchronous, streaming verbs.
+
+Heavy work runs in threads; streams go through temporary files beside the store, so that a client that is
+slow or goes away half way neither blocks nor leaves anything behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from engine.containers import Containers
+from engine.errors import NotFound
+from engine.events import EventBus
+from engine.images.store import ImageStore
+
+CHUNK_BYTES = 1 << 20
+
+
+class Imaging:
+    def __init__(self, store: ImageStore, containers: Containers, events: EventBus, temp_dir: Path) -> None:
+        self.store = store
+        self._containers = containers
+        self._events = events
+        self._temp_dir = temp_dir
+        temp_dir.mkdir(parents=True, exist_ok=True)
+
+    async def summaries(self, filters: Mapping[str, list[str]]) -> list[dict[str, Any]]:
+        return self.store.summaries(filters, containers=[c.image_id for c in self._containers.all()])
+
+    def inspect(self, ref: str) -> dict[str, Any]:
+        return self.store.inspect(ref)
+
+    def history(self, ref: str) -> list[dict[str, Any]]:
+        return self.store.history(ref)
+
+    def tag(self, ref: str, repo: str, tag: str) -> None:
+        image = self.store.resolve(ref)
+        self.store.tag(ref, repo, tag)
+        self._events.publish("image", "tag", image.id, {"name": f"{repo}:{tag or 'latest'}"})
+
+    async def remove(self, ref: str, *, force: bool, noprune: bool) -> list[dict[str, str]]:
+        removed = await asyncio.to_thread(
+            self.store.remove, ref, force=force, in_use=self._users, noprune=noprune
+        )
+        for entry in removed:
+            for kind, name in entry.items():
+                self._events.publish(
+                    "image", "untag" if kind == "Untagged" else "delete", name, {"name": name}
+                )
+        return removed
+
+    async def load(self, source: AsyncIterator[bytes], *, quiet: bool) -> AsyncIterator[dict[str, Any]]:
+        """Docker's progress messages, ending with `Loaded image: ...` for each."""
+        async with self._received(source) as file:
+            async for message in self._reported(lambda report: self.store.load(file, report)):
+                if not quiet or "stream" in message:
+                    yield message
+        self._events.publish("image", "load", "", {})
+
+    async def import_rootfs(
+        self, source: AsyncIterator[bytes], repo: str, tag: str, changes: Iterable[str], message: str
+    ) -> AsyncIterator[dict[str, Any]]:
+        async with self._received(source) as file:
+            image_id = await asyncio.to_thread(
+                self.store.import_rootfs, file, repo, tag, list(changes), message
+            )
+        self._events.publish("image", "import", image_id, {"name": f"{repo}:{tag}" if repo else image_id})
+        yield {"status": image_id}
+
+    async def save(self, refs: list[str]) -> AsyncIterator[bytes]:
+        """A tar archive. NotFound is raised before the first byte."""
+        for ref in refs:
+            self.store.resolve(ref)
+        with tempfile.TemporaryFile(dir=self._temp_dir) as file:
+            await asyncio.to_thread(self.store.save, refs, file)
+            file.seek(0)
+            while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                yield chunk
+
+    async def pull(self, ref: str) -> AsyncIterator[dict[str, Any]]:
+        """An image that is here already is reported as Docker does; others cannot be fetched yet."""
+        try:
+            image = self.store.resolve(ref)
+        except NotFound as error:
+            raise NotFound(
+                f"pull access denied for {ref}, repository does not exist or may require 'docker login': "
+                "this engine does not fetch from registries yet, use `swarmctl image load` or `image import`"
+            ) from error
+        yield {"status": f"Status: Image is up to date for {ref}", "id": image.id[7:19]}
+
+    async def prune(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
+        everything = filters.get("dangling", ["true"])[0] in ("false", "0")
+        used = {container.image_id for container in self._containers.all()}
+        deleted: list[dict[str, str]] = []
+        reclaimed = 0
+        for image in self.store.all():
+            if image.id in used or (image.repo_tags and not everything):
+                continue
+            reclaimed += image.size
+            for ref in image.repo_tags or [image.id]:
+                deleted += await self.remove(ref, force=False, noprune=False)
+        return {"ImagesDeleted": deleted, "SpaceReclaimed": reclaimed}
+
+    def _users(self, image_id: str) -> list[tuple[str, bool]]:
+        """(container id, is running) for each container of the image."""
+        return [(c.id, c.is_running) for c in self._containers.all() if c.image_id == image_id]
+
+    @contextlib.asynccontextmanager
+    async def _received(self, source: AsyncIterator[bytes]) -> AsyncIterator[IO[bytes]]:
+        with tempfile.TemporaryFile(dir=self._temp_dir) as file:
+            async for chunk in source:
+                await asyncio.to_thread(file.write, chunk)
+            file.seek(0)
+            yield file
+
+    async def _reported(
+        self, work: Callable[[Callable[[dict[str, Any]], None]], Any]
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Run `work(report)` in a thread and yield what it reports, then its error, if any, is raised."""
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+
+        def report(message: dict[str, Any]) -> None:
+            loop.call_soon_threadsafe(queue.put_nowait, message)
+
+        def run() -> None:
+            try:
+                work(report)
+            finally:
+                loop.call_soon_threadsafe(queue.put_nowait, None)
+
+        task = asyncio.ensure_future(asyncio.to_thread(run))
+        try:
+            while (message := await queue.get()) is not None:
+                yield message
+        finally:
+            await asyncio.gather(task, return_exceptions=True)
+        error = task.exception()
+        if error is not None:
+            raise error

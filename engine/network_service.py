@@ -1,0 +1,233 @@
+"""The local networks as the Docker Engine API shows and changes them."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from collections.abc import Mapping
+from typing import Any
+
+from engine.config import EndpointConfig, NetworkCreate
+from engine.container import Container
+from engine.containers import Containers
+from engine.errors import Conflict, Forbidden, InvalidParameter, NotFound
+from engine.events import EventBus
+from engine.networking import endpoint_request
+from engine.networks import IpamBlock, Network, NetworkProvider, NetworkSpec
+
+PREDEFINED = ("bridge", "host", "none")
+
+
+class NetworkService:
+    """Verbs on networks of local scope; those of the cluster are the managers' business."""
+
+    def __init__(self, provider: NetworkProvider, containers: Containers, events: EventBus) -> None:
+        self._provider = provider
+        self._containers = containers
+        self._events = events
+
+    def summaries(self, filters: Mapping[str, list[str]]) -> list[dict[str, Any]]:
+        return [
+            self._to_api(network, detailed=False)
+            for network in self._provider.networks()
+            if _matches(network, filters) and self._dangling_matches(network, filters)
+        ]
+
+    async def create(self, body: NetworkCreate) -> str:
+        """Conflict when the name is taken. Returns the id."""
+        if not body.name:
+            raise InvalidParameter("network name cannot be empty")
+        if any(network.spec.name == body.name for network in self._provider.networks()):
+            if body.name in PREDEFINED:
+                raise Forbidden(f"operation is not permitted on predefined {body.name} network")
+            raise Conflict(f"network with name {body.name} already exists")
+        if body.config_only:
+            raise InvalidParameter("config-only networks are not supported: give the options directly")
+        blocks = tuple(
+            IpamBlock(
+                subnet=pool.subnet,
+                gateway=pool.gateway,
+                ip_range=pool.ip_range,
+                aux_addresses=pool.auxiliary_addresses or {},
+            )
+            for pool in (body.ipam.config if body.ipam and body.ipam.config else ())
+        )
+        spec = NetworkSpec(
+            name=body.name,
+            driver=body.driver or "bridge",
+            ipam=blocks,
+            internal=body.internal,
+            attachable=body.attachable,
+            ipv6=body.enable_ipv6,
+            options=body.options or {},
+            labels=body.labels or {},
+        )
+        network = await self._provider.create_network(spec)
+        self._events.publish("network", "create", network.id, {"name": body.name, "type": spec.driver})
+        return network.id
+
+    def inspect(self, ref: str) -> dict[str, Any]:
+        return self._to_api(self._provider.find(ref), detailed=True)
+
+    async def remove(self, ref: str) -> None:
+        """Conflict while containers are attached, Forbidden for the predefined ones."""
+        network = self._provider.find(ref)
+        if network.spec.name in PREDEFINED:
+            raise Forbidden(f"{network.spec.name} is a pre-defined network and cannot be removed")
+        users = [c for c in self._containers.all() if c.is_running and self._uses(c, network)]
+        if users:
+            names = ", ".join(f'name:"{c.name}" id:"{c.short_id}"' for c in users)
+            raise Conflict(
+                f"error while removing network: network {network.spec.name} has active endpoints ({names})"
+            )
+        await self._provider.remove_network(network.id)
+        self._events.publish(
+            "network", "destroy", network.id, {"name": network.spec.name, "type": network.spec.driver}
+        )
+
+    async def connect(self, ref: str, container: Container, wish: EndpointConfig) -> None:
+        network = self._provider.find(ref)
+        if container.network_mode == "host" or container.network_mode.startswith("container:"):
+            raise InvalidParameter(
+                f"container {container.name} shares the network of {container.network_mode}: it cannot be connected"
+            )
+        if any(self._same(network, known) for known in container.endpoints):
+            raise Forbidden(
+                f"endpoint with name {container.name} already exists in network {network.spec.name}"
+            )
+        request = endpoint_request(network.id, wish, self._provider)
+        if container.is_running:
+            await self._provider.connect(container.id, request)
+        container.endpoints[network.spec.name] = wish
+        self._containers.save(container)
+        self._publish(network, container, "connect")
+
+    async def disconnect(self, ref: str, container: Container, *, force: bool) -> None:
+        network = self._provider.find(ref)
+        known = next((name for name in container.endpoints if self._same(network, name)), None)
+        if known is None:
+            if force:
+                return
+            raise InvalidParameter(
+                f"container {container.id} is not connected to network {network.spec.name}"
+            )
+        if container.is_running:
+            await self._provider.disconnect(container.id, network.id)
+        del container.endpoints[known]
+        self._containers.save(container)
+        self._publish(network, container, "disconnect")
+
+    async def prune(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
+        deleted = []
+        for network in tuple(self._provider.networks()):
+            if network.spec.name in PREDEFINED or network.scope != "local" or not _matches(network, filters):
+                continue
+            if not any(self._uses(container, network) for container in self._containers.all()):
+                await self.remove(network.id)
+                deleted.append(network.spec.name)
+        return {"NetworksDeleted": deleted}
+
+    def _uses(self, container: Container, network: Network) -> bool:
+        return any(self._same(network, ref) for ref in container.endpoints) or any(
+            endpoint.network == network.id for endpoint in container.task_endpoints
+        )
+
+    def _same(self, network: Network, ref: str) -> bool:
+        try:
+            return self._provider.find(ref).id == network.id
+        except NotFound:
+            return False
+
+    def _publish(self, network: Network, container: Container, action: str) -> None:
+        self._events.publish(
+            "network",
+            action,
+            network.id,
+            {"container": container.id, "name": network.spec.name, "type": network.spec.driver},
+        )
+
+    def _dangling_matches(self, network: Network, filters: Mapping[str, list[str]]) -> bool:
+        wanted = filters.get("dangling")
+        if not wanted:
+            return True
+        used = network.spec.name in PREDEFINED or any(self._uses(c, network) for c in self._containers.all())
+        return used != (wanted[0] in ("true", "1"))
+
+    def _to_api(self, network: Network, *, detailed: bool) -> dict[str, Any]:
+        spec = network.spec
+        created = datetime.datetime.fromtimestamp(network.created_at, datetime.UTC).isoformat()
+        return {
+            "Name": spec.name,
+            "Id": network.id,
+            "Created": created.replace("+00:00", "Z"),
+            "Scope": network.scope,
+            "Driver": spec.driver,
+            "EnableIPv4": True,
+            "EnableIPv6": spec.ipv6,
+            "IPAM": {
+                "Driver": "default",
+                "Options": None if spec.name in PREDEFINED else {},
+                "Config": [_block_to_api(block) for block in spec.ipam],
+            },
+            "Internal": spec.internal,
+            "Attachable": spec.attachable,
+            "Ingress": False,
+            "ConfigFrom": {"Network": ""},
+            "ConfigOnly": False,
+            "Containers": self._attached(network) if detailed else {},
+            "Options": spec.options,
+            "Labels": spec.labels,
+        }
+
+    def _attached(self, network: Network) -> dict[str, Any]:
+        attached: dict[str, Any] = {}
+        for container in self._containers.all():
+            sandbox = self._provider.sandbox(container.id) if container.is_running else None
+            for endpoint in sandbox.endpoints if sandbox else ():
+                if endpoint.network == network.id:
+                    attached[container.id] = {
+                        "Name": container.name,
+                        "EndpointID": endpoint.id,
+                        "MacAddress": endpoint.mac,
+                        "IPv4Address": endpoint.cidr,
+                        "IPv6Address": "",
+                    }
+        return attached
+
+
+def _block_to_api(block: IpamBlock) -> dict[str, Any]:
+    shown: dict[str, Any] = {"Subnet": block.subnet}
+    if block.ip_range:
+        shown["IPRange"] = block.ip_range
+    if block.gateway:
+        shown["Gateway"] = str(ipaddress.ip_interface(block.gateway).ip)
+    if block.aux_addresses:
+        shown["AuxiliaryAddresses"] = block.aux_addresses
+    return shown
+
+
+def _matches(network: Network, filters: Mapping[str, list[str]]) -> bool:
+    spec = network.spec
+    for key, values in filters.items():
+        if not values or key in ("dangling", "until"):
+            continue
+        if key == "name":
+            matched = any(value in spec.name for value in values)
+        elif key == "id":
+            matched = any(value in network.id for value in values)
+        elif key == "driver":
+            matched = spec.driver in values
+        elif key == "scope":
+            matched = network.scope in values
+        elif key == "type":
+            matched = ("builtin" if spec.name in PREDEFINED else "custom") in values
+        elif key == "label":
+            matched = all(
+                spec.labels.get(name) == value if separator else name in spec.labels
+                for name, separator, value in (wanted.partition("=") for wanted in values)
+            )
+        else:
+            raise InvalidParameter(f"invalid filter '{key}'")
+        if not matched:
+            return False
+    return True

@@ -1,0 +1,241 @@
+"""Network side of one container's life: its sandbox, its published ports, its name resolution files.
+
+Translates the container's configuration into plain requests for the `NetworkProvider` and writes
+/etc/hosts, /etc/hostname and /etc/resolv.conf into the container's folder.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from engine.config import EndpointConfig, PortBinding
+from engine.container import Container
+from engine.errors import Conflict, InvalidParameter, NotFound
+from engine.networks import EndpointRequest, NetworkProvider, Publish, Sandbox, SandboxRequest
+from engine.settings import EngineSettings
+
+HOST_RESOLV_CONF = Path("/etc/resolv.conf")
+HOST_HOSTS = Path("/etc/hosts")
+EMBEDDED_DNS = "127.0.0.11"
+_LOCALHOST = (
+    "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+    "fe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
+)
+
+
+class NetworkFiles(msgspec.Struct, frozen=True):
+    """Host paths of the files that are shown in the container; "" is not shown."""
+
+    hostname: str
+    hosts: str
+    resolv: str
+
+
+class ContainerNetworking:
+    """Makes and releases the network of containers; holds no state of its own."""
+
+    def __init__(
+        self, settings: EngineSettings, provider: NetworkProvider, find: Callable[[str], Container]
+    ) -> None:
+        self._settings = settings
+        self._provider = provider
+        self._find = find
+
+    async def prepare(self, container: Container) -> str:
+        """The network namespace for a start: a path, or "host". Everything else is attached already."""
+        mode = container.network_mode
+        if mode == "host":
+            return "host"
+        if mode.startswith("container:"):
+            return self._shared_namespace(mode)
+        request = self._request(container)
+        sandbox = await self._provider.create_sandbox(request)
+        return sandbox.netns_path
+
+    async def release(self, container: Container) -> None:
+        """Undo `prepare`; nothing happens when there is no sandbox."""
+        if self._provider.sandbox(container.id) is not None:
+            await self._provider.remove_sandbox(container.id)
+
+    def sandbox(self, container: Container) -> Sandbox | None:
+        return self._provider.sandbox(container.id)
+
+    def write_files(self, container: Container, hostname: str) -> NetworkFiles:
+        """Write the three files as they must be at this start."""
+        mode = container.network_mode
+        if mode.startswith("container:"):
+            folder = self._settings.container_dir(self._find(mode.partition(":")[2]).id)
+        else:
+            folder = self._settings.container_dir(container.id)
+            sandbox = None if mode == "host" else self.sandbox(container)
+            (folder / "hosts").write_text(self._hosts(container, hostname, sandbox))
+            (folder / "resolv.conf").write_text(self._resolv(container, sandbox))
+        own = self._settings.container_dir(container.id) / "hostname"
+        own.write_text(hostname + "\n")
+        return NetworkFiles(str(own), str(folder / "hosts"), str(folder / "resolv.conf"))
+
+    def _shared_namespace(self, mode: str) -> str:
+        other = self._find(mode.partition(":")[2])
+        if not other.is_running:
+            raise Conflict(f"cannot join network of a non running container: {other.id}")
+        return f"/proc/{other.state.pid}/ns/net"
+
+    def _request(self, container: Container) -> SandboxRequest:
+        host = container.host_config
+        sysctls = {name: value for name, value in (host.sysctls or {}).items() if name.startswith("net.")}
+        if container.network_mode == "none" or container.config.network_disabled:
+            return SandboxRequest(id=container.id, name=container.name, sysctls=sysctls)
+        endpoints = [self._endpoint(container, ref, wish) for ref, wish in container.endpoints.items()]
+        endpoints += [
+            EndpointRequest(network=e.network, cidr=e.cidr, mac=e.mac, aliases=e.aliases)
+            for e in container.task_endpoints
+        ]
+        return SandboxRequest(
+            id=container.id,
+            name=container.name,
+            endpoints=tuple(endpoints),
+            publishes=tuple(publishes(container)),
+            dns_servers=tuple(host.dns or ()),
+            sysctls=sysctls,
+        )
+
+    def _endpoint(self, container: Container, ref: str, wish: EndpointConfig) -> EndpointRequest:
+        return endpoint_request(self._provider.find(ref).id, wish, self._provider)
+
+    def _hosts(self, container: Container, hostname: str, sandbox: Sandbox | None) -> str:
+        if container.network_mode == "host" and not container.host_config.extra_hosts:
+            return HOST_HOSTS.read_text() if HOST_HOSTS.exists() else _LOCALHOST
+        lines = [_LOCALHOST]
+        for entry in container.host_config.extra_hosts or ():
+            name, _, address = entry.partition(":")
+            if address == "host-gateway":
+                address = next(
+                    (e.gateway for e in (sandbox.endpoints if sandbox else ()) if e.gateway), "127.0.0.1"
+                )
+            lines.append(f"{address}\t{name}\n")
+        for endpoint in sandbox.endpoints if sandbox else ():
+            names = (
+                f"{hostname}.{container.config.domainname} {hostname}"
+                if container.config.domainname
+                else hostname
+            )
+            lines.append(f"{endpoint.cidr.partition('/')[0]}\t{names}\n")
+        return "".join(lines)
+
+    def _resolv(self, container: Container, sandbox: Sandbox | None) -> str:
+        host = container.host_config
+        servers: Iterable[str] = host.dns or ()
+        search, options = list(host.dns_search or ()), list(host.dns_options or ())
+        inherited = HOST_RESOLV_CONF.read_text() if HOST_RESOLV_CONF.exists() else ""
+        if not servers:
+            servers = _resolv_values(inherited, "nameserver")
+            if sandbox is not None and container.network_mode != "host":
+                servers = [server for server in servers if not ipaddress.ip_address(server).is_loopback]
+        if sandbox is not None and sandbox.embedded_dns:
+            servers = [EMBEDDED_DNS]
+            options = options or ["ndots:0"]
+        search = search or _resolv_values(inherited, "search")
+        lines = [f"nameserver {server}" for server in servers]
+        if search and search != ["."]:
+            lines.append(f"search {' '.join(search)}")
+        if options:
+            lines.append(f"options {' '.join(options)}")
+        return "\n".join(lines) + "\n"
+
+
+def endpoint_request(network_id: str, wish: EndpointConfig, provider: NetworkProvider) -> EndpointRequest:
+    """A user's wish for one network as a request. A bare address gets the prefix length of its subnet."""
+    address = wish.ipam_config.ipv4_address if wish.ipam_config else ""
+    cidr = ""
+    if address:
+        try:
+            wanted = ipaddress.ip_address(address)
+        except ValueError as error:
+            raise InvalidParameter(f"invalid IPv4 address: {address}") from error
+        network = provider.find(network_id)
+        subnets = [ipaddress.ip_network(block.subnet) for block in network.spec.ipam if block.subnet]
+        home = next((subnet for subnet in subnets if wanted in subnet), None)
+        if home is None:
+            raise InvalidParameter(
+                f"invalid config for network {network.spec.name}: no configured subnet contains IP address {address}"
+            )
+        cidr = f"{address}/{home.prefixlen}"
+    return EndpointRequest(
+        network=network_id, cidr=cidr, mac=wish.mac_address, aliases=tuple(wish.aliases or ())
+    )
+
+
+def publishes(container: Container) -> Iterable[Publish]:
+    """Every published port of the container. InvalidParameter names a bad one."""
+    host = container.host_config
+    bindings = dict(host.port_bindings or {})
+    if host.publish_all_ports:
+        for port in container.config.exposed_ports or {}:
+            bindings.setdefault(port, [PortBinding()])
+    for port, wishes in bindings.items():
+        number, protocol = parse_port(port)
+        for wish in wishes or [PortBinding()]:
+            yield Publish(
+                container_port=number,
+                protocol=protocol,
+                host_ip="" if wish.host_ip in ("0.0.0.0", "::") else wish.host_ip,
+                host_port=_host_port(wish.host_port),
+            )
+
+
+def parse_port(text: str) -> tuple[int, str]:
+    """`80/tcp` -> (80, "tcp"); the protocol defaults to tcp."""
+    number, _, protocol = text.partition("/")
+    protocol = protocol.lower() or "tcp"
+    if protocol not in ("tcp", "udp"):
+        raise InvalidParameter(f"invalid port specification: {text}: protocol must be tcp or udp")
+    if not number.isdecimal() or not 0 < int(number) < 65536:
+        raise InvalidParameter(f"invalid port specification: {text}: port must be 1 to 65535")
+    return int(number), protocol
+
+
+def _host_port(text: str) -> int:
+    if not text:
+        return 0
+    if not text.isdecimal() or int(text) > 65535:
+        raise InvalidParameter(f'invalid port specification: "{text}": host port must be 0 to 65535')
+    return int(text)
+
+
+def _resolv_values(text: str, keyword: str) -> list[str]:
+    values: list[str] = []
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) > 1 and words[0] == keyword:
+            values += words[1:]
+    return values
+
+
+def checked_networks(
+    provider: NetworkProvider, mode: str, endpoints: dict[str, EndpointConfig]
+) -> dict[str, EndpointConfig]:
+    """The networks of a new container: NetworkMode's, then the others. NotFound names an unknown one."""
+    if mode in ("host", "none") or mode.startswith("container:"):
+        return {}
+    chosen = dict(endpoints)
+    if mode not in chosen:
+        known = next((ref for ref in chosen if _same_network(provider, ref, mode)), None)
+        if known is None:
+            chosen = {mode: EndpointConfig(), **chosen}
+    for ref in chosen:
+        try:
+            provider.find(ref)
+        except NotFound as error:
+            raise NotFound(f"network {ref} not found") from error
+    return chosen
+
+
+def _same_network(provider: NetworkProvider, first: str, second: str) -> bool:
+    try:
+        return provider.find(first).id == provider.find(second).id
+    except NotFound:
+        return False

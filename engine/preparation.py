@@ -1,0 +1,179 @@
+"""Everything around a container's process: folders, root file system, network, files in memory.
+
+`create` is undone by `destroy`, `prepare` (each start) by `release`. Invariant: when `create` or `prepare`
+fails, nothing of it is left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from engine.bundle import BundleContext, build_spec
+from engine.config import SecretFile
+from engine.container import Container
+from engine.errors import Conflict, EngineFailure, InvalidParameter
+from engine.memory_files import MemoryFiles
+from engine.networking import ContainerNetworking
+from engine.process import runtime_environment
+from engine.runtime.client import ContainerStart
+from engine.runtime.users import ResolvedUser, resolve_user
+from engine.settings import EngineSettings
+from engine.storage.driver import StorageDriver
+from engine.volumes import VolumeStore, copy_up
+
+LOG_DRIVERS = ("json-file", "none")
+
+
+class HostPreparation:
+    """The engine's implementation of `lifecycle.Preparation`, and of what creation needs."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        storage: StorageDriver,
+        volumes: VolumeStore,
+        networking: ContainerNetworking,
+        memory_files: MemoryFiles,
+        find: Callable[[str], Container],
+    ) -> None:
+        self._settings = settings
+        self._storage = storage
+        self._volumes = volumes
+        self._networking = networking
+        self._memory_files = memory_files
+        self._find = find
+
+    async def create(self, container: Container, top_layer: str | None, files: Sequence[SecretFile]) -> None:
+        """Folder, root file system, copied-up volumes, files in memory."""
+        try:
+            self._settings.container_dir(container.id).mkdir(mode=0o710, parents=True)
+            self._storage.create_rootfs(container.id, top_layer)
+            if any(mount.copy_up for mount in container.mounts):
+                await asyncio.to_thread(self._copy_up, container)
+            if files:
+                self._memory_files.write(container.id, files)
+        except BaseException:
+            await self.destroy(container, volumes=False)
+            raise
+
+    async def prepare(self, container: Container) -> ContainerStart:
+        if container.has_memory_files and not self._memory_files.paths(container.id):
+            raise EngineFailure(
+                f"the secrets of container {container.name} are gone (they live in memory only): create it anew"
+            )
+        netns = await self._networking.prepare(container)
+        host = container.host_config
+        hostname = self._hostname(container)
+        network_files = self._networking.write_files(container, hostname)
+        user = self._user(container)
+        environment = runtime_environment(container.config, hostname)
+        if not any(entry.startswith("HOME=") for entry in environment):
+            environment.append(f"HOME={user.home or '/'}")
+        context = BundleContext(
+            uid=user.uid,
+            gid=user.gid,
+            groups=tuple(user.groups),
+            environment=tuple(environment),
+            hostname=hostname,
+            hostname_path=network_files.hostname,
+            hosts_path=network_files.hosts,
+            resolv_path=network_files.resolv,
+            memory_files=tuple(self._memory_files.paths(container.id)),
+            pid_namespace=self._namespace(host.pid_mode, "pid"),
+            ipc_namespace=self._namespace(host.ipc_mode, "ipc"),
+            uts_namespace="host" if host.uts_mode == "host" else "",
+            cgroup_namespace="host" if host.cgroupns_mode == "host" else "",
+        )
+        log_type = (host.log_config.type if host.log_config else "") or "json-file"
+        log_options = (host.log_config.config if host.log_config else None) or {}
+        return ContainerStart(
+            id=container.id,
+            spec=build_spec(container, context),
+            rootfs=self._storage.rootfs(container.id),
+            netns=netns,
+            cgroup=f"{(host.cgroup_parent or self._settings.cgroup_parent).strip('/')}/{container.id}",
+            tty=container.config.tty,
+            stdin=container.config.open_stdin,
+            stdin_once=container.config.stdin_once,
+            console_size=(host.console_size[0], host.console_size[1]) if host.console_size else None,
+            log_driver=log_type,
+            log_path=str(self._settings.log_path(container.id)),
+            log_max_size=parse_size(log_options.get("max-size", "0")),
+            log_max_file=int(log_options.get("max-file", "1")),
+        )
+
+    async def release(self, container: Container) -> None:
+        await self._networking.release(container)
+
+    async def destroy(self, container: Container, *, volumes: bool) -> None:
+        await asyncio.to_thread(self._destroy, container, volumes)
+
+    def exec_user(self, container: Container, user: str) -> ResolvedUser:
+        """The user of an exec: the one given, else the container's."""
+        return self._user(container, user)
+
+    def _destroy(self, container: Container, volumes: bool) -> None:
+        self._storage.remove_rootfs(container.id)
+        shutil.rmtree(self._settings.container_dir(container.id), ignore_errors=True)
+        self._memory_files.remove(container.id)
+        if volumes:
+            for mount in container.mounts:
+                if mount.anonymous and mount.name:
+                    self._volumes.remove(mount.name, force=True)
+
+    def _copy_up(self, container: Container) -> None:
+        candidates = [
+            mount for mount in container.mounts if mount.copy_up and not any(Path(mount.source).iterdir())
+        ]
+        if not candidates:
+            return
+        with self._storage.mounted(container.id) as root:
+            for mount in candidates:
+                source = root / mount.target.lstrip("/")
+                if source.is_dir() and source.resolve().is_relative_to(root.resolve()):
+                    copy_up(source, Path(mount.source))
+
+    def _hostname(self, container: Container) -> str:
+        if container.network_mode == "host" or container.host_config.uts_mode == "host":
+            return container.config.hostname or self._settings.hostname
+        return container.config.hostname or container.short_id
+
+    def _namespace(self, mode: str, kind: str) -> str:
+        if mode in ("", "private", "shareable", "none"):
+            return ""
+        if mode == "host":
+            return "host"
+        other = self._find(mode.partition(":")[2])
+        if not other.is_running:
+            raise Conflict(f"cannot join {kind} namespace of a non running container: {other.id}")
+        return f"/proc/{other.state.pid}/ns/{kind}"
+
+    def _user(self, container: Container, user: str = "") -> ResolvedUser:
+        text = user or container.config.user
+        extra = container.host_config.group_add or ()
+        rootfs = self._storage.rootfs(container.id)
+        try:
+            return resolve_user(text, rootfs, extra_groups=extra)
+        except LookupError as error:
+            raise InvalidParameter(str(error)) from error
+
+
+def parse_size(text: str) -> int:
+    """`10m`, `1g`, `512k` or bytes -> bytes (log options)."""
+    units = {"k": 1024, "m": 1024**2, "g": 1024**3}
+    number = text.lower().removesuffix("b")
+    factor = units.get(number[-1:], 1)
+    digits = number[:-1] if factor > 1 else number
+    if not digits.isdecimal():
+        raise InvalidParameter(f"invalid size '{text}': use a number with k, m or g, such as 10m")
+    return int(digits) * factor
+
+
+def checked_log_driver(name: str) -> None:
+    if name and name not in LOG_DRIVERS:
+        raise InvalidParameter(
+            f"logger: no log driver named '{name}' is registered: use one of {', '.join(LOG_DRIVERS)}"
+        )

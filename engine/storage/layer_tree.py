@@ -1,0 +1,235 @@
+"""Unpacking one layer's archive into a directory, and walking such directories. Archives are not trusted.
+
+Every path is resolved inside the target (openat2 RESOLVE_IN_ROOT), so neither `..`, absolute names nor
+links planted by earlier members lead outside. Whiteouts become overlayfs' own form (`overlay`), or are
+applied to the tree on the spot (`apply`). Source: OCI image specification, layer.md; kernel overlayfs.rst.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import tarfile
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from engine.errors import InvalidParameter
+from engine.runtime.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
+
+WHITEOUT_PREFIX = ".wh."
+OPAQUE_MARK = ".wh..wh..opq"
+OPAQUE_XATTR = "trusted.overlay.opaque"
+MEMBERS_MAX = 2_000_000
+COPY_BYTES = 1 << 20
+_RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+_XATTR_PREFIX = "SCHILY.xattr."
+
+
+class LayerUnpacker:
+    """Writes the members of one archive below `root`."""
+
+    def __init__(self, root: Path, whiteouts: Literal["overlay", "apply"]) -> None:
+        self._root = root
+        self._whiteouts = whiteouts
+        self._root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY)
+        self._parents: dict[str, int] = {}
+        self._directory_times: list[tuple[str, float]] = []
+        self.bytes_written = 0
+
+    def unpack(self, archive: BinaryIO) -> int:
+        """All members; returns the bytes of file content. InvalidParameter names a bad member."""
+        try:
+            with tarfile.open(fileobj=archive, mode="r|") as tar:
+                for count, member in enumerate(tar):
+                    if count >= MEMBERS_MAX:
+                        raise InvalidParameter(f"layer has more than {MEMBERS_MAX} entries")
+                    self._add(tar, member)
+        except tarfile.TarError as error:
+            raise InvalidParameter(f"layer is not a valid tar archive: {error}") from error
+        finally:
+            self._finish()
+        return self.bytes_written
+
+    def _add(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        path = checked_path(member.name)
+        if not path:
+            return
+        folder, _, name = path.rpartition("/")
+        parent = self._parent(folder)
+        if name == OPAQUE_MARK:
+            self._make_opaque(folder, parent)
+        elif name.startswith(WHITEOUT_PREFIX):
+            self._white_out(folder, parent, name.removeprefix(WHITEOUT_PREFIX), member.name)
+        else:
+            self._write(tar, member, parent, name, path)
+
+    def _write(
+        self, tar: tarfile.TarFile, member: tarfile.TarInfo, parent: int, name: str, path: str
+    ) -> None:
+        self._clear(parent, name, path, keep_directory=member.isdir())
+        if member.isdir():
+            self._make_directory(parent, name)
+            self._set_attributes(member, parent, name)
+            self._directory_times.append((path, member.mtime))
+            return
+        if member.isreg():
+            self._write_file(tar, member, parent, name)
+        elif member.issym():
+            os.symlink(member.linkname, name, dir_fd=parent)
+        elif member.islnk():
+            self._link(member, parent, name)
+            return
+        elif member.ischr() or member.isblk():
+            kind = stat.S_IFCHR if member.ischr() else stat.S_IFBLK
+            os.mknod(
+                name, kind | member.mode & 0o7777, os.makedev(member.devmajor, member.devminor), dir_fd=parent
+            )
+        elif member.isfifo():
+            os.mkfifo(name, member.mode & 0o7777, dir_fd=parent)
+        else:
+            raise InvalidParameter(f"layer entry {member.name!r} has an unknown type {member.type!r}")
+        self._set_attributes(member, parent, name)
+
+    def _write_file(self, tar: tarfile.TarFile, member: tarfile.TarInfo, parent: int, name: str) -> None:
+        source = tar.extractfile(member)
+        assert source is not None, "a regular member has content"
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=parent)
+        with os.fdopen(descriptor, "wb", buffering=0) as target:
+            shutil.copyfileobj(source, target, COPY_BYTES)
+        self.bytes_written += member.size
+
+    def _link(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
+        folder, _, target = checked_path(member.linkname).rpartition("/")
+        try:
+            os.link(target, name, src_dir_fd=self._parent(folder), dst_dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError as error:
+            raise InvalidParameter(
+                f"layer entry {member.name!r} links to {member.linkname!r}, which is not in the layer"
+            ) from error
+
+    def _set_attributes(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
+        os.chown(name, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
+        if not member.issym():
+            os.chmod(name, member.mode & 0o7777, dir_fd=parent)
+            for key, value in member.pax_headers.items():
+                if key.startswith(_XATTR_PREFIX):
+                    self._set_xattr(parent, name, key.removeprefix(_XATTR_PREFIX), value)
+        if not member.isdir():
+            os.utime(name, (member.mtime, member.mtime), dir_fd=parent, follow_symlinks=False)
+
+    def _set_xattr(self, parent: int, name: str, key: str, value: str) -> None:
+        if key.startswith("trusted.overlay."):
+            raise InvalidParameter(f"layer entry {name!r} carries {key}, which only the kernel may set")
+        try:
+            os.setxattr(
+                f"/proc/self/fd/{parent}/{name}",
+                key,
+                value.encode("utf-8", "surrogateescape"),
+                follow_symlinks=False,
+            )
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.EPERM):
+                raise
+
+    def _make_directory(self, parent: int, name: str) -> None:
+        try:
+            os.mkdir(name, 0o755, dir_fd=parent)
+        except FileExistsError:
+            return
+
+    def _clear(self, parent: int, name: str, path: str, *, keep_directory: bool) -> None:
+        """Remove what an earlier member left at this name."""
+        try:
+            mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(mode):
+            if not keep_directory:
+                self._forget_below(path)
+                shutil.rmtree(name, dir_fd=parent)
+        else:
+            os.unlink(name, dir_fd=parent)
+
+    def _make_opaque(self, folder: str, parent: int) -> None:
+        if self._whiteouts == "overlay":
+            os.setxattr(f"/proc/self/fd/{parent}", OPAQUE_XATTR, b"y")
+            return
+        for entry in Path(f"/proc/self/fd/{parent}").iterdir():
+            self._clear(parent, entry.name, f"{folder}/{entry.name}".lstrip("/"), keep_directory=False)
+
+    def _white_out(self, folder: str, parent: int, name: str, member_name: str) -> None:
+        if name in ("", ".", ".."):
+            raise InvalidParameter(f"layer entry {member_name!r} is not a valid whiteout")
+        self._clear(parent, name, f"{folder}/{name}".lstrip("/"), keep_directory=False)
+        if self._whiteouts == "overlay":
+            os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
+
+    def _parent(self, folder: str) -> int:
+        """A descriptor of the folder inside the root; missing ones are made. Cached."""
+        known = self._parents.get(folder)
+        if known is not None:
+            return known
+        if len(self._parents) > 256:
+            self._close_parents()
+        descriptor = self._open_folder(folder)
+        self._parents[folder] = descriptor
+        return descriptor
+
+    def _open_folder(self, folder: str) -> int:
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        if not folder:
+            return os.dup(self._root_fd)
+        try:
+            return openat2(self._root_fd, folder, flags, _RESOLVE)
+        except FileNotFoundError:
+            above, _, name = folder.rpartition("/")
+            self._make_directory(self._parent(above), name)
+        except OSError as error:
+            raise InvalidParameter(
+                f"layer has entries below {folder!r}, which is not a directory: {error.strerror}"
+            ) from error
+        try:
+            return openat2(self._root_fd, folder, flags, _RESOLVE)
+        except OSError as error:
+            raise InvalidParameter(f"layer folder {folder!r} cannot be opened: {error.strerror}") from error
+
+    def _forget_below(self, path: str) -> None:
+        for folder in [f for f in self._parents if f == path or f.startswith(f"{path}/")]:
+            os.close(self._parents.pop(folder))
+
+    def _close_parents(self) -> None:
+        for descriptor in self._parents.values():
+            os.close(descriptor)
+        self._parents.clear()
+
+    def _finish(self) -> None:
+        for path, mtime in reversed(self._directory_times):
+            folder, _, name = path.rpartition("/")
+            try:
+                os.utime(name, (mtime, mtime), dir_fd=self._parent(folder), follow_symlinks=False)
+            except (OSError, InvalidParameter):
+                continue
+        self._close_parents()
+        os.close(self._root_fd)
+
+
+def checked_path(name: str) -> str:
+    """A member's path, relative and normal; "" is the root itself. InvalidParameter when it climbs out."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts or "\0" in name:
+        raise InvalidParameter(f"layer entry {name!r} points outside of the root file system")
+    return "/".join(parts)
+
+
+def tree_bytes(root: Path) -> int:
+    """Bytes of regular files below a directory, hard links counted once."""
+    total, seen = 0, set()
+    for folder, _, files in os.walk(root):
+        for name in files:
+            status = os.lstat(f"{folder}/{name}")
+            if stat.S_ISREG(status.st_mode) and status.st_ino not in seen:
+                seen.add(status.st_ino)
+                total += status.st_size
+    return total

@@ -1,0 +1,308 @@
+"""Containers as the Docker Engine API shows them. Pure: records in, JSON objects out."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from typing import Any
+
+import msgspec
+
+from engine.container import Container, Health, ResolvedMount, Status
+from engine.networks import Endpoint, Sandbox
+from engine.settings import EngineSettings
+
+ZERO_TIME = "0001-01-01T00:00:00Z"
+
+
+def rfc3339(seconds: float) -> str:
+    """Unix seconds as Docker prints them; 0.0 is Go's zero time."""
+    if not seconds:
+        return ZERO_TIME
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"
+
+
+def container_inspect(
+    container: Container, sandbox: Sandbox | None, settings: EngineSettings
+) -> dict[str, Any]:
+    """GET /containers/{id}/json."""
+    folder = settings.container_dir(container.id)
+    return {
+        "Id": container.id,
+        "Created": rfc3339(container.created_at),
+        "Path": container.process_args[0],
+        "Args": container.process_args[1:],
+        "State": _state(container),
+        "Image": container.image_id,
+        "ResolvConfPath": str(folder / "resolv.conf"),
+        "HostnamePath": str(folder / "hostname"),
+        "HostsPath": str(folder / "hosts"),
+        "LogPath": str(settings.log_path(container.id)),
+        "Name": f"/{container.name}",
+        "RestartCount": container.state.restart_count,
+        "Driver": container.driver,
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": None,
+        "HostConfig": _host_config(container),
+        "GraphDriver": {"Name": container.driver, "Data": {}},
+        "Mounts": [_mount(mount) for mount in container.mounts if mount.kind != "tmpfs"],
+        "Config": _config(container),
+        "NetworkSettings": _network_settings(container, sandbox),
+    }
+
+
+def container_summary(container: Container, sandbox: Sandbox | None) -> dict[str, Any]:
+    """One row of GET /containers/json."""
+    networks = {e.network_name: _endpoint(e) for e in (sandbox.endpoints if sandbox else ())}
+    if not networks:
+        networks = dict.fromkeys(container.endpoints, _unattached())
+    return {
+        "Id": container.id,
+        "Names": [f"/{container.name}"],
+        "Image": container.image,
+        "ImageID": container.image_id,
+        "Command": _command_line(container.process_args),
+        "Created": int(container.created_at),
+        "Ports": _port_list(container, sandbox),
+        "Labels": container.labels,
+        "State": str(container.state.status),
+        "Status": status_text(container, time.time()),
+        "HostConfig": {"NetworkMode": container.host_config.network_mode or "bridge"},
+        "NetworkSettings": {"Networks": networks},
+        "Mounts": [_mount(mount) for mount in container.mounts if mount.kind != "tmpfs"],
+    }
+
+
+def status_text(container: Container, now: float) -> str:
+    """The STATUS column of `docker ps`."""
+    state = container.state
+    if state.status.has_process:
+        text = f"Up {human_duration(now - state.started_at)}"
+        if state.status is Status.PAUSED:
+            return f"{text} (Paused)"
+        if state.health is not None:
+            shown = "health: starting" if state.health.status == "starting" else state.health.status
+            return f"{text} ({shown})"
+        return text
+    if state.status is Status.RESTARTING:
+        return f"Restarting ({state.exit_code}) {human_duration(now - state.finished_at)} ago"
+    if state.status is Status.EXITED:
+        return f"Exited ({state.exit_code}) {human_duration(now - state.finished_at)} ago"
+    return {Status.CREATED: "Created", Status.DEAD: "Dead", Status.REMOVING: "Removal In Progress"}[
+        state.status
+    ]
+
+
+def human_duration(seconds: float) -> str:
+    """go-units HumanDuration: `Less than a second`, `5 seconds`, `About a minute`, `3 hours`, ..."""
+    whole = int(seconds)
+    if whole < 1:
+        return "Less than a second"
+    if whole == 1:
+        return "1 second"
+    if whole < 60:
+        return f"{whole} seconds"
+    minutes = whole // 60
+    if minutes == 1:
+        return "About a minute"
+    if minutes < 60:
+        return f"{minutes} minutes"
+    hours = int(seconds / 3600 + 0.5)
+    if hours == 1:
+        return "About an hour"
+    if hours < 48:
+        return f"{hours} hours"
+    if hours < 24 * 7 * 2:
+        return f"{hours // 24} days"
+    if hours < 24 * 30 * 2:
+        return f"{hours // 24 // 7} weeks"
+    if hours < 24 * 365 * 2:
+        return f"{hours // 24 // 30} months"
+    return f"{hours // 24 // 365} years"
+
+
+def _state(container: Container) -> dict[str, Any]:
+    state = container.state
+    shown: dict[str, Any] = {
+        "Status": str(state.status),
+        "Running": state.status.has_process,
+        "Paused": state.status is Status.PAUSED,
+        "Restarting": state.status is Status.RESTARTING,
+        "OOMKilled": state.oom_killed,
+        "Dead": state.status is Status.DEAD,
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": rfc3339(state.started_at),
+        "FinishedAt": rfc3339(state.finished_at),
+    }
+    if state.health is not None:
+        shown["Health"] = _health(state.health)
+    return shown
+
+
+def _health(health: Health) -> dict[str, Any]:
+    return {
+        "Status": health.status,
+        "FailingStreak": health.failing_streak,
+        "Log": [
+            {
+                "Start": rfc3339(probe.start),
+                "End": rfc3339(probe.end),
+                "ExitCode": probe.exit_code,
+                "Output": probe.output,
+            }
+            for probe in health.log
+        ],
+    }
+
+
+def _config(container: Container) -> dict[str, Any]:
+    shown: dict[str, Any] = msgspec.to_builtins(container.config)
+    shown["Hostname"] = container.config.hostname or container.short_id
+    shown["Image"] = container.image
+    shown["Labels"] = container.labels
+    for optional in ("Healthcheck", "NetworkDisabled", "MacAddress", "StopSignal", "StopTimeout", "Shell"):
+        if shown.get(optional) is None:
+            shown.pop(optional, None)
+    if not container.config.exposed_ports:
+        shown.pop("ExposedPorts", None)
+    return shown
+
+
+def _host_config(container: Container) -> dict[str, Any]:
+    host = container.host_config
+    shown: dict[str, Any] = msgspec.to_builtins(host)
+    shown["NetworkMode"] = host.network_mode or "bridge"
+    shown["RestartPolicy"] = {
+        "Name": (host.restart_policy.name if host.restart_policy else "") or "no",
+        "MaximumRetryCount": host.restart_policy.maximum_retry_count if host.restart_policy else 0,
+    }
+    shown["LogConfig"] = {
+        "Type": (host.log_config.type if host.log_config else "") or "json-file",
+        "Config": (host.log_config.config if host.log_config else None) or {},
+    }
+    shown["PortBindings"] = shown["PortBindings"] or {}
+    shown["Runtime"] = host.runtime or "swarmctl"
+    shown["ConsoleSize"] = host.console_size or [0, 0]
+    shown["IpcMode"] = host.ipc_mode or "private"
+    shown["CgroupnsMode"] = host.cgroupns_mode or "private"
+    return shown
+
+
+def _network_settings(container: Container, sandbox: Sandbox | None) -> dict[str, Any]:
+    endpoints = sandbox.endpoints if sandbox else ()
+    networks = {endpoint.network_name: _endpoint(endpoint) for endpoint in endpoints}
+    for name, wish in container.endpoints.items():
+        if name not in networks and not endpoints:
+            networks[name] = {**_unattached(), "Aliases": wish.aliases}
+    first = next((e for e in endpoints if e.network_name == "bridge"), None)
+    return {
+        "Bridge": "",
+        "SandboxID": sandbox.id if sandbox else "",
+        "SandboxKey": sandbox.netns_path if sandbox else "",
+        "Ports": _port_map(container, sandbox),
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        "EndpointID": first.id if first else "",
+        "Gateway": first.gateway if first else "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "IPAddress": first.cidr.partition("/")[0] if first else "",
+        "IPPrefixLen": int(first.cidr.partition("/")[2]) if first else 0,
+        "IPv6Gateway": "",
+        "MacAddress": first.mac if first else "",
+        "Networks": networks,
+    }
+
+
+def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
+    address, _, prefix = endpoint.cidr.partition("/")
+    return {
+        **_unattached(),
+        "Aliases": list(endpoint.aliases) or None,
+        "MacAddress": endpoint.mac,
+        "NetworkID": endpoint.network,
+        "EndpointID": endpoint.id,
+        "Gateway": endpoint.gateway,
+        "IPAddress": address,
+        "IPPrefixLen": int(prefix or 0),
+        "DNSNames": list(endpoint.dns_names) or None,
+    }
+
+
+def _unattached() -> dict[str, Any]:
+    return {
+        "IPAMConfig": None,
+        "Links": None,
+        "Aliases": None,
+        "MacAddress": "",
+        "DriverOpts": None,
+        "GwPriority": 0,
+        "NetworkID": "",
+        "EndpointID": "",
+        "Gateway": "",
+        "IPAddress": "",
+        "IPPrefixLen": 0,
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DNSNames": None,
+    }
+
+
+def _port_map(container: Container, sandbox: Sandbox | None) -> dict[str, Any]:
+    ports: dict[str, Any] = {}
+    if sandbox is None:
+        return ports
+    for exposed in container.config.exposed_ports or {}:
+        ports[exposed if "/" in exposed else f"{exposed}/tcp"] = None
+    for publish in sandbox.ports:
+        key = f"{publish.container_port}/{publish.protocol}"
+        binding = {"HostIp": publish.host_ip or "0.0.0.0", "HostPort": str(publish.host_port)}
+        ports[key] = [*(ports.get(key) or ()), binding]
+    return ports
+
+
+def _port_list(container: Container, sandbox: Sandbox | None) -> list[dict[str, Any]]:
+    shown: list[dict[str, Any]] = []
+    for key, bindings in _port_map(container, sandbox).items():
+        number, _, protocol = key.partition("/")
+        if not bindings:
+            shown.append({"PrivatePort": int(number), "Type": protocol})
+        for binding in bindings or ():
+            shown.append(
+                {
+                    "IP": binding["HostIp"],
+                    "PrivatePort": int(number),
+                    "PublicPort": int(binding["HostPort"]),
+                    "Type": protocol,
+                }
+            )
+    return shown
+
+
+def _mount(mount: ResolvedMount) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "Type": mount.kind,
+        "Source": mount.source,
+        "Destination": mount.target,
+        "Mode": mount.mode,
+        "RW": not mount.read_only,
+        "Propagation": mount.propagation or ("rprivate" if mount.kind == "bind" else ""),
+    }
+    if mount.kind == "volume":
+        shown |= {"Name": mount.name, "Driver": mount.driver}
+    return shown
+
+
+def _command_line(args: list[str]) -> str:
+    quoted = [f"'{arg}'" if any(c in arg for c in " \t\"'$;") else arg for arg in args]
+    return " ".join(quoted)
