@@ -1,0 +1,92 @@
+"""The HTTP application: versions, headers, errors; the routes come from the route table."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Iterable
+
+from aiohttp import web
+
+from node.api.context import API_VERSION, API_VERSION_MIN, SERVER_VERSION, Context, Handler, Route
+from node.api.errors import status_of
+from node.api.query import BODY_BYTES_MAX, json_response
+
+logger = logging.getLogger(__name__)
+
+_HEADERS = {
+    "Api-Version": API_VERSION,
+    "Ostype": "linux",
+    "Docker-Experimental": "false",
+    "Server": f"swarmctl/{SERVER_VERSION} (linux)",
+}
+_VERSION = re.compile(r"^(\d+)\.(\d+)$")
+
+
+def build_app(context: Context, routes: Iterable[Route]) -> web.Application:
+    """Every route is served with and without a /v1.NN prefix."""
+    app = web.Application(middlewares=[_guard], client_max_size=BODY_BYTES_MAX)
+    for route in routes:
+        handler = _bound(context, route.handler)
+        for prefix in ("", r"/v{version:[0-9]+\.[0-9]+}"):
+            app.router.add_route(route.method, prefix + route.path, handler)
+    app.on_response_prepare.append(_add_headers)
+    return app
+
+
+def _bound(context: Context, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def call(request: web.Request) -> web.StreamResponse:
+        version = request.match_info.get("version")
+        if version is not None:
+            problem = version_problem(version)
+            if problem:
+                return json_response({"message": problem}, 400)
+        return await handler(context, request)
+
+    return call
+
+
+def version_problem(version: str) -> str:
+    """Docker's words for a version that is not served; "" when it is."""
+    match = _VERSION.match(version)
+    asked = (int(match[1]), int(match[2])) if match else (0, 0)
+    if asked > _numbers(API_VERSION):
+        return f"client version {version} is too new. Maximum supported API version is {API_VERSION}"
+    if asked < _numbers(API_VERSION_MIN):
+        return (
+            f"client version {version} is too old. Minimum supported API version is {API_VERSION_MIN}, "
+            "please upgrade your client to a newer version"
+        )
+    return ""
+
+
+def _numbers(version: str) -> tuple[int, int]:
+    major, _, minor = version.partition(".")
+    return int(major), int(minor)
+
+
+async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_HEADERS)
+
+
+@web.middleware
+async def _guard(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Errors become {"message": ...} with the status of their class."""
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        return json_response({"message": "page not found"}, 404)
+    except web.HTTPMethodNotAllowed:
+        return json_response({"message": "method not allowed: see the API reference"}, 405)
+    except web.HTTPException as error:
+        return json_response({"message": error.reason}, error.status)
+    except Exception as error:  # the border: everything must become an answer
+        status = status_of(error)
+        if status is None:
+            logger.exception("%s %s failed", request.method, request.path_qs)
+            return json_response({"message": f"internal error: {error!r}"}, 500)
+        if status == 304:
+            return web.Response(status=304)
+        return json_response({"message": str(error)}, status)

@@ -1,0 +1,187 @@
+"""/containers: create, start, stop, inspect, logs, attach and the rest."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+
+from engine.config import ContainerCreate
+from engine.errors import InvalidParameter
+from node.api.context import Context, Route
+from node.api.hijack import hijack
+from node.api.query import body, encode_json, filters, flag, json_response, no_content, number
+from node.api.streams import log_options, stream_logs
+
+
+async def create(context: Context, request: web.Request) -> web.StreamResponse:
+    asked = await body(request, ContainerCreate)
+    container_id, warnings = await context.engine.create_container(request.query.get("name", ""), asked)
+    return json_response({"Id": container_id, "Warnings": warnings}, 201)
+
+
+async def listing(context: Context, request: web.Request) -> web.StreamResponse:
+    limit = number(request, "limit", 0)
+    rows = await context.engine.list_containers(
+        flag(request, "all"), limit, flag(request, "size"), filters(request)
+    )
+    return json_response(rows)
+
+
+async def inspect(context: Context, request: web.Request) -> web.StreamResponse:
+    return json_response(await context.engine.inspect_container(_ref(request), flag(request, "size")))
+
+
+async def start(context: Context, request: web.Request) -> web.StreamResponse:
+    await context.engine.start_container(_ref(request))
+    return no_content()
+
+
+async def stop(context: Context, request: web.Request) -> web.StreamResponse:
+    await context.engine.stop_container(_ref(request), _timeout(request), request.query.get("signal", ""))
+    return no_content()
+
+
+async def restart(context: Context, request: web.Request) -> web.StreamResponse:
+    await context.engine.restart_container(_ref(request), _timeout(request), request.query.get("signal", ""))
+    return no_content()
+
+
+async def kill(context: Context, request: web.Request) -> web.StreamResponse:
+    await context.engine.kill_container(_ref(request), request.query.get("signal", ""))
+    return no_content()
+
+
+async def remove(context: Context, request: web.Request) -> web.StreamResponse:
+    if flag(request, "link"):
+        raise InvalidParameter("links are not supported: use a user-defined network and container names")
+    await context.engine.remove_container(
+        _ref(request), force=flag(request, "force"), volumes=flag(request, "v")
+    )
+    return no_content()
+
+
+async def wait(context: Context, request: web.Request) -> web.StreamResponse:
+    """The head goes out at once: clients start the container only after they have seen it."""
+    ref = _ref(request)
+    await context.engine.inspect_container(ref)
+    waiting = asyncio.ensure_future(context.engine.wait_container(ref, request.query.get("condition", "")))
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    try:
+        await asyncio.sleep(0)
+        if waiting.done() and waiting.exception() is not None:
+            await waiting
+        await response.prepare(request)
+        await response.write(b"")
+        result = await waiting
+    finally:
+        waiting.cancel()
+    answer: dict[str, Any] = {"StatusCode": result.exit_code}
+    if result.error:
+        answer["Error"] = {"Message": result.error}
+    await response.write(encode_json(answer) + b"\n")
+    await response.write_eof()
+    return response
+
+
+async def logs(context: Context, request: web.Request) -> web.StreamResponse:
+    ref = _ref(request)
+    options = log_options(request)
+    tty = context.engine.container_is_tty(ref)
+    return await stream_logs(request, context.engine.container_logs(ref, options), tty=tty)
+
+
+async def attach(context: Context, request: web.Request) -> web.StreamResponse:
+    session = await context.engine.attach_container(
+        _ref(request),
+        stdin=flag(request, "stdin"),
+        stdout=flag(request, "stdout"),
+        stderr=flag(request, "stderr"),
+        stream=flag(request, "stream"),
+        logs=flag(request, "logs"),
+    )
+    return await hijack(request, session)
+
+
+async def resize(context: Context, request: web.Request) -> web.StreamResponse:
+    await context.engine.resize_container(_ref(request), number(request, "h", 0), number(request, "w", 0))
+    return web.Response(status=200)
+
+
+async def rename(context: Context, request: web.Request) -> web.StreamResponse:
+    await context.engine.rename_container(_ref(request), request.query.get("name", ""))
+    return no_content()
+
+
+async def pause(context: Context, request: web.Request) -> web.StreamResponse:
+    await context.engine.pause_container(_ref(request))
+    return no_content()
+
+
+async def unpause(context: Context, request: web.Request) -> web.StreamResponse:
+    await context.engine.unpause_container(_ref(request))
+    return no_content()
+
+
+async def top(context: Context, request: web.Request) -> web.StreamResponse:
+    return json_response(await context.engine.top_container(_ref(request), request.query.get("ps_args", "")))
+
+
+async def stats(context: Context, request: web.Request) -> web.StreamResponse:
+    ref = _ref(request)
+    await context.engine.inspect_container(ref)
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    samples = context.engine.stats_container(
+        ref, stream=flag(request, "stream", True), one_shot=flag(request, "one-shot")
+    )
+    async for sample in samples:
+        await response.write(encode_json(sample) + b"\n")
+    await response.write_eof()
+    return response
+
+
+async def update(context: Context, request: web.Request) -> web.StreamResponse:
+    changes = await body(request, dict[str, Any])
+    return json_response({"Warnings": await context.engine.update_container(_ref(request), changes)})
+
+
+async def changes(context: Context, request: web.Request) -> web.StreamResponse:
+    return json_response(await context.engine.changes_container(_ref(request)))
+
+
+async def prune(context: Context, request: web.Request) -> web.StreamResponse:
+    return json_response(await context.engine.prune_containers(filters(request)))
+
+
+def _ref(request: web.Request) -> str:
+    return request.match_info["id"]
+
+
+def _timeout(request: web.Request) -> int | None:
+    return number(request, "t", 0) if "t" in request.query else None
+
+
+ROUTES = [
+    Route("POST", "/containers/create", create),
+    Route("GET", "/containers/json", listing),
+    Route("POST", "/containers/prune", prune),
+    Route("GET", "/containers/{id}/json", inspect),
+    Route("POST", "/containers/{id}/start", start),
+    Route("POST", "/containers/{id}/stop", stop),
+    Route("POST", "/containers/{id}/restart", restart),
+    Route("POST", "/containers/{id}/kill", kill),
+    Route("DELETE", "/containers/{id}", remove),
+    Route("POST", "/containers/{id}/wait", wait),
+    Route("GET", "/containers/{id}/logs", logs),
+    Route("POST", "/containers/{id}/attach", attach),
+    Route("POST", "/containers/{id}/resize", resize),
+    Route("POST", "/containers/{id}/rename", rename),
+    Route("POST", "/containers/{id}/pause", pause),
+    Route("POST", "/containers/{id}/unpause", unpause),
+    Route("GET", "/containers/{id}/top", top),
+    Route("GET", "/containers/{id}/stats", stats),
+    Route("POST", "/containers/{id}/update", update),
+    Route("GET", "/containers/{id}/changes", changes),
+]

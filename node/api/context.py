@@ -1,0 +1,31 @@
+"""What every handler gets, and the shape of one row of the route table."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import msgspec
+from aiohttp import web
+
+from node.api.backend import EngineBackend, SwarmBackend
+
+API_VERSION = "1.51"
+API_VERSION_MIN = "1.24"
+SERVER_VERSION = "0.1.0"
+
+
+class Context(msgspec.Struct, frozen=True):
+    engine: EngineBackend
+    swarm: SwarmBackend
+
+
+Handler = Callable[[Context, web.Request], Awaitable[web.StreamResponse]]
+
+
+class Route(NamedTuple):
+    """`path` in aiohttp's form, without the version prefix."""
+
+    method: str
+    path: str
+    handler: Handler

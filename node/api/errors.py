@@ -1,0 +1,34 @@
+"""The one table from error classes to HTTP status codes."""
+
+from __future__ import annotations
+
+from engine import errors as engine
+from raft import errors as raft
+
+_STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (engine.InvalidParameter, 400),
+    (engine.Forbidden, 403),
+    (engine.NotFound, 404),
+    (engine.Conflict, 409),
+    (engine.NotModified, 304),
+    (engine.Unavailable, 503),
+    (engine.NotImplementedHere, 501),
+    (engine.StartFailed, 400),
+    (engine.EngineFailure, 500),
+    (raft.InvalidArgument, 400),
+    (raft.NotFound, 404),
+    (raft.AlreadyExists, 409),
+    (raft.FailedPrecondition, 400),
+    (raft.OutOfSequence, 500),
+    (raft.NotLeader, 503),
+    (raft.Unavailable, 503),
+    (raft.MaybeCommitted, 503),
+)
+
+
+def status_of(error: Exception) -> int | None:
+    """None for an error that nobody expected."""
+    for kind, status in _STATUS:
+        if isinstance(error, kind):
+            return status
+    return None

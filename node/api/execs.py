@@ -1,0 +1,52 @@
+"""/exec: processes in running containers."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from engine.config import ApiStruct, ExecConfig
+from node.api.context import Context, Route
+from node.api.hijack import hijack
+from node.api.query import body, json_response, number, optional_body
+
+
+class ExecStart(ApiStruct):
+    """Body of POST /exec/{id}/start."""
+
+    detach: bool = False
+    tty: bool = False
+    console_size: list[int] | None = None
+
+
+async def create(context: Context, request: web.Request) -> web.StreamResponse:
+    config = await body(request, ExecConfig)
+    return json_response({"Id": await context.engine.exec_create(request.match_info["id"], config)}, 201)
+
+
+async def start(context: Context, request: web.Request) -> web.StreamResponse:
+    asked = await optional_body(request, ExecStart) or ExecStart()
+    session = await context.engine.exec_start(
+        request.match_info["id"], detach=asked.detach, tty=asked.tty, console_size=asked.console_size
+    )
+    if session is None:
+        return web.Response(status=200)
+    return await hijack(request, session)
+
+
+async def inspect(context: Context, request: web.Request) -> web.StreamResponse:
+    return json_response(await context.engine.exec_inspect(request.match_info["id"]))
+
+
+async def resize(context: Context, request: web.Request) -> web.StreamResponse:
+    await context.engine.exec_resize(
+        request.match_info["id"], number(request, "h", 0), number(request, "w", 0)
+    )
+    return web.Response(status=200)
+
+
+ROUTES = [
+    Route("POST", "/containers/{id}/exec", create),
+    Route("POST", "/exec/{id}/start", start),
+    Route("GET", "/exec/{id}/json", inspect),
+    Route("POST", "/exec/{id}/resize", resize),
+]

@@ -1,0 +1,123 @@
+"""Taking over a connection for attach and exec: raw bytes both ways after the response head.
+
+The client's half-close ends the standard input only. Output without a terminal is framed as Docker does
+(stream byte, three zero bytes, length as u32 be).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+from typing import Protocol
+
+from aiohttp import web
+
+_HEADER = struct.Struct(">B3xI")
+_RAW = "application/vnd.docker.raw-stream"
+_MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
+INPUT_BUFFER_BYTES = 1 << 20
+
+
+class Session(Protocol):
+    tty: bool
+
+    async def read(self) -> tuple[int, bytes] | None: ...
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def close_stdin(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def frame(stream: int, data: bytes) -> bytes:
+    return _HEADER.pack(stream, len(data)) + data
+
+
+class _Connection(asyncio.streams.FlowControlMixin):
+    """The client's side after the take-over. Reading is paused while the process does not read."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.reader = asyncio.StreamReader(limit=INPUT_BUFFER_BYTES, loop=loop)
+        self.reader.set_transport(transport)
+        self.gone = asyncio.Event()
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.reader.feed_data(data)
+
+    def eof_received(self) -> bool:
+        self.reader.feed_eof()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.gone.set()
+        if not self.reader.at_eof():
+            self.reader.feed_eof()
+
+    async def write(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            raise ConnectionResetError("the client has gone")
+        self._transport.write(data)
+        await self._drain_helper()
+
+
+async def hijack(request: web.Request, session: Session) -> web.StreamResponse:
+    """Serve the session over the request's own connection until both sides have ended."""
+    transport = request.transport
+    assert isinstance(transport, asyncio.Transport), "a request in progress has a transport"
+    content_type = _RAW if session.tty else _MULTIPLEXED
+    if request.headers.get("Upgrade"):
+        head = f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+    else:
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n"
+    connection = _Connection(transport, asyncio.get_running_loop())
+    early = _take_early_bytes(request)
+    transport.set_protocol(connection)
+    if early:
+        connection.data_received(early)
+    with contextlib.suppress(ConnectionError):
+        await connection.write(head.encode())
+        await _pump(connection, session)
+    await session.close()
+    transport.close()
+    return web.Response()
+
+
+async def _pump(connection: _Connection, session: Session) -> None:
+    stdin = asyncio.ensure_future(_copy_input(connection, session))
+    output = asyncio.ensure_future(_copy_output(connection, session))
+    gone = asyncio.ensure_future(connection.gone.wait())
+    try:
+        await asyncio.wait((output, gone), return_when=asyncio.FIRST_COMPLETED)
+        if output.done() and not output.cancelled():
+            error = output.exception()
+            if isinstance(error, Exception) and not isinstance(error, ConnectionError):
+                raise error
+    finally:
+        for task in (stdin, output, gone):
+            task.cancel()
+        await asyncio.gather(stdin, output, gone, return_exceptions=True)
+
+
+async def _copy_input(connection: _Connection, session: Session) -> None:
+    while data := await connection.reader.read(65536):
+        await session.write(data)
+    await session.close_stdin()
+
+
+async def _copy_output(connection: _Connection, session: Session) -> None:
+    while (item := await session.read()) is not None:
+        stream, data = item
+        await connection.write(data if session.tty else frame(stream, data))
+
+
+def _take_early_bytes(request: web.Request) -> bytes:
+    """Input that came right behind the request's head and that the HTTP parser has put aside."""
+    data = request.content.read_nowait(-1) if not request.content.is_eof() else b""
+    protocol = request.protocol
+    tail = getattr(protocol, "_message_tail", b"")
+    return bytes(data) + bytes(tail)

@@ -1,0 +1,124 @@
+"""/networks: those of this host from the engine, those of the cluster from the managers, in one list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from engine.config import ApiStruct, EndpointConfig, NetworkCreate
+from engine.errors import InvalidParameter, NotFound
+from node.api.context import Context, Route
+from node.api.convert import network_spec_from_api, network_to_api
+from node.api.query import body, filters, json_response, no_content
+from raft import errors as raft
+
+
+class NetworkConnect(ApiStruct):
+    container: str = ""
+    endpoint_config: EndpointConfig | None = None
+
+
+class NetworkDisconnect(ApiStruct):
+    container: str = ""
+    force: bool = False
+
+
+async def listing(context: Context, request: web.Request) -> web.StreamResponse:
+    wanted = filters(request)
+    rows = await context.engine.list_networks(wanted)
+    known = {row["Id"] for row in rows}
+    rows += [row for row in await _cluster_networks(context, wanted) if row["Id"] not in known]
+    return json_response(rows)
+
+
+async def create(context: Context, request: web.Request) -> web.StreamResponse:
+    asked = await body(request, NetworkCreate)
+    if asked.driver == "overlay" or asked.scope == "swarm":
+        network = await context.swarm.control.create_network(network_spec_from_api(asked))
+        return json_response({"Id": network.id, "Warning": ""}, 201)
+    return json_response({"Id": await context.engine.create_network(asked), "Warning": ""}, 201)
+
+
+async def inspect(context: Context, request: web.Request) -> web.StreamResponse:
+    ref = request.match_info["id"]
+    if request.query.get("scope") != "swarm":
+        try:
+            shown = await context.engine.inspect_network(ref)
+        except NotFound:
+            shown = None
+        if shown is not None and not (shown["Scope"] == "swarm" and context.swarm.is_manager()):
+            return json_response(shown)
+    network = await _find_in_cluster(context, ref)
+    shown = network_to_api(network)
+    try:
+        shown["Containers"] = (await context.engine.inspect_network(network.id))["Containers"]
+    except NotFound:
+        shown["Containers"] = {}
+    return json_response(shown)
+
+
+async def remove(context: Context, request: web.Request) -> web.StreamResponse:
+    ref = request.match_info["id"]
+    try:
+        local = await context.engine.inspect_network(ref)
+    except NotFound:
+        local = None
+    if local is not None and local["Scope"] == "local":
+        await context.engine.remove_network(ref)
+    else:
+        network = await _find_in_cluster(context, ref)
+        await context.swarm.control.remove_network(network.id)
+    return no_content()
+
+
+async def connect(context: Context, request: web.Request) -> web.StreamResponse:
+    asked = await body(request, NetworkConnect)
+    if not asked.container:
+        raise InvalidParameter("Container is required: name the container to connect")
+    await context.engine.connect_network(request.match_info["id"], asked.container, asked.endpoint_config)
+    return web.Response(status=200)
+
+
+async def disconnect(context: Context, request: web.Request) -> web.StreamResponse:
+    asked = await body(request, NetworkDisconnect)
+    await context.engine.disconnect_network(request.match_info["id"], asked.container, force=asked.force)
+    return web.Response(status=200)
+
+
+async def prune(context: Context, request: web.Request) -> web.StreamResponse:
+    return json_response(await context.engine.prune_networks(filters(request)))
+
+
+async def _cluster_networks(context: Context, wanted: Mapping[str, list[str]]) -> list[dict[str, Any]]:
+    if not context.swarm.is_manager():
+        return []
+    usable = {key: values for key, values in wanted.items() if key in ("id", "name", "label")}
+    rows = [network_to_api(network) for network in await context.swarm.control.list_networks(usable)]
+    for key in ("driver", "scope"):
+        if wanted.get(key):
+            rows = [row for row in rows if row[key.capitalize()] in wanted[key]]
+    if wanted.get("type"):
+        rows = [row for row in rows if "custom" in wanted["type"]]
+    return [] if wanted.get("dangling") else rows
+
+
+async def _find_in_cluster(context: Context, ref: str) -> Any:
+    if not context.swarm.is_manager():
+        raise NotFound(f"network {ref} not found")
+    try:
+        return await context.swarm.control.get_network(ref)
+    except raft.NotFound as error:
+        raise NotFound(f"network {ref} not found") from error
+
+
+ROUTES = [
+    Route("GET", "/networks", listing),
+    Route("POST", "/networks/create", create),
+    Route("POST", "/networks/prune", prune),
+    Route("GET", "/networks/{id}", inspect),
+    Route("DELETE", "/networks/{id}", remove),
+    Route("POST", "/networks/{id}/connect", connect),
+    Route("POST", "/networks/{id}/disconnect", disconnect),
+]

@@ -1,0 +1,122 @@
+"""Reading requests and writing answers: filters, flags, times, strict bodies, JSON."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from engine.errors import InvalidParameter
+
+BODY_BYTES_MAX = 16 << 20
+_T = TypeVar("_T")
+_TRUE = ("1", "true", "True", "TRUE", "yes", "on")
+_encoder = msgspec.json.Encoder()
+_FILTERS = msgspec.json.Decoder(dict[str, list[str] | dict[str, bool]])
+
+
+def json_response(body: object, status: int = 200) -> web.Response:
+    return web.Response(body=_encoder.encode(body), status=status, content_type="application/json")
+
+
+def encode_json(body: object) -> bytes:
+    return _encoder.encode(body)
+
+
+def no_content() -> web.Response:
+    return web.Response(status=204)
+
+
+def flag(request: web.Request, name: str, default: bool = False) -> bool:
+    value = request.query.get(name)
+    return default if value is None else value in _TRUE
+
+
+def number(request: web.Request, name: str, default: int) -> int:
+    value = request.query.get(name)
+    if value is None or value == "":
+        return default
+    try:
+        return int(value)
+    except ValueError as error:
+        raise InvalidParameter(
+            f'invalid value for query parameter {name}: "{value}" is not a number'
+        ) from error
+
+
+def filters(request: web.Request) -> Mapping[str, list[str]]:
+    """Both forms: {"name": ["x"]} and the older {"name": {"x": true}}."""
+    text = request.query.get("filters")
+    if not text:
+        return {}
+    try:
+        decoded = _FILTERS.decode(text)
+    except msgspec.DecodeError as error:
+        raise InvalidParameter(f"invalid filter: {error}") from error
+    return {
+        key: values if isinstance(values, list) else [value for value, wanted in values.items() if wanted]
+        for key, values in decoded.items()
+    }
+
+
+def moment(request: web.Request, name: str) -> float:
+    """A Unix time with fraction, an RFC 3339 time, or 0.0 when it is not given."""
+    value = request.query.get(name, "")
+    if value in ("", "0"):
+        return 0.0
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    try:
+        parsed = datetime.datetime.fromisoformat(value)
+    except ValueError as error:
+        raise InvalidParameter(f'invalid value for "{name}": "{value}" is no time') from error
+    return parsed.timestamp() if parsed.tzinfo else time.mktime(parsed.timetuple())
+
+
+async def body(request: web.Request, kind: type[_T]) -> _T:
+    """The JSON body, strictly typed. InvalidParameter names the field that is wrong."""
+    data = await request.read()
+    if not data:
+        raise InvalidParameter("invalid JSON: got EOF while reading request body")
+    return decode(data, kind)
+
+
+async def optional_body(request: web.Request, kind: type[_T]) -> _T | None:
+    data = await request.read() if request.can_read_body else b""
+    return decode(data, kind) if data.strip() not in (b"", b"null") else None
+
+
+def decode(data: bytes, kind: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        raise InvalidParameter(f"invalid request body: {error}") from error
+    except msgspec.DecodeError as error:
+        raise InvalidParameter(f"invalid JSON: {error}") from error
+
+
+async def stream_json(request: web.Request, messages: Any) -> web.StreamResponse:
+    """A stream of JSON objects, one per line. An error after the first bytes becomes Docker's error object."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    started = False
+    try:
+        async for message in messages:
+            if not started:
+                await response.prepare(request)
+                started = True
+            await response.write(_encoder.encode(message) + b"\r\n")
+    except Exception as error:
+        if not started:
+            raise
+        text = str(error)
+        await response.write(_encoder.encode({"errorDetail": {"message": text}, "error": text}) + b"\r\n")
+    if not started:
+        await response.prepare(request)
+    await response.write_eof()
+    return response

@@ -1,0 +1,92 @@
+"""Log lines as the API streams them: framed or raw, with timestamps and details."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+from aiohttp import web
+
+from engine.config import LogOptions
+from engine.errors import InvalidParameter
+from node.api.hijack import frame
+from node.api.query import flag, moment
+
+FLUSH_BYTES = 256 * 1024
+
+
+class LogEntry(Protocol):
+    @property
+    def stream(self) -> int: ...
+
+    @property
+    def timestamp_ns(self) -> int: ...
+
+    @property
+    def data(self) -> bytes: ...
+
+
+def log_options(request: web.Request) -> LogOptions:
+    """From the query of any `logs` call. InvalidParameter when neither stream is chosen."""
+    stdout, stderr = flag(request, "stdout"), flag(request, "stderr")
+    if not stdout and not stderr:
+        raise InvalidParameter("Bad parameters: you must choose at least one stream")
+    tail = request.query.get("tail", "all")
+    if tail not in ("all", "") and not (tail.isdecimal() or tail == "-1"):
+        raise InvalidParameter(f'invalid value for "tail": "{tail}" is not a number')
+    return LogOptions(
+        stdout=stdout,
+        stderr=stderr,
+        follow=flag(request, "follow"),
+        since=moment(request, "since"),
+        until=moment(request, "until"),
+        tail=-1 if tail in ("all", "", "-1") else int(tail),
+    )
+
+
+async def stream_logs(
+    request: web.Request,
+    entries: AsyncIterator[LogEntry],
+    *,
+    tty: bool,
+    details: Callable[[LogEntry], str] | None = None,
+) -> web.StreamResponse:
+    """Headers go out at once; lines are written in batches, but never held back while waiting for more."""
+    timestamps = flag(request, "timestamps")
+    kind = "raw" if tty else "multiplexed"
+    response = web.StreamResponse(headers={"Content-Type": f"application/vnd.docker.{kind}-stream"})
+    await response.prepare(request)
+    stamps = _Timestamps()
+    follow = flag(request, "follow")
+    buffer = bytearray()
+    async for entry in entries:
+        line = entry.data
+        if details is not None:
+            line = details(entry).encode() + b" " + line
+        if timestamps:
+            line = stamps.text(entry.timestamp_ns) + b" " + line
+        buffer += line if tty else frame(entry.stream, line)
+        if follow or len(buffer) >= FLUSH_BYTES:
+            await response.write(bytes(buffer))
+            buffer.clear()
+    if buffer:
+        await response.write(bytes(buffer))
+    await response.write_eof()
+    return response
+
+
+class _Timestamps:
+    """RFC 3339 with nine digits; the date part is made once per second."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._prefix = ""
+
+    def text(self, timestamp_ns: int) -> bytes:
+        second, rest = divmod(timestamp_ns, 1_000_000_000)
+        if second != self._second:
+            self._second = second
+            moment_ = datetime.datetime.fromtimestamp(second, datetime.UTC)
+            self._prefix = moment_.strftime("%Y-%m-%dT%H:%M:%S")
+        return f"{self._prefix}.{rest:09d}Z".encode()

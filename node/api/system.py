@@ -1,0 +1,88 @@
+"""The host as a whole: ping, version, info, events, disk usage, and what is refused clearly."""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+from aiohttp import web
+
+from engine.errors import NotImplementedHere
+from node.api.context import API_VERSION, API_VERSION_MIN, SERVER_VERSION, Context, Route
+from node.api.query import encode_json, filters, json_response, moment
+
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+async def ping(context: Context, request: web.Request) -> web.StreamResponse:
+    swarm = "active/manager" if context.swarm.is_manager() else "inactive"
+    headers = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache", "Swarm": swarm}
+    text = "" if request.method == "HEAD" else "OK"
+    return web.Response(text=text, headers={**headers, "Builder-Version": "1"})
+
+
+async def version(_context: Context, _request: web.Request) -> web.StreamResponse:
+    architecture = _MACHINES.get(platform.machine(), platform.machine())
+    details = {
+        "ApiVersion": API_VERSION,
+        "Arch": architecture,
+        "BuildTime": "",
+        "Experimental": "false",
+        "GitCommit": "",
+        "GoVersion": f"none (Python {platform.python_version()})",
+        "KernelVersion": platform.release(),
+        "MinAPIVersion": API_VERSION_MIN,
+        "Os": "linux",
+    }
+    return json_response(
+        {
+            "Platform": {"Name": "swarmctl"},
+            "Components": [{"Name": "Engine", "Version": SERVER_VERSION, "Details": details}],
+            "Version": SERVER_VERSION,
+            "ApiVersion": API_VERSION,
+            "MinAPIVersion": API_VERSION_MIN,
+            "GitCommit": "",
+            "GoVersion": details["GoVersion"],
+            "Os": sys.platform,
+            "Arch": architecture,
+            "KernelVersion": platform.release(),
+            "Experimental": False,
+            "BuildTime": "",
+        }
+    )
+
+
+async def info(context: Context, _request: web.Request) -> web.StreamResponse:
+    shown = await context.engine.info()
+    shown["Swarm"] = await context.swarm.info()
+    return json_response(shown)
+
+
+async def events(context: Context, request: web.Request) -> web.StreamResponse:
+    stream = context.engine.events(moment(request, "since"), moment(request, "until"), filters(request))
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    await response.write(b"")
+    async for event in stream:
+        await response.write(encode_json(event) + b"\n")
+    await response.write_eof()
+    return response
+
+
+async def disk_usage(context: Context, _request: web.Request) -> web.StreamResponse:
+    return json_response(await context.engine.disk_usage())
+
+
+async def auth(_context: Context, _request: web.Request) -> web.StreamResponse:
+    raise NotImplementedHere("this engine does not talk to registries yet: load images from files instead")
+
+
+ROUTES = [
+    Route("GET", "/_ping", ping),
+    Route("HEAD", "/_ping", ping),
+    Route("GET", "/version", version),
+    Route("GET", "/info", info),
+    Route("GET", "/events", events),
+    Route("GET", "/system/df", disk_usage),
+    Route("POST", "/auth", auth),
+]

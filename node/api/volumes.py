@@ -1,0 +1,40 @@
+"""/volumes."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from engine.config import VolumeCreate
+from node.api.context import Context, Route
+from node.api.query import filters, flag, json_response, no_content, optional_body
+
+
+async def listing(context: Context, request: web.Request) -> web.StreamResponse:
+    return json_response(await context.engine.list_volumes(filters(request)))
+
+
+async def create(context: Context, request: web.Request) -> web.StreamResponse:
+    asked = await optional_body(request, VolumeCreate) or VolumeCreate()
+    return json_response(await context.engine.create_volume(asked), 201)
+
+
+async def inspect(context: Context, request: web.Request) -> web.StreamResponse:
+    return json_response(await context.engine.inspect_volume(request.match_info["name"]))
+
+
+async def remove(context: Context, request: web.Request) -> web.StreamResponse:
+    await context.engine.remove_volume(request.match_info["name"], force=flag(request, "force"))
+    return no_content()
+
+
+async def prune(context: Context, request: web.Request) -> web.StreamResponse:
+    return json_response(await context.engine.prune_volumes(filters(request)))
+
+
+ROUTES = [
+    Route("GET", "/volumes", listing),
+    Route("POST", "/volumes/create", create),
+    Route("POST", "/volumes/prune", prune),
+    Route("GET", "/volumes/{name}", inspect),
+    Route("DELETE", "/volumes/{name}", remove),
+]
