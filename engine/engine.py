@@ -124,9 +124,9 @@ class Engine:
                 f"recovery of {container.name}",
             )
 
-    def live_sandboxes(self) -> set[str]:
-        """Containers whose network must be kept, for the data plane's start."""
-        return {container.id for container in self._containers.all() if container.is_running}
+    async def live_sandboxes(self) -> set[str]:
+        """Containers that run in the supervisor: their networks must be kept when the data plane starts."""
+        return {state.id for state in await self._runtime.list() if state.running} & set(self._state.containers)
 
     async def close(self) -> None:
         await self._background.close()

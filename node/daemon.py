@@ -1,0 +1,113 @@
+"""The composition root: makes every part of a node's daemon, starts them in order, stops them in reverse.
+
+Order: supervisor client, networks, engine (adopts what runs), membership, API. The API opens last, so that
+whoever gets an answer sees a daemon that is complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+from pathlib import Path
+
+from aiohttp import web
+from overlay_net.driver import NetworkDriver
+
+from engine.engine import Engine
+from engine.runtime.client import RuntimeClient
+from engine.settings import EngineSettings
+from node.api.app import build_app
+from node.api.context import Context
+from node.api.routes import ROUTES
+from node.api.server import serve
+from node.config import VERSION, ConfigError, NodeConfig
+from node.networks import EngineNetworks
+from node.swarm import SwarmMembership
+
+logger = logging.getLogger(__name__)
+
+
+class Daemon:
+    """`start`, then `stop`; containers outlive both."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self._config = config
+        self._lock_file: int | None = None
+        self._driver: NetworkDriver | None = None
+        self._engine: Engine | None = None
+        self._swarm: SwarmMembership | None = None
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        """ConfigError when another daemon has this state, OSError when the host refuses."""
+        config = self._config
+        for folder in (config.root, config.run_dir):
+            folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._lock_file = _lock(config.root / "swarmd.lock")
+        (config.run_dir / "swarmd.pid").write_text(f"{os.getpid()}\n")
+        runtime = await RuntimeClient.connect(config.run_dir)
+        self._driver = NetworkDriver(
+            state_dir=config.root / "network",
+            run_dir=config.run_dir,
+            underlay_address=config.advertise_address,
+        )
+        settings = EngineSettings(
+            root=config.root,
+            run_dir=config.run_dir,
+            cgroup_parent=config.cgroup_parent,
+            hostname=config.name,
+            storage_driver=config.storage_driver,
+            labels=config.labels,
+            engine_version=VERSION,
+        )
+        self._engine = Engine(settings, runtime, EngineNetworks(self._driver))
+        await self._driver.start(await self._engine.live_sandboxes())
+        await self._engine.start()
+        self._swarm = SwarmMembership(config, self._engine, self._driver)
+        await self._swarm.start()
+        app = build_app(Context(engine=self._engine, swarm=self._swarm), ROUTES)
+        self._runner = await serve(app, config.api_sockets, config.group)
+        logger.info("swarmd %s answers on %s", VERSION, ", ".join(map(str, config.api_sockets)))
+
+    async def stop(self) -> None:
+        """Everything that was started, in reverse; what fails does not keep the rest from stopping."""
+        for name, part in (
+            ("API", self._runner and self._runner.cleanup),
+            ("swarm", self._swarm and self._swarm.stop),
+            ("engine", self._engine and self._engine.close),
+            ("networks", self._driver and self._driver.close),
+        ):
+            if part is None:
+                continue
+            try:
+                await part()
+            except Exception:
+                logger.exception("stopping the %s failed", name)
+        (self._config.run_dir / "swarmd.pid").unlink(missing_ok=True)
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+
+
+async def run(config: NodeConfig, stopping: asyncio.Event) -> None:
+    """Serve until `stopping` is set."""
+    daemon = Daemon(config)
+    try:
+        await daemon.start()
+        await stopping.wait()
+        logger.info("stopping; containers run on")
+    finally:
+        await daemon.stop()
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ConfigError(
+            f"another swarmd uses {path.parent}: stop it, or give this one another --root"
+        ) from error
+    return descriptor

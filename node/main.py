@@ -1,0 +1,106 @@
+"""`swarmd`: reads the command line, sets up logging and signals, runs the daemon."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from node.config import (
+    DEFAULT_PORT,
+    DEFAULT_ROOT,
+    DEFAULT_RUN_DIR,
+    VERSION,
+    ConfigError,
+    NodeConfig,
+    parse_host,
+)
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def parse_arguments(arguments: Sequence[str]) -> NodeConfig:
+    """ConfigError names a bad setting."""
+    parser = argparse.ArgumentParser(prog="swarmd", description="The daemon of one swarmctl node.")
+    parser.add_argument(
+        "--root", type=Path, default=DEFAULT_ROOT, help="state that survives a reboot (%(default)s)"
+    )
+    parser.add_argument(
+        "--run-dir", type=Path, default=DEFAULT_RUN_DIR, help="sockets and namespaces (%(default)s)"
+    )
+    parser.add_argument(
+        "--host", action="append", default=[], metavar="unix://PATH", help="socket of the API"
+    )
+    parser.add_argument("--group", default="", help="group that may use the socket")
+    parser.add_argument("--advertise-addr", default="", help="this node's address for other nodes")
+    parser.add_argument(
+        "--listen-port", type=int, default=DEFAULT_PORT, help="port between nodes (%(default)s)"
+    )
+    parser.add_argument("--cgroup-parent", default="swarmctl", help="cgroup below which containers are made")
+    parser.add_argument("--hostname", default="", help="name of this node (the machine's name)")
+    parser.add_argument("--storage-driver", default="overlay", help="overlay or vfs")
+    parser.add_argument(
+        "--label", action="append", default=[], metavar="KEY=VALUE", help="label of this engine"
+    )
+    parser.add_argument("--log-level", choices=LEVELS, default="info")
+    parser.add_argument("--version", action="version", version=f"swarmd {VERSION}")
+    given = parser.parse_args(arguments)
+    labels = {}
+    for label in given.label:
+        name, separator, value = label.partition("=")
+        if not name or not separator:
+            raise ConfigError(f"--label {label}: must be KEY=VALUE")
+        labels[name] = value
+    if not 0 < given.listen_port < 65536:
+        raise ConfigError(f"--listen-port {given.listen_port}: must be 1 to 65535")
+    return NodeConfig(
+        root=given.root.absolute(),
+        run_dir=given.run_dir.absolute(),
+        sockets=tuple(parse_host(host) for host in given.host),
+        advertise_address=given.advertise_addr,
+        listen_port=given.listen_port,
+        cgroup_parent=given.cgroup_parent.strip("/"),
+        hostname=given.hostname,
+        storage_driver=given.storage_driver,
+        labels=labels,
+        group=given.group,
+        log_level=given.log_level,
+    )
+
+
+def main() -> int:
+    try:
+        config = parse_arguments(sys.argv[1:])
+    except ConfigError as error:
+        sys.stderr.write(f"swarmd: {error}\n")
+        return 2
+    logging.basicConfig(
+        level=config.log_level.upper(),
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        return asyncio.run(_serve(config))
+    except (ConfigError, OSError) as error:
+        sys.stderr.write(f"swarmd: {error}\n")
+        return 1
+
+
+async def _serve(config: NodeConfig) -> int:
+    # Importing the daemon takes a few hundred milliseconds; --help and bad settings need not wait for it.
+    from node.daemon import run
+
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await run(config, stopping)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

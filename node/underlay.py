@@ -1,0 +1,45 @@
+"""Which of this machine's addresses the other nodes should use."""
+
+from __future__ import annotations
+
+import socket
+
+PROBE_PORT = 9
+
+
+def choose_address(toward: str = "") -> str:
+    """The source address on the way to `toward`, or the only address there is.
+
+    Nothing is sent: connecting a UDP socket only asks the routing table. LookupError says what to give.
+    """
+    if toward:
+        with socket.socket(socket.AF_INET6 if ":" in toward else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect((toward, PROBE_PORT))
+            except OSError as error:
+                raise LookupError(f"no route to {toward}: {error.strerror}; give --advertise-addr") from error
+            return str(probe.getsockname()[0])
+    addresses = _host_addresses()
+    if len(addresses) == 1:
+        return addresses[0]
+    if not addresses:
+        raise LookupError("this machine has no address but loopback: give --advertise-addr")
+    raise LookupError(
+        "could not choose an IP address to advertise since this system has multiple addresses "
+        f"({', '.join(addresses)}) - specify one with --advertise-addr"
+    )
+
+
+def _host_addresses() -> list[str]:
+    """IPv4 addresses that are not loopback, from the kernel's own routing table of local addresses."""
+    found: list[str] = []
+    address = ""
+    with open("/proc/net/fib_trie") as table:
+        for line in table:
+            words = line.split()
+            if words[0] in ("|--", "+--"):
+                address = words[1]
+            elif words[:2] == ["/32", "host"] and words[2] == "LOCAL" and address not in found:
+                if not address.startswith("127."):
+                    found.append(address)
+    return found
