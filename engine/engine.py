@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,9 @@ class Engine:
 
     async def live_sandboxes(self) -> set[str]:
         """Containers that run in the supervisor: their networks must be kept when the data plane starts."""
-        return {state.id for state in await self._runtime.list() if state.running} & set(self._state.containers)
+        return {state.id for state in await self._runtime.list() if state.running} & set(
+            self._state.containers
+        )
 
     async def close(self) -> None:
         await self._background.close()
@@ -257,7 +259,7 @@ class Engine:
     def container_is_tty(self, ref: str) -> bool:
         return self._containers.find(ref).config.tty
 
-    async def container_logs(self, ref: str, options: LogOptions) -> AsyncIterator[LogRecord]:
+    async def container_logs(self, ref: str, options: LogOptions) -> AsyncGenerator[LogRecord, None]:
         container = self._containers.find(ref)
         host = container.host_config
         if host.log_config is not None and host.log_config.type == "none":

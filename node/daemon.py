@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import logging
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from aiohttp import web
@@ -73,16 +74,18 @@ class Daemon:
 
     async def stop(self) -> None:
         """Everything that was started, in reverse; what fails does not keep the rest from stopping."""
-        for name, part in (
-            ("API", self._runner and self._runner.cleanup),
-            ("swarm", self._swarm and self._swarm.stop),
-            ("engine", self._engine and self._engine.close),
-            ("networks", self._driver and self._driver.close),
-        ):
-            if part is None:
-                continue
+        stops: list[tuple[str, Callable[[], Awaitable[object]]]] = []
+        if self._runner is not None:
+            stops.append(("API", self._runner.cleanup))
+        if self._swarm is not None:
+            stops.append(("swarm", self._swarm.stop))
+        if self._engine is not None:
+            stops.append(("engine", self._engine.close))
+        if self._driver is not None:
+            stops.append(("networks", self._driver.close))
+        for name, stop in stops:
             try:
-                await part()
+                await stop()
             except Exception:
                 logger.exception("stopping the %s failed", name)
         (self._config.run_dir / "swarmd.pid").unlink(missing_ok=True)

@@ -107,6 +107,14 @@ class ManagerPart:
             await asyncio.gather(self._running, return_exceptions=True)
         await self.consensus.stop()
 
+    async def left(self) -> None:
+        """Wait until this node is no member of the managers' group any more."""
+        changed = asyncio.Event()
+        self.consensus.on_change(changed.set)
+        while self._identity.node_id in self.consensus.members():
+            await changed.wait()
+            changed.clear()
+
     def managers(self) -> tuple[ManagerAddress, ...]:
         return tuple(
             ManagerAddress(node_id=node_id, address=address)

@@ -12,7 +12,7 @@ import ipaddress
 import logging
 import shutil
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -53,10 +53,16 @@ NOT_PART = "This node is not part of a swarm"
 INFO_TIMEOUT_S = 2.0
 
 
+class DataPlane(Networks, Protocol):
+    """What membership needs of the data plane."""
+
+    async def set_underlay(self, address: str) -> None: ...
+
+
 class SwarmMembership:
     """Implements node.api.backend.SwarmBackend. `start` resumes what the folder says, `stop` keeps it."""
 
-    def __init__(self, config: NodeConfig, engine: ContainerEngine, networks: Networks) -> None:
+    def __init__(self, config: NodeConfig, engine: ContainerEngine, networks: DataPlane) -> None:
         self._config = config
         self._engine = engine
         self._networks = networks
@@ -353,8 +359,7 @@ class SwarmMembership:
                 node = await manager.control.get_node(identity.node_id)
                 spec = msgspec.structs.replace(node.spec, role=NodeRole.WORKER)
                 await manager.control.update_node(node.id, node.meta.version, spec)
-                while identity.node_id in manager.consensus.members():
-                    await asyncio.sleep(0.05)
+                await manager.left()
         except (RaftError, TimeoutError) as error:
             logger.warning("leaving without the other managers' agreement: %s", error)
 

@@ -39,7 +39,6 @@ def _host_addresses() -> list[str]:
             words = line.split()
             if words[0] in ("|--", "+--"):
                 address = words[1]
-            elif words[:2] == ["/32", "host"] and words[2] == "LOCAL" and address not in found:
-                if not address.startswith("127."):
-                    found.append(address)
-    return found
+            elif words[:3] == ["/32", "host", "LOCAL"] and not address.startswith("127."):
+                found.append(address)
+    return sorted(set(found))

@@ -62,7 +62,7 @@ class _Connection(asyncio.streams.FlowControlMixin):
         if self._transport.is_closing():
             raise ConnectionResetError("the client has gone")
         self._transport.write(data)
-        await self._drain_helper()
+        await self._drain_helper()  # type: ignore[attr-defined]
 
 
 async def hijack(request: web.Request, session: Session) -> web.StreamResponse:

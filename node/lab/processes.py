@@ -17,8 +17,8 @@ from node.lab.model import MARKER, LabError, LabNode
 
 _END_SECONDS = 15.0
 _PROC = Path("/proc")
-_SUPERVISOR = "engine.runtime.supervisor"
-_PROGRAMS = ("node.main", _SUPERVISOR)  # as `python -m` is told
+_SUPERVISOR = "swarmctl-supervisor"  # its last argument
+_PROGRAMS = ("node.main", _SUPERVISOR)
 
 
 def _read(path: Path) -> bytes:

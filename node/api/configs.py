@@ -1,0 +1,45 @@
+"""/configs."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from node.api.bodies import NamedData
+from node.api.context import Context, Route
+from node.api.convert import config_spec_from_api, config_to_api
+from node.api.query import body, filters, json_response, no_content, number
+
+
+async def listing(context: Context, request: web.Request) -> web.StreamResponse:
+    found = await context.swarm.control.list_configs(filters(request))
+    return json_response([config_to_api(config) for config in found])
+
+
+async def create(context: Context, request: web.Request) -> web.StreamResponse:
+    spec = config_spec_from_api(await body(request, NamedData))
+    created = await context.swarm.control.create_config(spec)
+    return json_response({"ID": created.id}, 201)
+
+
+async def inspect(context: Context, request: web.Request) -> web.StreamResponse:
+    return json_response(config_to_api(await context.swarm.control.get_config(request.match_info["id"])))
+
+
+async def update(context: Context, request: web.Request) -> web.StreamResponse:
+    spec = config_spec_from_api(await body(request, NamedData))
+    await context.swarm.control.update_config(request.match_info["id"], number(request, "version", 0), spec)
+    return web.Response(status=200)
+
+
+async def remove(context: Context, request: web.Request) -> web.StreamResponse:
+    await context.swarm.control.remove_config(request.match_info["id"])
+    return no_content()
+
+
+ROUTES = [
+    Route("GET", "/configs", listing),
+    Route("POST", "/configs/create", create),
+    Route("GET", "/configs/{id}", inspect),
+    Route("POST", "/configs/{id}/update", update),
+    Route("DELETE", "/configs/{id}", remove),
+]

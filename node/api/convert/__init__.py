@@ -1,0 +1,33 @@
+"""The only translators between the API's JSON and the cluster's objects."""
+
+from node.api.convert.cluster import (
+    cluster_spec_from_api,
+    cluster_to_api,
+    config_spec_from_api,
+    config_to_api,
+    network_spec_from_api,
+    network_to_api,
+    node_spec_from_api,
+    node_to_api,
+    secret_spec_from_api,
+    secret_to_api,
+)
+from node.api.convert.services_in import service_spec
+from node.api.convert.services_out import service_to_api, spec_to_api, task_to_api
+
+__all__ = [
+    "cluster_spec_from_api",
+    "cluster_to_api",
+    "config_spec_from_api",
+    "config_to_api",
+    "network_spec_from_api",
+    "network_to_api",
+    "node_spec_from_api",
+    "node_to_api",
+    "secret_spec_from_api",
+    "secret_to_api",
+    "service_spec",
+    "service_to_api",
+    "spec_to_api",
+    "task_to_api",
+]

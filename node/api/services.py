@@ -1,0 +1,86 @@
+"""/services."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from node.api.bodies import ServiceBody
+from node.api.context import Context, Route
+from node.api.convert import service_spec, service_to_api
+from node.api.query import body, filters, flag, json_response, number
+from node.api.streams import LogEntry, log_options, stream_logs
+
+
+async def listing(context: Context, request: web.Request) -> web.StreamResponse:
+    control = context.swarm.control
+    rows = [service_to_api(service) for service in await control.list_services(filters(request))]
+    if flag(request, "status"):
+        statuses = await control.service_statuses()
+        for row in rows:
+            status = statuses.get(row["ID"])
+            row["ServiceStatus"] = {
+                "RunningTasks": status.running if status else 0,
+                "DesiredTasks": status.desired if status else 0,
+                "CompletedTasks": status.completed if status else 0,
+            }
+    return json_response(rows)
+
+
+async def create(context: Context, request: web.Request) -> web.StreamResponse:
+    spec = service_spec(await body(request, ServiceBody))
+    service = await context.swarm.control.create_service(spec)
+    return json_response({"ID": service.id, "Warnings": None}, 201)
+
+
+async def inspect(context: Context, request: web.Request) -> web.StreamResponse:
+    return json_response(service_to_api(await context.swarm.control.get_service(request.match_info["id"])))
+
+
+async def update(context: Context, request: web.Request) -> web.StreamResponse:
+    spec = service_spec(await body(request, ServiceBody))
+    await context.swarm.control.update_service(
+        request.match_info["id"], number(request, "version", 0), spec, request.query.get("rollback", "")
+    )
+    return json_response({"Warnings": None})
+
+
+async def remove(context: Context, request: web.Request) -> web.StreamResponse:
+    await context.swarm.control.remove_service(request.match_info["id"])
+    return web.Response(status=200)
+
+
+async def logs(context: Context, request: web.Request) -> web.StreamResponse:
+    options = log_options(request)
+    service = await context.swarm.control.get_service(request.match_info["id"])
+    details = await task_details(context, {"service": [service.id]}) if flag(request, "details") else None
+    entries = context.swarm.service_logs(service.id, options)
+    return await stream_logs(request, entries, tty=service.spec.task.container.tty, details=details)
+
+
+async def task_details(context: Context, wanted: dict[str, list[str]]) -> Callable[[LogEntry], str]:
+    """The words in front of each line by which clients tell whose it is."""
+    known: dict[str, Any] = {task.id: task for task in await context.swarm.control.list_tasks(wanted)}
+
+    def words(entry: LogEntry) -> str:
+        task_id = str(getattr(entry, "task_id", ""))
+        task = known.get(task_id)
+        node_id, service_id = (task.node_id, task.service_id) if task else ("", "")
+        return (
+            f"com.docker.swarm.node.id={node_id},com.docker.swarm.service.id={service_id},"
+            f"com.docker.swarm.task.id={task_id}"
+        )
+
+    return words
+
+
+ROUTES = [
+    Route("GET", "/services", listing),
+    Route("POST", "/services/create", create),
+    Route("GET", "/services/{id}", inspect),
+    Route("POST", "/services/{id}/update", update),
+    Route("DELETE", "/services/{id}", remove),
+    Route("GET", "/services/{id}/logs", logs),
+]

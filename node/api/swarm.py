@@ -1,0 +1,87 @@
+"""/swarm: founding, joining, leaving, settings and tokens."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from engine.errors import NotImplementedHere
+from node.api import bodies
+from node.api.context import Context, Route
+from node.api.convert import cluster_spec_from_api, cluster_to_api
+from node.api.query import body, flag, json_response, number
+from raft.errors import InvalidArgument
+
+
+async def inspect(context: Context, _request: web.Request) -> web.StreamResponse:
+    return json_response(cluster_to_api(await context.swarm.swarm_inspect()))
+
+
+async def init(context: Context, request: web.Request) -> web.StreamResponse:
+    asked = await body(request, bodies.SwarmInitBody)
+    _refuse_data_path(asked.data_path_addr, asked.data_path_port)
+    node_id = await context.swarm.swarm_init(
+        advertise=asked.advertise_addr,
+        listen=asked.listen_addr,
+        force_new_cluster=asked.force_new_cluster,
+        spec=cluster_spec_from_api(asked.spec),
+        pools=asked.default_addr_pool or (),
+        subnet_size=asked.subnet_size,
+    )
+    return json_response(node_id)
+
+
+async def join(context: Context, request: web.Request) -> web.StreamResponse:
+    asked = await body(request, bodies.SwarmJoinBody)
+    _refuse_data_path(asked.data_path_addr, 0)
+    await context.swarm.swarm_join(
+        remotes=asked.remote_addrs or (),
+        token=asked.join_token,
+        advertise=asked.advertise_addr,
+        listen=asked.listen_addr,
+    )
+    return web.Response(status=200)
+
+
+async def leave(context: Context, request: web.Request) -> web.StreamResponse:
+    await context.swarm.swarm_leave(force=flag(request, "force"))
+    return web.Response(status=200)
+
+
+async def update(context: Context, request: web.Request) -> web.StreamResponse:
+    asked = await body(request, bodies.SwarmSpecBody)
+    if flag(request, "rotateManagerUnlockKey"):
+        raise NotImplementedHere(
+            "autolock is not implemented yet in swarmctl: there is no unlock key to rotate"
+        )
+    await context.swarm.swarm_update(
+        number(request, "version", 0),
+        cluster_spec_from_api(asked),
+        rotate_worker_token=flag(request, "rotateWorkerToken"),
+        rotate_manager_token=flag(request, "rotateManagerToken"),
+    )
+    return web.Response(status=200)
+
+
+async def unlock_key(context: Context, _request: web.Request) -> web.StreamResponse:
+    """Autolock is off: there is no key, as Docker answers then."""
+    await context.swarm.swarm_inspect()
+    return json_response({"UnlockKey": ""})
+
+
+def _refuse_data_path(address: str, port: int) -> None:
+    if address:
+        raise InvalidArgument(
+            "DataPathAddr is not supported yet: overlay traffic uses the advertised address"
+        )
+    if port not in (0, 4789):
+        raise InvalidArgument("DataPathPort is not supported yet: overlay traffic uses port 4789")
+
+
+ROUTES = [
+    Route("GET", "/swarm", inspect),
+    Route("POST", "/swarm/init", init),
+    Route("POST", "/swarm/join", join),
+    Route("POST", "/swarm/leave", leave),
+    Route("POST", "/swarm/update", update),
+    Route("GET", "/swarm/unlockkey", unlock_key),
+]
