@@ -1,0 +1,103 @@
+"""Addresses: subnets out of pools, addresses out of subnets. Pure; IPv4.
+
+Invariant: an address is given to one holder at a time, and one that was just released comes last, so that
+late packets and caches do not meet a new holder.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Iterable, Mapping
+
+from overlay_net.errors import AddressInUse, InvalidNetwork, SubnetOverlap
+
+LOCAL_POOLS = tuple(f"172.{second}.0.0/16" for second in range(17, 32)) + tuple(
+    f"192.168.{third}.0/20" for third in range(0, 256, 16)
+)
+
+
+def parse_subnet(text: str) -> ipaddress.IPv4Network:
+    """InvalidNetwork for anything but an IPv4 subnet with room for a gateway and an endpoint."""
+    try:
+        subnet = ipaddress.IPv4Network(text)
+    except ValueError as error:
+        raise InvalidNetwork(f"invalid subnet {text}: {error}") from error
+    if subnet.prefixlen > 30:
+        raise InvalidNetwork(f"invalid subnet {text}: it has no room for a gateway and a container; use /30 or larger")
+    return subnet
+
+
+def free_subnet(pools: Iterable[str], used: Collection[str]) -> str:
+    """The first pool that overlaps with none of `used`. SubnetOverlap when all do."""
+    taken = [ipaddress.IPv4Network(text, strict=False) for text in used]
+    for text in pools:
+        subnet = ipaddress.IPv4Network(text)
+        if not any(subnet.overlaps(other) for other in taken):
+            return text
+    raise SubnetOverlap(
+        "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network: "
+        "give a subnet"
+    )
+
+
+def check_overlap(subnet: str, used: Collection[str]) -> None:
+    wanted = ipaddress.IPv4Network(subnet)
+    for text in used:
+        if wanted.overlaps(ipaddress.IPv4Network(text, strict=False)):
+            raise SubnetOverlap(f"Pool overlaps with other one on this address space: {subnet} and {text}")
+
+
+def mac_for(address: str) -> str:
+    """02:42 and the four bytes of the address: the same address always has the same hardware address."""
+    packed = ipaddress.IPv4Address(address).packed
+    return "02:42:" + ":".join(f"{byte:02x}" for byte in packed)
+
+
+class AddressPool:
+    """The addresses of one subnet. `reserved` (gateway, auxiliary ones) are never given out."""
+
+    def __init__(self, subnet: str, ip_range: str = "", reserved: Mapping[str, str] | None = None) -> None:
+        self.subnet = parse_subnet(subnet)
+        try:
+            within = ipaddress.IPv4Network(ip_range) if ip_range else self.subnet
+        except ValueError as error:
+            raise InvalidNetwork(f"invalid ip-range {ip_range}: {error}") from error
+        if not within.subnet_of(self.subnet):
+            raise InvalidNetwork(f"ip-range {ip_range} is not inside of subnet {subnet}")
+        self._first = max(int(within.network_address), int(self.subnet.network_address) + 1)
+        self._last = min(int(within.broadcast_address), int(self.subnet.broadcast_address) - 1)
+        self._used: set[int] = {int(ipaddress.IPv4Address(address)) for address in (reserved or {}).values()}
+        self._next = self._first
+
+    def allocate(self, wanted: str = "") -> str:
+        """An address with prefix length. AddressInUse when it is taken or none is left."""
+        number = self._checked(wanted) if wanted else self._free()
+        self._used.add(number)
+        return f"{ipaddress.IPv4Address(number)}/{self.subnet.prefixlen}"
+
+    def take(self, cidr: str) -> None:
+        """Remember an address that is in use already."""
+        self._used.add(int(ipaddress.IPv4Interface(cidr).ip))
+
+    def release(self, cidr: str) -> None:
+        self._used.discard(int(ipaddress.IPv4Interface(cidr).ip))
+
+    def _checked(self, wanted: str) -> int:
+        try:
+            address = ipaddress.IPv4Interface(wanted).ip
+        except ValueError as error:
+            raise InvalidNetwork(f"invalid address {wanted}: {error}") from error
+        if address not in self.subnet:
+            raise InvalidNetwork(f"address {address} is not in subnet {self.subnet}")
+        if int(address) in self._used:
+            raise AddressInUse(f"Address already in use: {address}")
+        return int(address)
+
+    def _free(self) -> int:
+        size = self._last - self._first + 1
+        for offset in range(size):
+            number = self._first + (self._next - self._first + offset) % size
+            if number not in self._used:
+                self._next = number + 1 if number < self._last else self._first
+                return number
+        raise AddressInUse(f"no available IPv4 addresses on subnet {self.subnet}: all {size} are in use")

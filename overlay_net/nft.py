@@ -1,0 +1,74 @@
+"""nftables through libnftables: text in, one transaction each, in any network namespace. Blocks."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from pathlib import Path
+from typing import Any
+
+from overlay_net.errors import KernelRefused
+from overlay_net.netlink import inside
+
+_OUTPUT_JSON = 1 << 4
+_library: ctypes.CDLL | None = None
+
+
+def _load() -> ctypes.CDLL:
+    global _library
+    if _library is None:
+        try:
+            library = ctypes.CDLL("libnftables.so.1")
+        except OSError as error:
+            raise KernelRefused("libnftables.so.1 is missing: install the package libnftables1") from error
+        library.nft_ctx_new.restype = ctypes.c_void_p
+        library.nft_ctx_new.argtypes = [ctypes.c_uint32]
+        library.nft_ctx_free.argtypes = [ctypes.c_void_p]
+        for name in ("nft_ctx_buffer_output", "nft_ctx_buffer_error"):
+            getattr(library, name).argtypes = [ctypes.c_void_p]
+        for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
+            getattr(library, name).argtypes = [ctypes.c_void_p]
+            getattr(library, name).restype = ctypes.c_char_p
+        library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
+        library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+        _library = library
+    return _library
+
+
+def apply(text: str, namespace: str | Path | None = None) -> None:
+    """All of it or nothing. KernelRefused carries the library's words."""
+    _run(text, namespace, as_json=False)
+
+
+def query(command: str, namespace: str | Path | None = None) -> dict[str, Any]:
+    """The answer to a list command as JSON objects."""
+    answer: dict[str, Any] = json.loads(_run(command, namespace, as_json=True) or "{}")
+    return answer
+
+
+def has_table(family: str, name: str, namespace: str | Path | None = None) -> bool:
+    tables = query("list tables", namespace).get("nftables", [])
+    return any(
+        entry.get("table", {}).get("family") == family and entry["table"].get("name") == name
+        for entry in tables
+        if "table" in entry
+    )
+
+
+def _run(text: str, namespace: str | Path | None, *, as_json: bool) -> str:
+    library = _load()
+    with inside(namespace):
+        context = library.nft_ctx_new(0)
+        if not context:
+            raise KernelRefused("libnftables cannot make a context: is nf_tables in the kernel?")
+        try:
+            library.nft_ctx_buffer_output(context)
+            library.nft_ctx_buffer_error(context)
+            if as_json:
+                library.nft_ctx_output_set_flags(context, _OUTPUT_JSON)
+            if library.nft_run_cmd_from_buffer(context, text.encode()):
+                words = (library.nft_ctx_get_error_buffer(context) or b"").decode(errors="replace").strip()
+                raise KernelRefused(f"nftables refused a change: {words or text[:200]}")
+            return (library.nft_ctx_get_output_buffer(context) or b"").decode()
+        finally:
+            library.nft_ctx_free(context)
