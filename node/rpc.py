@@ -39,7 +39,7 @@ HANDSHAKE_S_MAX = 5.0
 CONNECT_S_MAX = 5.0
 ANONYMOUS_S_MAX = 60.0  # a connection without a certificate serves one join, then it has to go
 PING_S = 2.0
-STOP_S_MAX = 2.0
+STOP_S_MAX = 1.0
 _RAFT_BUFFER_BYTES = 1024 * 1024
 
 _HTTP_STATUS = {
