@@ -23,7 +23,9 @@ def parse_subnet(text: str) -> ipaddress.IPv4Network:
     except ValueError as error:
         raise InvalidNetwork(f"invalid subnet {text}: {error}") from error
     if subnet.prefixlen > 30:
-        raise InvalidNetwork(f"invalid subnet {text}: it has no room for a gateway and a container; use /30 or larger")
+        raise InvalidNetwork(
+            f"invalid subnet {text}: it has no room for a gateway and a container; use /30 or larger"
+        )
     return subnet
 
 

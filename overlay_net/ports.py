@@ -1,0 +1,88 @@
+"""Host ports: who has which, and which are free.
+
+A port is taken when a container publishes it or a process of the host listens on it; the latter is found
+out by binding it for a moment, since DNAT would silently take the process's traffic away.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from overlay_net.errors import PortInUse
+from overlay_net.records import Publish
+
+FIRST, LAST = 49153, 65535
+_Key = tuple[str, str, int]
+
+
+class HostPorts:
+    """Ports by (host address, protocol, number); "" is every address."""
+
+    def __init__(self) -> None:
+        self._holders: dict[_Key, str] = {}
+        self._next = FIRST
+
+    def reserve(self, sandbox: str, wanted: Sequence[Publish]) -> tuple[Publish, ...]:
+        """All or none, with numbers filled in. PortInUse in Docker's words."""
+        reserved: list[Publish] = []
+        try:
+            for publish in wanted:
+                chosen = publish if publish.host_port else self._choose(publish)
+                self._take(sandbox, chosen)
+                reserved.append(chosen)
+        except BaseException:
+            self.release(reserved)
+            raise
+        return tuple(reserved)
+
+    def adopt(self, sandbox: str, publishes: Iterable[Publish]) -> None:
+        """Ports of a container of an earlier life of the daemon."""
+        for publish in publishes:
+            self._holders[_key(publish)] = sandbox
+
+    def release(self, publishes: Iterable[Publish]) -> None:
+        for publish in publishes:
+            self._holders.pop(_key(publish), None)
+
+    def _take(self, sandbox: str, publish: Publish) -> None:
+        if self._conflicts(publish) or not _bindable(publish):
+            raise PortInUse(
+                f"Bind for {publish.host_ip or '0.0.0.0'}:{publish.host_port} failed: port is already allocated"
+            )
+        self._holders[_key(publish)] = sandbox
+
+    def _choose(self, publish: Publish) -> Publish:
+        for offset in range(LAST - FIRST + 1):
+            number = FIRST + (self._next - FIRST + offset) % (LAST - FIRST + 1)
+            chosen = msgspec.structs.replace(publish, host_port=number)
+            if not self._conflicts(chosen) and _bindable(chosen):
+                self._next = number + 1 if number < LAST else FIRST
+                return chosen
+        raise PortInUse(f"all {LAST - FIRST + 1} ports from {FIRST} to {LAST} are in use: give a host port")
+
+    def _conflicts(self, publish: Publish) -> bool:
+        if publish.host_ip:
+            return (
+                _key(publish) in self._holders or ("", publish.protocol, publish.host_port) in self._holders
+            )
+        return any(key[1:] == (publish.protocol, publish.host_port) for key in self._holders)
+
+
+def _key(publish: Publish) -> _Key:
+    return publish.host_ip, publish.protocol, publish.host_port
+
+
+def _bindable(publish: Publish) -> bool:
+    kind = socket.SOCK_STREAM if publish.protocol == "tcp" else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC) as probe:
+        if kind == socket.SOCK_STREAM:
+            # Connections in TIME_WAIT on that port are no reason to refuse it; listeners still are.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((publish.host_ip or "0.0.0.0", publish.host_port))
+        except OSError:
+            return False
+    return True
