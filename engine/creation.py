@@ -77,7 +77,9 @@ class Creation:
             )
         mode = "bridge" if host.network_mode in ("", "default") else host.network_mode
         wishes = (body.networking_config.endpoints_config if body.networking_config else None) or {}
-        wished = {ref: wish for ref, wish in wishes.items() if wish is not None}
+        wished = {
+            "bridge" if ref == "default" else ref: wish for ref, wish in wishes.items() if wish is not None
+        }
         container = Container(
             id=container_id,
             name=plain_name,

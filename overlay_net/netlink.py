@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -38,7 +38,7 @@ _NDA_DST, _NDA_LLADDR = 1, 2
 _AF_BRIDGE = 7
 _BATCH = 64
 
-Route = IPRoute
+Route: TypeAlias = Any  # the library is not typed
 
 
 class Workers:

@@ -82,6 +82,8 @@ async def _guard(
         return json_response({"message": "method not allowed: see the API reference"}, 405)
     except web.HTTPException as error:
         return json_response({"message": error.reason}, error.status)
+    except ConnectionError:
+        raise  # the client went away in the middle of its answer
     except Exception as error:  # the border: everything must become an answer
         status = status_of(error)
         if status is None:

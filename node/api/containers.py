@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 from aiohttp import web
@@ -73,15 +74,15 @@ async def wait(context: Context, request: web.Request) -> web.StreamResponse:
         if waiting.done() and waiting.exception() is not None:
             await waiting
         await response.prepare(request)
-        await response.write(b"")
         result = await waiting
     finally:
         waiting.cancel()
     answer: dict[str, Any] = {"StatusCode": result.exit_code}
     if result.error:
         answer["Error"] = {"Message": result.error}
-    await response.write(encode_json(answer) + b"\n")
-    await response.write_eof()
+    with contextlib.suppress(ConnectionError):  # a client may have what it wants and be gone
+        await response.write(encode_json(answer) + b"\n")
+        await response.write_eof()
     return response
 
 
