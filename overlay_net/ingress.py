@@ -33,11 +33,13 @@ def node_rules(ports: Sequence[MapPort], subnet: str) -> str:
     lines = [f"table ip {TABLE} {{}}", f"delete table ip {TABLE}", f"table ip {TABLE} {{"]
     lines += ["  chain arriving {", "    type nat hook prerouting priority -110", *rules, "  }"]
     lines += ["  chain local {", "    type nat hook output priority -110", *rules, "  }"]
+    # Only what this node has sent on: where bridged packets pass through netfilter too (br_netfilter), those of
+    # other nodes must stay as they are, even when they carry an address of this node.
     lines += [
         "  chain leaving {",
         "    type nat hook postrouting priority 90",
-        f'    oifname "{BRIDGE}" fib saddr type local masquerade',
-        f'    oifname "{BRIDGE}" ip saddr {subnet} masquerade',
+        f'    oifname "{BRIDGE}" ct status dnat fib saddr type local masquerade',
+        f'    oifname "{BRIDGE}" ct status dnat ip saddr {subnet} masquerade',
         "  }",
         "}",
     ]
@@ -69,7 +71,7 @@ def task_rules(interface: str, subnet: str, egress: str, gateways: Sequence[MapG
     ]
     if egress:
         lines += [
-            "  chain socket {",
+            "  chain to_egress {",
             "    type nat hook prerouting priority -100",
             f'    iifname "{interface}" ct mark != 0 dnat to {egress}',
             "  }",

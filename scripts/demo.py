@@ -141,7 +141,7 @@ def address(tour: Tour, node: str) -> str:
 
 def answer(tour: Tour, node: str, url: str, *, quiet: bool = True) -> str:
     """One HTTP request made on `node`; empty when it failed."""
-    return tour.on(node, "busybox", "wget", "-q", "-T", "3", "-O", "-", url, quiet=quiet, check=False)
+    return tour.on(node, "timeout", "5", "busybox", "wget", "-q", "-O", "-", url, quiet=quiet, check=False)
 
 
 def answering_task(text: str) -> str:
@@ -194,7 +194,8 @@ def make_service(tour: Tour) -> None:
     tour.on("n1", "swarmctl", "network", "create", "--driver", "overlay", "front")
     tour.on(
         *("n1", "swarmctl", "service", "create", "--name", "web", "--replicas", "3"),
-        *("--network", "front", "--publish", "8080:80", "hello"),
+        *("--network", "front", "--publish", "8080:80"),
+        *("--env", "TASK_NAME={{.Task.Name}}", "--env", "NODE_NAME={{.Node.Hostname}}", "hello"),
     )
     tour.on("n1", "swarmctl", "service", "ps", "web")
     tour.expect(set(running_tasks(tour, "n1", "web")) == set(NODES), "one task of web runs on each node")
@@ -218,7 +219,7 @@ def show_name(tour: Tour) -> None:
     tour.wait("the client's task runs", 30, lambda: running_tasks(tour, "n1", "client") == ["n1"])
     container = tour.on("n1", "swarmctl", "ps", "-q", "--filter", "name=client").split()[0]
     tour.on("n1", "swarmctl", "exec", container, "nslookup", "web", check=False)
-    fetch = ("swarmctl", "exec", container, "wget", "-q", "-T", "3", "-O", "-", "http://web/")
+    fetch = ("swarmctl", "exec", container, "wget", "-q", "-O", "-", "http://web/")
     tour.on("n1", *fetch)
     found = {answering_task(tour.on("n1", *fetch, quiet=True, check=False)) for _ in range(9)} - {""}
     tour.expect(len(found) == 3, "the name web leads to all 3 tasks")

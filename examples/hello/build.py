@@ -30,9 +30,9 @@ while wait $server; [ $? -gt 128 ]; do :; done
 
 PAGE = """#!/bin/sh
 printf 'Content-Type: text/plain\\r\\nConnection: close\\r\\n\\r\\n'
-client=${REMOTE_ADDR#::ffff:}
-client=${client#[}
+client=${REMOTE_ADDR#[}
 client=${client%]}
+client=${client#::ffff:}
 echo "hello from ${TASK_NAME:-$(hostname)} on ${NODE_NAME:-this node} to $client"
 echo "$(date '+%H:%M:%S') $REQUEST_METHOD from $client" >/proc/1/fd/1
 """
