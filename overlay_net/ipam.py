@@ -68,7 +68,12 @@ class AddressPool:
             raise InvalidNetwork(f"ip-range {ip_range} is not inside of subnet {subnet}")
         self._first = max(int(within.network_address), int(self.subnet.network_address) + 1)
         self._last = min(int(within.broadcast_address), int(self.subnet.broadcast_address) - 1)
-        self._used: set[int] = {int(ipaddress.IPv4Address(address)) for address in (reserved or {}).values()}
+        self._used: set[int] = set()
+        for name, address in (reserved or {}).items():
+            try:
+                self._used.add(int(ipaddress.IPv4Address(address)))
+            except ValueError as error:
+                raise InvalidNetwork(f"invalid reserved address {name}={address}: {error}") from error
         self._next = self._first
 
     def allocate(self, wanted: str = "") -> str:
@@ -91,6 +96,8 @@ class AddressPool:
             raise InvalidNetwork(f"invalid address {wanted}: {error}") from error
         if address not in self.subnet:
             raise InvalidNetwork(f"address {address} is not in subnet {self.subnet}")
+        if address in (self.subnet.network_address, self.subnet.broadcast_address):
+            raise InvalidNetwork(f"address {address} is the network or broadcast address of {self.subnet}")
         if int(address) in self._used:
             raise AddressInUse(f"Address already in use: {address}")
         return int(address)
