@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from aiohttp import web
-from overlay_net.driver import NetworkDriver
 
 from engine.engine import Engine
 from engine.runtime.client import RuntimeClient
@@ -26,6 +25,7 @@ from node.api.server import serve
 from node.config import VERSION, ConfigError, NodeConfig
 from node.networks import EngineNetworks
 from node.swarm import SwarmMembership
+from overlay_net.driver import NetworkDriver
 
 logger = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
-from overlay_net.driver import NetworkDriver
 
 from engine import errors
 from engine import networks as wanted
 from overlay_net import errors as net
 from overlay_net import records
+from overlay_net.driver import NetworkDriver
 
 _T = TypeVar("_T")
 

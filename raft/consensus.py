@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from raft import snapshot as snapshots
 from raft.codec import COMMAND_BYTES_MAX
 from raft.errors import FailedPrecondition, InvalidArgument, MaybeCommitted, NotLeader, RaftError, Unavailable
+from raft.framing import Damaged, WrongKey
 from raft.log import Log
 from raft.membership import Configuration
 from raft.messages import PROTOCOL_VERSION, AnyMessage, Hello, Message
@@ -405,8 +406,9 @@ class Consensus:
 
         try:
             await asyncio.to_thread(work)
-        except OSError as err:
-            logger.error("snapshot at entry %d could not be written: %s", index, err)
+        except Exception:
+            # Whatever it was, the log goes on growing until a later attempt succeeds.
+            logger.exception("snapshot at entry %d could not be made", index)
             self._engine.snapshot_stored(None)
         else:
             self._snapshot = None
@@ -427,9 +429,13 @@ class Consensus:
             self._snapshot = await asyncio.to_thread(
                 snapshots.load_latest, _snapshot_dir(self._config), self._config.key
             )
+        except (OSError, Damaged, WrongKey) as err:
+            logger.error("the latest snapshot cannot be read, a new one is made: %s", err)
+            self._guarded(self._engine.snapshot_lost)
+        else:
+            self._guarded(self._engine.send_soon)
         finally:
             self._reading_snapshot = False
-        self._guarded(self._engine.send_soon)
 
     # ---- turns ----
 

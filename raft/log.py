@@ -44,6 +44,15 @@ class Log:
             position -= 1
         return self._entries[position][1]
 
+    def keep_from(self, index: int, entries_max: int, bytes_max: int) -> int:
+        """Where to compact to after a snapshot at `index`, for followers that are a little behind."""
+        position = index - self.base
+        lowest, kept = max(0, position - entries_max), 0
+        while position > lowest and kept <= bytes_max:
+            kept += len(self._entries[position][0])
+            position -= 1
+        return self._entries[position][1]
+
     def reset(self, index: int, term: int) -> None:
         """A snapshot up to `index` replaced the log; a suffix that matches it is kept."""
         if self.base <= index <= self.last and self.term_at(index) == term:

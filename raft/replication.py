@@ -11,15 +11,13 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
-from pysyncobj.node import Node
-
 from raft import membership
 from raft.errors import RaftError
 from raft.log import Log
 from raft.membership import Configuration, History
 from raft.messages import Ack, Alive, Append, Message, Removed, SnapshotChunk
 from raft.snapshot import Snapshot, SnapshotMeta
-from raft.stock import FOLLOWER, LEADER, Timings, node_of
+from raft.stock import FOLLOWER, LEADER, Node, Timings, node_of
 from raft.transfers import Incoming, Outgoing
 from raft.voting import Voting
 

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 import pysyncobj.syncobj
 from pysyncobj.config import FAIL_REASON
-from pysyncobj.node import Node
+from pysyncobj.node import Node as Node  # exported: nobody else imports pysyncobj
 from pysyncobj.transport import Transport
 from pysyncobj.version import VERSION
 
@@ -50,7 +50,7 @@ class Timings(msgspec.Struct, frozen=True):
 class _Private(Generic[T]):
     """A private field of PySyncObj under another name."""
 
-    names: list[str] = []  # noqa: RUF012
+    names: list[str] = []
 
     def __init__(self, name: str) -> None:
         self._name = f"_SyncObj__{name}"

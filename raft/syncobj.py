@@ -13,8 +13,6 @@ from collections import defaultdict, deque
 from collections.abc import Iterable
 from typing import Any
 
-from pysyncobj.node import Node
-
 from raft.errors import FailedPrecondition, NotLeader, RaftError, Unavailable
 from raft.log import Log
 from raft.membership import Configuration
@@ -35,13 +33,16 @@ from raft.messages import (
 )
 from raft.replication import MEMBERSHIP, REGULAR, Host, Replication
 from raft.snapshot import SnapshotMeta
-from raft.stock import FOLLOWER, LEADER, LEADER_CHANGED, NOT_LEADER, SUCCESS, Callback, Timings, node_of
+from raft.stock import FOLLOWER, LEADER, LEADER_CHANGED, NOT_LEADER, SUCCESS, Callback, Node, Timings, node_of
 
 logger = logging.getLogger(__name__)
 
 PROPOSAL_ID_BYTES = 16
 QUEUED_PROPOSALS_MAX = 10_000
 STORAGE_RETRY_S = 1.0
+# Large commands must not fill memory and disk before the interval, which counts entries, is over.
+SNAPSHOT_BYTES = 32 * 1024 * 1024
+KEPT_BYTES_MAX = 8 * 1024 * 1024
 
 
 class Engine(Replication):
@@ -59,6 +60,7 @@ class Engine(Replication):
         self._snapshot_interval = snapshot_interval
         self._keep_entries = keep_entries
         self._snapshotting = False
+        self._applied_bytes = 0  # since the last snapshot
         self._queue: deque[tuple[bytes, Callback]] = deque()
         self._barriers: list[tuple[int, int, Callback]] = []
         self._holding_proposals = False
@@ -142,8 +144,14 @@ class Engine(Replication):
             return
         self._last_snapshot = max(self._last_snapshot, index)
         # A follower that is getting an older snapshot must find the log that follows it.
-        self._log.compact(min(index - self._keep_entries, self._outgoing.lowest_index(default=index)))
+        if index > self._log.base:
+            keep_from = self._log.keep_from(index, self._keep_entries, KEPT_BYTES_MAX)
+            self._log.compact(min(keep_from, self._outgoing.lowest_index(default=index)))
         self._history.prune(self._log.base)
+
+    def snapshot_lost(self) -> None:
+        """The stored snapshot cannot be read: make another one at once."""
+        self._applied_bytes = SNAPSHOT_BYTES
 
     # ---- one turn ----
 
@@ -274,6 +282,7 @@ class Engine(Replication):
             return None
         if kind != REGULAR:
             return None
+        self._applied_bytes += len(command)
         try:
             return self._host.apply(command[1 + PROPOSAL_ID_BYTES :], index)
         except Exception as err:
@@ -283,11 +292,15 @@ class Engine(Replication):
 
     def _SyncObj__tryLogCompaction(self) -> None:
         applied = self._applied_index
-        if self._snapshotting or self._installing or applied - self._last_snapshot < self._snapshot_interval:
+        due = (
+            applied - self._last_snapshot >= self._snapshot_interval or self._applied_bytes >= SNAPSHOT_BYTES
+        )
+        if not due or self._snapshotting or self._installing or applied <= self._log.base:
             return
         term = self._log.term_at(applied)
         assert term is not None
         self._snapshotting = True
+        self._applied_bytes = 0
         self._host.start_snapshot(applied, term, self._history.at(applied))
 
     def _on_state_changed(self, old: int, new: int) -> None:

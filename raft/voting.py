@@ -10,8 +10,6 @@ from __future__ import annotations
 import logging
 import math
 
-from pysyncobj.node import Node
-
 from raft.log import Log
 from raft.membership import Configuration, History
 from raft.messages import (
@@ -23,7 +21,7 @@ from raft.messages import (
     VoteAnswer,
 )
 from raft.snapshot import SnapshotMeta
-from raft.stock import CANDIDATE, FOLLOWER, LEADER, Stock, Timings
+from raft.stock import CANDIDATE, FOLLOWER, LEADER, Node, Stock, Timings
 
 logger = logging.getLogger(__name__)
 

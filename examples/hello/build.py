@@ -58,7 +58,9 @@ class Archive:
         self._buffer = io.BytesIO()
         self._tar = tarfile.open(fileobj=self._buffer, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
 
-    def add(self, name: str, data: bytes = b"", mode: int = 0o644, kind: bytes = tarfile.REGTYPE, link: str = "") -> None:
+    def add(
+        self, name: str, data: bytes = b"", mode: int = 0o644, kind: bytes = tarfile.REGTYPE, link: str = ""
+    ) -> None:
         info = tarfile.TarInfo(name)
         info.size, info.mode, info.type, info.linkname = len(data), mode, kind, link
         self._tar.addfile(info, io.BytesIO(data))

@@ -194,4 +194,3 @@ class Goodbye(Record, frozen=True, tag="goodbye"):
 
 
 AgentMessage = Hello | Heartbeat | Reports | LogBatch | Goodbye
-

@@ -310,6 +310,20 @@ def test_uncommitted_change_is_undone_with_its_entry(cluster):
     assert all(set(n.engine.configuration.members) == {"a", "b", "c"} for n in cluster.up.values())
 
 
+def test_large_commands_bring_the_snapshot_forward(cluster, monkeypatch):
+    monkeypatch.setattr("raft.syncobj.SNAPSHOT_BYTES", 3_000_000)
+    monkeypatch.setattr("raft.syncobj.KEPT_BYTES_MAX", 1_500_000)
+    (node,) = cluster.start("a")
+    for _ in range(10):
+        cluster.write(b"x" * 1_000_000)
+    assert node.stored is not None
+    assert node.log.base >= node.stored.meta.index - 2
+    node.crash()
+    node.start()
+    cluster.leader()
+    assert len(node.commands) == 10
+
+
 # ---- elections ----
 
 
