@@ -77,6 +77,7 @@ class Recovered:
         self.entries: list[Entry] = []
         self.term = 0
         self.voted_for: str | None = None
+        self.begins_in_the_middle = False  # older segments were dropped: the base is only where the log goes on
 
     @property
     def last(self) -> tuple[int, int]:
@@ -91,6 +92,10 @@ class Recovered:
                 raise WalDamaged(f"entry {record.index} follows entry {self.last[0]}")
             self.entries.append(record)
         elif isinstance(record, Truncate):
+            if record.last < self.base and self.begins_in_the_middle:
+                # The entries that are cut off here went with an older segment, which a snapshot covers.
+                self.base, self.base_term, self.entries = record.last, record.term, []
+                return
             if not self.base <= record.last <= self.last[0]:
                 raise WalDamaged(f"truncation to {record.last} is outside {self.base}..{self.last[0]}")
             del self.entries[record.last - self.base :]
@@ -98,6 +103,7 @@ class Recovered:
             self.term, self.voted_for = record.term, record.voted_for
         else:
             self.base, self.base_term, self.entries = record.index, record.term, []
+            self.begins_in_the_middle = False
 
 
 class Wal:
@@ -256,6 +262,7 @@ def _enter_segment(state: Recovered, header: WalRecord | Header, owner: str, fir
         raise WalDamaged(f"the log belongs to {header.owner}, not to {owner}")
     if first:
         state.base, state.base_term = header.last, header.last_term
+        state.begins_in_the_middle = header.last > 0
     elif (header.last, header.last_term) != state.last:
         raise WalDamaged(f"a segment goes on after entry {header.last}, the log ends at {state.last[0]}")
     state.term, state.voted_for = header.term, header.voted_for

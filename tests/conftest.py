@@ -49,7 +49,16 @@ class HostDaemon:
         self.cgroup = f"swarmctl-test/{uuid.uuid4().hex[:8]}"
         self.log = folder / "swarmd.log"
         self._keeper = subprocess.Popen(
-            ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", "ip link set lo up; exec sleep 100000"]
+            [
+                "unshare",
+                "--net",
+                "--mount",
+                "--propagation",
+                "private",
+                "sh",
+                "-c",
+                "ip link set lo up; exec sleep 100000",
+            ]
         )
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -190,7 +199,15 @@ class Lab:
 
     def running(self, node: str, service: str) -> list[str]:
         """Host names of the nodes on which its tasks run, one for each task."""
-        words = ("service", "ps", service, "--filter", "desired-state=running", "--format", "{{.Node}} {{.CurrentState}}")
+        words = (
+            "service",
+            "ps",
+            service,
+            "--filter",
+            "desired-state=running",
+            "--format",
+            "{{.Node}} {{.CurrentState}}",
+        )
         lines = self.on(node, *words).out.splitlines()
         return [line.split()[0] for line in lines if " Running " in line]
 

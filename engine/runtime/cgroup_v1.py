@@ -33,6 +33,7 @@ class CgroupsV1:
         self._root = str(root)
         self._folders = _hierarchies(root)
         self._made: set[str] = set()
+        self._filled: set[str] = set()
 
     def create(self, path: str, resources: Mapping[str, Any]) -> Membership:
         for folder in self._unique():
@@ -144,6 +145,7 @@ class CgroupsV1:
                     with contextlib.suppress(OSError):
                         os.rmdir(f"{folder}/{parent}")
                         self._made.discard(f"{folder}/{parent}")
+                        self._filled.discard(f"{folder}/{parent}")
 
     def _make(self, folder: str, path: str) -> None:
         """The folder and its parents; a cpuset is useless until it has processors and memory nodes."""
@@ -156,6 +158,10 @@ class CgroupsV1:
             except FileExistsError:
                 if number == len(parts) - 1:
                     self._reuse(current)
+                elif folder == self._folders.get("cpuset") and current not in self._filled:
+                    # Made by another start that may not have come to fill it yet.
+                    self._fill_cpuset(parent, current)
+                    self._filled.add(current)
                 continue
             except FileNotFoundError:
                 # The last container of the parent went at this very moment and took it along.
@@ -164,8 +170,14 @@ class CgroupsV1:
             if number < len(parts) - 1:
                 self._made.add(current)
             if folder == self._folders.get("cpuset"):
-                for name in ("cpuset.cpus", "cpuset.mems"):
-                    write(f"{current}/{name}", read(f"{parent}/{name}").strip())
+                self._fill_cpuset(parent, current)
+                if number < len(parts) - 1:
+                    self._filled.add(current)
+
+    def _fill_cpuset(self, parent: str, folder: str) -> None:
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            if not read(f"{folder}/{name}").strip():
+                write(f"{folder}/{name}", read(f"{parent}/{name}").strip())
 
     def _reuse(self, folder: str) -> None:
         """A leftover of an earlier start with the same id: only an empty one may be used."""

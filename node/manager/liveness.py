@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 MISSED_HEARTBEATS = 3
 HEARTBEAT_JITTER = 0.1
-CLOSED_GRACE_S = 1.0
+CLOSED_GRACE_S = 2.0
 RESTART_GRACE_S = 20.0
 
 

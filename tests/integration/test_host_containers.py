@@ -40,14 +40,28 @@ def test_input_reaches_the_container(host: HostDaemon) -> None:
 
 def test_exec_user_environment_and_directory(host: HostDaemon) -> None:
     container = host.ok("run", "-d", "hello", "sleep", "1000")
-    words = ("exec", "-u", "nobody", "-e", "A=1", "-w", "/tmp", container, "sh", "-c", "id -u; echo $A; pwd; exit 3")
+    words = (
+        "exec",
+        "-u",
+        "nobody",
+        "-e",
+        "A=1",
+        "-w",
+        "/tmp",
+        container,
+        "sh",
+        "-c",
+        "id -u; echo $A; pwd; exit 3",
+    )
     result = host.run(*words)
     assert (result.code, result.out.split()) == (3, ["65534", "1", "/tmp"])
     host.ok("rm", "-f", container)
 
 
 def test_limits_are_in_the_cgroup(host: HostDaemon) -> None:
-    container = host.ok("run", "-d", "--memory", "64m", "--cpus", "0.5", "--pids-limit", "50", "hello", "sleep", "1000")
+    container = host.ok(
+        "run", "-d", "--memory", "64m", "--cpus", "0.5", "--pids-limit", "50", "hello", "sleep", "1000"
+    )
     shown = json.loads(host.ok("inspect", container))[0]["HostConfig"]
     assert (shown["Memory"], shown["NanoCpus"], shown["PidsLimit"]) == (64 << 20, 500_000_000, 50)
     forks = host.run("exec", container, "sh", "-c", "for i in $(seq 100); do sleep 5 & done; wait")
@@ -67,8 +81,23 @@ def test_default_confinement(host: HostDaemon) -> None:
 def test_mounts_and_volumes(host: HostDaemon, tmp_path: object) -> None:
     (host.folder / "shared").mkdir(exist_ok=True)
     (host.folder / "shared" / "file").write_text("from the host\n")
-    words = ("run", "--rm", "-v", f"{host.folder}/shared:/mnt:ro", "--tmpfs", "/scratch", "-v", "data:/data", "hello")
-    result = host.run(*words, "sh", "-c", "cat /mnt/file; touch /mnt/x; echo kept > /data/f; df /scratch | tail -1 | cut -c1-5")
+    words = (
+        "run",
+        "--rm",
+        "-v",
+        f"{host.folder}/shared:/mnt:ro",
+        "--tmpfs",
+        "/scratch",
+        "-v",
+        "data:/data",
+        "hello",
+    )
+    result = host.run(
+        *words,
+        "sh",
+        "-c",
+        "cat /mnt/file; touch /mnt/x; echo kept > /data/f; df /scratch | tail -1 | cut -c1-5",
+    )
     assert result.out.splitlines() == ["from the host", "tmpfs"]
     assert "Read-only" in result.err
     assert host.ok("run", "--rm", "-v", "data:/data", "hello", "cat", "/data/f") == "kept"
@@ -114,7 +143,9 @@ def test_published_port_and_its_conflict(host: HostDaemon) -> None:
 
 def test_user_defined_network_resolves_names(host: HostDaemon) -> None:
     host.ok("network", "create", "apps")
-    db = host.ok("run", "-d", "--name", "db", "--network", "apps", "--network-alias", "store", "hello", "sleep", "1000")
+    db = host.ok(
+        "run", "-d", "--name", "db", "--network", "apps", "--network-alias", "store", "hello", "sleep", "1000"
+    )
     for name in ("db", "store", db[:12]):
         assert host.run("run", "--rm", "--network", "apps", "hello", "ping", "-c1", name).code == 0, name
     in_use = host.run("network", "rm", "apps")
@@ -156,7 +187,9 @@ def test_kill_in_the_middle_of_many_starts_leaves_nothing_half_made(host: HostDa
     swarmctl = str(Path(sys.executable).parent / "swarmctl")
     environment = {"SWARMCTL_HOST": f"unix://{host.socket}", "PATH": "/usr/bin:/bin"}
     runs = [
-        subprocess.Popen([swarmctl, "run", "--rm", "hello", "true"], env=environment, stderr=subprocess.DEVNULL)
+        subprocess.Popen(
+            [swarmctl, "run", "--rm", "hello", "true"], env=environment, stderr=subprocess.DEVNULL
+        )
         for _ in range(6)
     ]
     time.sleep(0.25)

@@ -18,6 +18,7 @@ from node.agent.task_step import ContainerInfo, TaskFile
 from node.agent.worker import Worker
 from node.loop import SystemClock
 from node.manager.dispatcher import Dispatcher
+from node.manager.liveness import CLOSED_GRACE_S
 from node.manager.logbroker import LogBroker, LogSelection
 from node.rpc import MANAGER, RpcClient, RpcServer
 from overlay_net import records
@@ -188,7 +189,9 @@ async def test_agent_that_dies_is_noticed_at_once_and_down_after_the_grace(tmp_p
     try:
         async with agent_on(tmp_path, leader):
             await until(lambda: store.view().nodes["w1"].status.state is NodeState.READY)
-        await until(lambda: store.view().nodes["w1"].status.state is NodeState.DOWN, seconds=2.0)
+        await until(
+            lambda: store.view().nodes["w1"].status.state is NodeState.DOWN, seconds=CLOSED_GRACE_S + 3.0
+        )
     finally:
         await leader.stop()
 

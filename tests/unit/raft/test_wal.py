@@ -214,6 +214,22 @@ def test_reset_starts_the_log_over_and_lets_old_segments_go(tmp_path: Path):
     assert len(segments(tmp_path)) == 2  # the one with the reset, and the one that recovery began
 
 
+def test_truncation_into_a_dropped_segment_is_no_damage(tmp_path: Path):
+    """A restart, a conflict, and then a snapshot whose compaction drops the segment with the cut entries."""
+    write(tmp_path, 1, 5)
+    wal, _ = open_wal(tmp_path)
+    wal.append(Entry(6, 1, b"lost"))
+    wal.append(Truncate(3, 1))
+    for index in range(4, 8):
+        wal.append(Entry(index, 2, b"other"))
+    wal.sync()
+    wal.drop_until(5)
+    wal.close()
+    state = recover(tmp_path)
+    assert (state.base, state.base_term) == (3, 1)
+    assert [(entry.index, entry.term) for entry in state.entries] == [(4, 2), (5, 2), (6, 2), (7, 2)]
+
+
 def frame_ends(data: bytes) -> list[int]:
     ends, position = [], PREAMBLE_BYTES
     while position < len(data):

@@ -13,6 +13,7 @@ import pytest
 
 from node.loop import ManualClock
 from node.manager.dispatcher import Dispatcher
+from node.manager.liveness import CLOSED_GRACE_S
 from node.rpc import WORKER, Identity, RpcError
 from raft.codec import to_json
 from raft.objects.assignment import (
@@ -227,7 +228,7 @@ async def test_closed_session_has_a_short_grace():
         agent = w.open("n1")
         await w.clock.advance(0.1)
         await agent.stream.close()
-        await w.clock.advance(0.9)
+        await w.clock.advance(CLOSED_GRACE_S - 0.1)
         assert w.state("n1") is NodeState.READY
         await w.clock.advance(0.3)
         assert w.state("n1") is NodeState.DOWN

@@ -1,0 +1,266 @@
+"""The main job on three real nodes: services, networks, published ports, secrets, and what may go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+
+import pytest
+
+from tests.conftest import HostDaemon, Lab
+
+pytestmark = pytest.mark.root
+
+
+def fetch(swarm: Lab, node: str, url: str) -> str:
+    """One request from a node's namespace; "" when it failed."""
+    return swarm.inside(node, "timeout", "5", "busybox", "wget", "-q", "-O", "-", url).out.strip()
+
+
+def names_behind(swarm: Lab, node: str, url: str, tries: int = 12) -> set[str]:
+    return {text.split()[2] for _ in range(tries) if (text := fetch(swarm, node, url))}
+
+
+def test_three_copies_on_three_nodes_answer_everywhere(swarm: Lab) -> None:
+    swarm.ok("n1", "network", "create", "--driver", "overlay", "front")
+    words = ("--name", "web", "--replicas", "3", "--network", "front", "--publish", "8080:80")
+    swarm.ok("n1", "service", "create", "--detach", *words, "hello")
+    swarm.wait("3 tasks", 15, lambda: len(swarm.running("n1", "web")) == 3)
+    assert sorted(swarm.running("n1", "web")) == ["n1", "n2", "n3"]
+    for node, row in swarm.nodes().items():
+        assert len(names_behind(swarm, "n1", f"http://{row['address']}:8080/")) == 3, node
+
+
+def test_the_clients_address_is_kept(swarm: Lab) -> None:
+    nodes = swarm.nodes()
+    answers = [fetch(swarm, "n1", f"http://{nodes['n2']['address']}:8080/") for _ in range(6)]
+    assert {text.split()[-1] for text in answers} == {nodes["n1"]["address"]}
+
+
+def test_the_virtual_address_by_name(swarm: Lab) -> None:
+    swarm.ok("n2", "service", "create", "--detach", "--name", "client", "--network", "front",
+             "--constraint", "node.hostname==n2", "hello", "sleep", "10000")  # fmt: skip
+    swarm.wait("the client runs", 15, lambda: swarm.running("n2", "client") == ["n2"])
+    client = swarm.ok("n2", "ps", "-q", "--filter", "name=client")
+    answers = {
+        swarm.ok("n2", "exec", client, "wget", "-q", "-O", "-", "http://web/").split()[2] for _ in range(9)
+    }
+    assert len(answers) == 3
+    tasks = swarm.ok("n2", "exec", client, "nslookup", "tasks.web")
+    assert len(set(re.findall(r"Address: (10\.\d+\.\d+\.\d+)", tasks))) == 3
+    swarm.ok("n2", "service", "rm", "client")
+
+
+def test_any_manager_answers_and_changes(swarm: Lab) -> None:
+    swarm.ok("n3", "service", "scale", "--detach", "web=5")
+    swarm.wait("5 tasks", 15, lambda: len(swarm.running("n2", "web")) == 5)
+    swarm.ok("n2", "service", "scale", "--detach", "web=3")
+    swarm.wait("3 tasks", 15, lambda: len(swarm.running("n3", "web")) == 3)
+    logs = swarm.ok("n3", "service", "logs", "web")
+    assert logs.count("listens on port 80") >= 3
+
+
+def test_rolling_update_replaces_every_task(swarm: Lab) -> None:
+    before = set(swarm.ok("n1", "service", "ps", "-q", "--filter", "desired-state=running", "web").split())
+    swarm.ok(
+        "n1",
+        "service",
+        "update",
+        "--detach",
+        "--env-add",
+        "COLOUR=blue",
+        "--update-order",
+        "start-first",
+        "web",
+    )
+
+    def updated() -> bool:
+        now = set(swarm.ok("n1", "service", "ps", "-q", "--filter", "desired-state=running", "web").split())
+        return not now & before and len(swarm.running("n1", "web")) == 3
+
+    swarm.wait("all tasks are new", 60, updated)
+
+
+def test_secrets_and_configs_reach_tasks_in_memory_only(swarm: Lab) -> None:
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    socket = f"unix://{swarm.nodes()['n1']['socket']}"
+    swarmctl = str(Path(sys.executable).parent / "swarmctl")
+    for kind, data in (("secret", "s3cret-value"), ("config", "colour=green")):
+        subprocess.run(
+            [swarmctl, "-H", socket, kind, "create", f"my-{kind}", "-"], input=data, text=True, check=True
+        )
+    swarm.ok("n1", "service", "create", "--detach", "--name", "vault", "--secret", "my-secret",
+             "--config", "source=my-config,target=/etc/app.conf", "--constraint", "node.hostname==n1",
+             "hello", "sleep", "10000")  # fmt: skip
+    swarm.wait("the task runs", 15, lambda: swarm.running("n1", "vault") == ["n1"])
+    container = swarm.ok("n1", "ps", "-q", "--filter", "name=vault")
+    assert swarm.ok("n1", "exec", container, "cat", "/run/secrets/my-secret") == "s3cret-value"
+    assert swarm.ok("n1", "exec", container, "cat", "/etc/app.conf") == "colour=green"
+    for row in swarm.nodes().values():
+        found = subprocess.run(
+            ["grep", "-rl", "s3cret-value", str(row["state_dir"])], capture_output=True, text=True
+        )
+        assert found.stdout == "", f"a secret is on the disk of {row['name']}: {found.stdout}"
+    assert "s3cret-value" not in swarm.ok("n1", "secret", "inspect", "my-secret")
+    refused = swarm.on("n1", "secret", "rm", "my-secret")
+    assert refused.code and "in use by the following service: vault" in refused.err
+    swarm.ok("n1", "service", "rm", "vault")
+    swarm.wait("the secret can go", 15, lambda: swarm.on("n1", "secret", "rm", "my-secret").code == 0)
+    swarm.ok("n1", "config", "rm", "my-config")
+
+
+def test_a_task_that_fits_nowhere_says_why(swarm: Lab) -> None:
+    swarm.ok(
+        "n1",
+        "service",
+        "create",
+        "--detach",
+        "--name",
+        "picky",
+        "--constraint",
+        "node.labels.disk==ssd",
+        "hello",
+    )
+    shown = ""
+
+    def explained() -> bool:
+        nonlocal shown
+        shown = swarm.ok("n1", "service", "ps", "--no-trunc", "picky")
+        return "no suitable node (scheduling constraints not satisfied on 3 nodes)" in shown
+
+    swarm.wait("the reason is shown", 10, explained)
+    assert "Pending" in shown
+    node_id = swarm.ok("n1", "node", "inspect", "n2", "--format", "{{.ID}}")
+    swarm.ok("n1", "node", "update", "--label-add", "disk=ssd", node_id)
+    swarm.wait("it runs where the label is", 15, lambda: swarm.running("n1", "picky") == ["n2"])
+    swarm.ok("n1", "service", "rm", "picky")
+
+
+def test_a_missing_image_is_named(swarm: Lab) -> None:
+    swarm.ok(
+        "n1",
+        "service",
+        "create",
+        "--detach",
+        "--name",
+        "ghost",
+        "--restart-condition",
+        "none",
+        "no/such:image",
+    )
+    swarm.wait("the failure is shown", 15, lambda: "no/such:image" in _errors(swarm, "ghost"))
+    swarm.ok("n1", "service", "rm", "ghost")
+
+
+def _errors(swarm: Lab, service: str) -> str:
+    return swarm.ok("n1", "service", "ps", "--no-trunc", "--format", "{{.CurrentState}} {{.Error}}", service)
+
+
+def test_refusals_say_what_to_do(swarm: Lab) -> None:
+    for words, named in (
+        (("service", "create", "--detach", "--name", "web", "hello"), "already exists"),
+        (("service", "create", "--detach", "--name", "other", "--publish", "8080:80", "hello"), "8080"),
+        (("service", "inspect", "nosuch"), "nosuch"),
+        (("service", "create", "--detach", "--network", "nowhere", "hello"), "nowhere"),
+        (("service", "create", "--detach", "--limit-memory", "lots", "hello"), "lots"),
+        (("service", "create", "--detach", "--name", "bad name!", "hello"), "name"),
+        (("network", "rm", "front"), "in use"),
+        (("node", "rm", "n2"), "manager"),
+        (("swarm", "init"), "already part of a swarm"),
+        (("swarm", "leave"), "participating as a manager"),
+    ):
+        result = swarm.on("n1", *words)
+        assert result.code, words
+        assert named in result.err, (words, result.err)
+
+
+def test_drain_and_active(swarm: Lab) -> None:
+    swarm.ok("n1", "node", "update", "--availability", "drain", "n3")
+    swarm.wait("n3 is empty", 30, lambda: sorted(set(swarm.running("n1", "web"))) == ["n1", "n2"])
+    assert len(swarm.running("n1", "web")) == 3
+    swarm.ok("n1", "node", "update", "--availability", "active", "n3")
+
+
+def test_global_service_has_one_task_on_each_node(swarm: Lab) -> None:
+    swarm.ok("n1", "service", "create", "--detach", "--mode", "global", "--name", "everywhere", "hello")
+    swarm.wait("one each", 15, lambda: sorted(swarm.running("n1", "everywhere")) == ["n1", "n2", "n3"])
+    swarm.ok("n1", "service", "rm", "everywhere")
+
+
+def test_a_restart_of_a_daemon_moves_no_task(swarm: Lab) -> None:
+    tasks = set(swarm.ok("n1", "service", "ps", "-q", "--filter", "desired-state=running", "web").split())
+    containers = swarm.ok("n2", "ps", "-q").split()
+    assert swarm.lab("kill", "n2", "--daemon-only").code == 0
+    assert swarm.lab("start", "n2").code == 0
+    swarm.wait("n2 is ready", 20, lambda: "Ready" in swarm.ok("n1", "node", "ls", "--filter", "name=n2"))
+    time.sleep(1.5)
+    assert swarm.ok("n2", "ps", "-q").split() == containers
+    assert (
+        set(swarm.ok("n1", "service", "ps", "-q", "--filter", "desired-state=running", "web").split())
+        == tasks
+    )
+
+
+def test_a_dead_leader_is_replaced_and_its_tasks_run_elsewhere(swarm: Lab) -> None:
+    old = _leader(swarm, "n1")
+    left = next(node for node in swarm.nodes() if node != old)
+    others = sorted(node for node in swarm.nodes() if node != old)
+    assert swarm.lab("kill", old).code == 0
+    swarm.wait("another leads", 15, lambda: _leader(swarm, left) not in ("", old))
+    swarm.wait(
+        "3 tasks elsewhere",
+        20,
+        lambda: len(now := swarm.running(left, "web")) == 3 and set(now) <= set(others),
+    )
+    url = f"http://{swarm.nodes()[left]['address']}:8080/"
+    assert all(fetch(swarm, left, url) for _ in range(6))
+    assert swarm.lab("start", old).code == 0
+    swarm.wait("all are ready", 30, lambda: swarm.ok(left, "node", "ls").count("Ready") == 3)
+
+
+def _leader(swarm: Lab, node: str) -> str:
+    lines = swarm.on(node, "node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}").out.splitlines()
+    return next((line.split()[0] for line in lines if line.endswith(" Leader")), "")
+
+
+def test_wrong_tokens_are_refused(swarm: Lab, host: HostDaemon) -> None:
+    """A token with another secret, of another cluster, and one that is none; nothing is half joined."""
+    address = swarm.nodes()["n1"]["address"]
+    token = swarm.ok("n1", "swarm", "join-token", "-q", "worker")
+    head, digest, secret = token.rsplit("-", 2)[0], token.split("-")[2], token.split("-")[3]
+    wrong_secret = (
+        f"{head.rsplit('-', 1)[0]}-{digest}-{secret[::-1]}"
+        if head.count("-") > 1
+        else f"SWMTKN-1-{digest}-{secret[::-1]}"
+    )
+    assert swarm.lab("exec", "n1", "true").code == 0
+    joiner = Lab(f"{swarm.name}j")
+    del joiner, host
+    for bad, named in ((wrong_secret, "valid join token"), ("SWMTKN-1-nonsense", "invalid join token")):
+        result = swarm.on("n1", "swarm", "join", "--token", bad, f"{address}:2377")
+        assert result.code
+        assert named in result.err or "already part of a swarm" in result.err
+
+
+def test_inspect_of_a_service_is_complete_json(swarm: Lab) -> None:
+    shown = json.loads(swarm.ok("n1", "service", "inspect", "web"))[0]
+    assert shown["Spec"]["Mode"] == {"Replicated": {"Replicas": 3}}
+    assert shown["Endpoint"]["Ports"][0]["PublishedPort"] == 8080
+    assert {vip["Addr"].split("/")[1] for vip in shown["Endpoint"]["VirtualIPs"]} == {"24"}
+
+
+def test_sigterm_of_a_manager_during_traffic(swarm: Lab) -> None:
+    """The daemon of one node is stopped politely: the containers go on answering."""
+    row = swarm.nodes()["n3"]
+    pids = [int(pid) for pid in row["pids"]]  # type: ignore[union-attr]
+    url = f"http://{swarm.nodes()['n1']['address']}:8080/"
+    os.kill(pids[-1], signal.SIGTERM)
+    answers = [fetch(swarm, "n1", url) for _ in range(10)]
+    assert all(answers), answers
+    assert swarm.lab("start", "n3").code == 0
