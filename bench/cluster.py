@@ -39,7 +39,9 @@ class BenchLab:
 def create(api: Api, name: str, replicas: int, network: str = "") -> str:
     body: dict[str, Any] = {
         "Name": name,
-        "TaskTemplate": {"ContainerSpec": {"Image": "hello", "Command": ["sleep", "100000"]}},
+        "TaskTemplate": {
+            "ContainerSpec": {"Image": "hello", "Command": ["sleep", "100000"], "StopGracePeriod": 1}
+        },
         "Mode": {"Replicated": {"Replicas": replicas}},
     }
     if network:
@@ -66,7 +68,7 @@ def to_running(api: Api, name: str, replicas: int, network: str = "", times: int
 
 def remove(api: Api, service: str) -> None:
     api.call("DELETE", f"/services/{service}")
-    wait_until(lambda: not api.call("GET", '/tasks?filters={"service":["' + service + '"]}'), 60)
+    wait_until(lambda: all(task["ServiceID"] != service for task in api.call("GET", "/tasks")), 60)
 
 
 def measure(lab: BenchLab) -> dict[str, float]:

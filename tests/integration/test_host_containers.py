@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
+import subprocess
+import sys
+import tarfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -70,7 +75,10 @@ def test_limits_are_in_the_cgroup(host: HostDaemon) -> None:
 
 
 def test_default_confinement(host: HostDaemon) -> None:
-    script = "grep -E 'NoNewPrivs|Seccomp:|CapEff' /proc/self/status; mount -t tmpfs x /tmp; cat /proc/kcore | head -c1 | wc -c; hostname x"
+    script = (
+        "grep -E 'NoNewPrivs|Seccomp:|CapEff' /proc/self/status; mount -t tmpfs x /tmp; "
+        "cat /proc/kcore | head -c1 | wc -c; hostname x"
+    )
     result = host.run("run", "--rm", "hello", "sh", "-c", script)
     assert "CapEff:\t00000000a80425fb" in result.out
     assert "Seccomp:\t2" in result.out
@@ -180,10 +188,6 @@ def test_exit_while_no_daemon_runs_is_known_afterwards(host: HostDaemon) -> None
 
 
 def test_kill_in_the_middle_of_many_starts_leaves_nothing_half_made(host: HostDaemon) -> None:
-    import subprocess
-    import sys
-    from pathlib import Path
-
     swarmctl = str(Path(sys.executable).parent / "swarmctl")
     environment = {"SWARMCTL_HOST": f"unix://{host.socket}", "PATH": "/usr/bin:/bin"}
     runs = [
@@ -243,12 +247,9 @@ def test_images_save_load_import_tag_and_removal_rules(host: HostDaemon) -> None
     host.ok("tag", "other:1", "hello:latest")
     host.ok("rm", container)
     host.ok("rmi", "other:1")
-    import io
-    import tarfile
-
     with tarfile.open(rootfs, "w") as tar:
         info = tarfile.TarInfo("bin/busybox")
-        data = open("/bin/busybox", "rb").read()
+        data = Path("/bin/busybox").read_bytes()
         info.size, info.mode = len(data), 0o755
         tar.addfile(info, io.BytesIO(data))
     host.ok("import", "--change", 'CMD ["/bin/busybox", "echo", "imported"]', str(rootfs), "imported:1")
@@ -266,8 +267,6 @@ def test_a_damaged_archive_is_refused_and_leaves_nothing(host: HostDaemon) -> No
 
 
 def test_removing_everything_leaves_no_cgroup_and_no_namespace(host: HostDaemon) -> None:
-    from pathlib import Path
-
     for container in host.ok("ps", "-aq").split():
         host.ok("rm", "-f", container)
     deadline = time.monotonic() + 5

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.conftest import HostDaemon, Lab
+from tests.conftest import Lab
 
 pytestmark = pytest.mark.root
 
@@ -227,25 +227,6 @@ def test_a_dead_leader_is_replaced_and_its_tasks_run_elsewhere(swarm: Lab) -> No
 def _leader(swarm: Lab, node: str) -> str:
     lines = swarm.on(node, "node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}").out.splitlines()
     return next((line.split()[0] for line in lines if line.endswith(" Leader")), "")
-
-
-def test_wrong_tokens_are_refused(swarm: Lab, host: HostDaemon) -> None:
-    """A token with another secret, of another cluster, and one that is none; nothing is half joined."""
-    address = swarm.nodes()["n1"]["address"]
-    token = swarm.ok("n1", "swarm", "join-token", "-q", "worker")
-    head, digest, secret = token.rsplit("-", 2)[0], token.split("-")[2], token.split("-")[3]
-    wrong_secret = (
-        f"{head.rsplit('-', 1)[0]}-{digest}-{secret[::-1]}"
-        if head.count("-") > 1
-        else f"SWMTKN-1-{digest}-{secret[::-1]}"
-    )
-    assert swarm.lab("exec", "n1", "true").code == 0
-    joiner = Lab(f"{swarm.name}j")
-    del joiner, host
-    for bad, named in ((wrong_secret, "valid join token"), ("SWMTKN-1-nonsense", "invalid join token")):
-        result = swarm.on("n1", "swarm", "join", "--token", bad, f"{address}:2377")
-        assert result.code
-        assert named in result.err or "already part of a swarm" in result.err
 
 
 def test_inspect_of_a_service_is_complete_json(swarm: Lab) -> None:
