@@ -77,7 +77,9 @@ class Recovered:
         self.entries: list[Entry] = []
         self.term = 0
         self.voted_for: str | None = None
-        self.begins_in_the_middle = False  # older segments were dropped: the base is only where the log goes on
+        self.begins_in_the_middle = (
+            False  # older segments were dropped: the base is only where the log goes on
+        )
 
     @property
     def last(self) -> tuple[int, int]:
