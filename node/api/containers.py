@@ -11,7 +11,7 @@ from aiohttp import web
 from engine.config import ContainerCreate
 from engine.errors import InvalidParameter
 from node.api.context import Context, Route
-from node.api.hijack import hijack
+from node.api.hijack import Session, hijack
 from node.api.query import body, encode_json, filters, flag, json_response, no_content, number
 from node.api.streams import log_options, stream_logs
 
@@ -94,6 +94,7 @@ async def logs(context: Context, request: web.Request) -> web.StreamResponse:
 
 
 async def attach(context: Context, request: web.Request) -> web.StreamResponse:
+    """The session is opened before the head goes out: clients start the container when they have seen it."""
     session = await context.engine.attach_container(
         _ref(request),
         stdin=flag(request, "stdin"),
@@ -102,7 +103,11 @@ async def attach(context: Context, request: web.Request) -> web.StreamResponse:
         stream=flag(request, "stream"),
         logs=flag(request, "logs"),
     )
-    return await hijack(request, session)
+
+    async def opened() -> Session:
+        return session
+
+    return await hijack(request, tty=session.tty, open_session=opened)
 
 
 async def resize(context: Context, request: web.Request) -> web.StreamResponse:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from aiohttp import web
 
 from engine.config import ApiStruct, ExecConfig
+from engine.errors import Conflict
 from node.api.context import Context, Route
-from node.api.hijack import hijack
+from node.api.hijack import Session, hijack
 from node.api.query import body, json_response, number, optional_body
 
 
@@ -25,12 +26,23 @@ async def create(context: Context, request: web.Request) -> web.StreamResponse:
 
 async def start(context: Context, request: web.Request) -> web.StreamResponse:
     asked = await optional_body(request, ExecStart) or ExecStart()
-    session = await context.engine.exec_start(
-        request.match_info["id"], detach=asked.detach, tty=asked.tty, console_size=asked.console_size
-    )
-    if session is None:
-        return web.Response(status=200)
-    return await hijack(request, session)
+    exec_id = request.match_info["id"]
+    known = await context.engine.exec_inspect(exec_id)
+    if known["Running"] or known["ExitCode"] is not None:
+        raise Conflict(f"Exec {exec_id} has already run: create a new one")
+    tty = asked.tty or known["ProcessConfig"]["tty"]
+
+    async def open_session() -> Session:
+        session = await context.engine.exec_start(
+            exec_id, detach=False, tty=tty, console_size=asked.console_size
+        )
+        assert session is not None, "an attached exec has a session"
+        return session
+
+    if not asked.detach:
+        return await hijack(request, tty=tty, open_session=open_session)
+    await context.engine.exec_start(exec_id, detach=True, tty=tty)
+    return web.Response(status=200)
 
 
 async def inspect(context: Context, request: web.Request) -> web.StreamResponse:

@@ -9,14 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from aiohttp import web
+
+from engine.errors import EngineError
 
 _HEADER = struct.Struct(">B3xI")
 _RAW = "application/vnd.docker.raw-stream"
 _MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 INPUT_BUFFER_BYTES = 1 << 20
+FIRST_OUTPUT_S = 0.003
 
 
 class Session(Protocol):
@@ -65,11 +69,18 @@ class _Connection(asyncio.streams.FlowControlMixin):
         await self._drain_helper()  # type: ignore[attr-defined]
 
 
-async def hijack(request: web.Request, session: Session) -> web.StreamResponse:
-    """Serve the session over the request's own connection until both sides have ended."""
+async def hijack(
+    request: web.Request, *, tty: bool, open_session: Callable[[], Awaitable[Session]]
+) -> web.StreamResponse:
+    """Serve a session over the request's own connection until both sides have ended.
+
+    The head goes out before the session is opened, and output not within FIRST_OUTPUT_S of it: clients read the
+    head through a buffer, and what had come along with it would be lost to them. A session that cannot be opened
+    is reported in the stream, as Docker does.
+    """
     transport = request.transport
     assert isinstance(transport, asyncio.Transport), "a request in progress has a transport"
-    content_type = _RAW if session.tty else _MULTIPLEXED
+    content_type = _RAW if tty else _MULTIPLEXED
     if request.headers.get("Upgrade"):
         head = f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
     else:
@@ -81,8 +92,18 @@ async def hijack(request: web.Request, session: Session) -> web.StreamResponse:
         connection.data_received(early)
     with contextlib.suppress(ConnectionError):
         await connection.write(head.encode())
-        await _pump(connection, session)
-    await session.close()
+        earliest = asyncio.get_running_loop().time() + FIRST_OUTPUT_S
+        try:
+            session = await open_session()
+        except EngineError as error:
+            text = f"{error}\r\n".encode()
+            await connection.write(text if tty else frame(2, text))
+        else:
+            await asyncio.sleep(earliest - asyncio.get_running_loop().time())
+            try:
+                await _pump(connection, session)
+            finally:
+                await session.close()
     transport.close()
     return web.Response()
 

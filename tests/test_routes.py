@@ -1,0 +1,49 @@
+"""The route table against the operations of the Docker Engine API 1.56 (tests/data/docker_operations.txt)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from node.api.routes import ROUTES
+
+OPERATIONS = Path(__file__).parent / "data" / "docker_operations.txt"
+
+# What is not served yet. An operation that is built leaves this list; nothing else may.
+MISSING = {
+    "POST /build", "POST /build/prune", "POST /commit", "POST /session",
+    "GET /containers/{id}/archive", "HEAD /containers/{id}/archive", "PUT /containers/{id}/archive",
+    "GET /containers/{id}/attach/ws", "GET /containers/{id}/export",
+    "GET /distribution/{name}/json", "GET /images/search", "POST /images/{name}/push",
+    "GET /images/{name}/attestations",
+    "GET /plugins", "GET /plugins/privileges", "POST /plugins/pull", "GET /plugins/{name}/json",
+    "DELETE /plugins/{name}", "POST /plugins/{name}/enable", "POST /plugins/{name}/disable",
+    "POST /plugins/{name}/upgrade", "POST /plugins/create", "POST /plugins/{name}/push", "POST /plugins/{name}/set",
+    "POST /swarm/unlock", "PUT /volumes/{name}",
+}  # fmt: skip
+
+
+def served() -> set[str]:
+    """Paths as the specification writes them: without the patterns of aiohttp."""
+    return {route.method + " " + re.sub(r":[^}]*", "", route.path) for route in ROUTES}
+
+
+def test_every_operation_is_served_or_listed_as_missing() -> None:
+    operations = set(OPERATIONS.read_text().splitlines())
+    assert operations - served() == MISSING & operations
+
+
+def test_nothing_is_listed_as_missing_that_is_served_or_unknown() -> None:
+    operations = set(OPERATIONS.read_text().splitlines())
+    assert MISSING & served() == set()
+    assert MISSING - operations == set()
+
+
+def test_nothing_is_served_that_docker_does_not_have() -> None:
+    operations = set(OPERATIONS.read_text().splitlines())
+    assert served() - operations == set()
+
+
+def test_no_route_stands_twice() -> None:
+    rows = [(route.method, route.path) for route in ROUTES]
+    assert len(rows) == len(set(rows))

@@ -1,0 +1,45 @@
+"""The shape of the source: sizes, names, headers, and no notes to oneself."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from tests.test_imports import modules
+
+LINES_MAX = 600
+NAMES_REFUSED = {"utils", "helpers", "common", "misc", "util", "helper"}
+NOTES = ("TO" + "DO", "FIX" + "ME", "XX" + "X")
+
+
+def test_no_file_is_more_than_one_concept_long() -> None:
+    long = {
+        module: count
+        for module, path in modules()
+        if (count := len(path.read_text().splitlines())) > LINES_MAX
+    }
+    assert long == {}
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [
+        m
+        for m, path in modules()
+        if path.read_text().strip() and not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+    assert silent == []
+
+
+def test_modules_are_named_after_concepts() -> None:
+    assert [module for module, _ in modules() if module.rpartition(".")[2] in NAMES_REFUSED] == []
+
+
+def test_no_notes_to_oneself() -> None:
+    noted = [module for module, path in modules() if any(note in path.read_text() for note in NOTES)]
+    assert noted == []
+
+
+def test_no_test_is_skipped_for_good() -> None:
+    root = Path(__file__).parent
+    words = ("mark." + "skip(", "x" + "fail(")
+    assert [str(p) for p in root.rglob("*.py") if any(word in p.read_text() for word in words)] == []
