@@ -39,7 +39,7 @@ from engine.health import ExecProber, HealthMonitor
 from engine.images.store import ImageStore
 from engine.imaging import Imaging
 from engine.lifecycle import ContainerExit, Lifecycle
-from engine.logs import read_logs
+from engine.logs import read_batches
 from engine.memory_files import MemoryFiles
 from engine.network_service import NetworkService
 from engine.networking import ContainerNetworking
@@ -260,13 +260,21 @@ class Engine:
         return self._containers.find(ref).config.tty
 
     async def container_logs(self, ref: str, options: LogOptions) -> AsyncGenerator[LogRecord, None]:
+        async for batch in self.container_log_batches(ref, options):
+            for record in batch:
+                yield record
+
+    async def container_log_batches(
+        self, ref: str, options: LogOptions
+    ) -> AsyncGenerator[list[LogRecord], None]:
+        """`container_logs`, as many lines at a time as were read at once."""
         container = self._containers.find(ref)
         host = container.host_config
         if host.log_config is not None and host.log_config.type == "none":
             raise Conflict("configured logging driver does not support reading")
         path = self.settings.log_path(container.id)
-        async for record in read_logs(path, options, lambda: not container.is_running):
-            yield record
+        async for batch in read_batches(path, options, lambda: not container.is_running):
+            yield batch
 
     async def attach_container(
         self, ref: str, *, stdin: bool, stdout: bool, stderr: bool, stream: bool, logs: bool

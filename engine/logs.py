@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import calendar
+import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +20,7 @@ import msgspec
 
 from engine.config import LogOptions, LogRecord
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 18
 POLL_S = 0.03
 _STREAMS = {"stdout": 1, "stderr": 2}
 
@@ -35,22 +36,31 @@ _decoder = msgspec.json.Decoder(_Line)
 
 async def read_logs(
     path: Path, options: LogOptions, finished: Callable[[], bool], poll_s: float = POLL_S
-) -> AsyncIterator[LogRecord]:
+) -> AsyncGenerator[LogRecord, None]:
     """Lines in order. With `follow`, ends when `finished()` holds and everything has been read."""
+    async with contextlib.aclosing(read_batches(path, options, finished, poll_s)) as batches:
+        async for batch in batches:
+            for record in batch:
+                yield record
+
+
+async def read_batches(
+    path: Path, options: LogOptions, finished: Callable[[], bool], poll_s: float = POLL_S
+) -> AsyncGenerator[list[LogRecord], None]:
+    """The same, as many lines at a time as were read at once; for readers to whom each step costs."""
     files = log_files(path)
     start = await asyncio.to_thread(_tail_position, files, options.tail) if options.tail >= 0 else (0, 0)
     reader = _Reader(options)
     current: BinaryIO | None = None
-    for index, file in enumerate(files[start[0] :]):
-        if current is not None:
-            current.close()
-        current = file.open("rb")
-        if index == 0:
-            current.seek(start[1])
-        async for batch in _batches(current, reader):
-            for record in batch:
-                yield record
     try:
+        for index, file in enumerate(files[start[0] :]):
+            if current is not None:
+                current.close()
+            current = file.open("rb")
+            if index == 0:
+                current.seek(start[1])
+            async for batch in _batches(current, reader):
+                yield batch
         while options.follow and not reader.past_end:
             ending = finished()
             if current is None or (not ending and _rotated(path, current)):
@@ -59,8 +69,7 @@ async def read_logs(
             if current is not None:
                 async for batch in _batches(current, reader):
                     progressed = True
-                    for record in batch:
-                        yield record
+                    yield batch
             if ending and not progressed:
                 return
             if not progressed:
@@ -88,13 +97,13 @@ def parse_time(text: str) -> int:
 
 
 class _Reader:
-    """Turns chunks into records; keeps the torn end of a chunk and the last parsed second."""
+    """Turns chunks into records; keeps the torn end of a chunk and the time that was parsed last."""
 
     def __init__(self, options: LogOptions) -> None:
-        self._options = options
+        self._wanted = {n for n, flag in ((1, options.stdout), (2, options.stderr)) if flag}
         self._rest = b""
-        self._second = ""
-        self._second_ns = 0
+        self._time = ""
+        self._time_ns = 0
         self._since_ns = int(options.since * 1e9)
         self._until_ns = int(options.until * 1e9)
         self.past_end = False
@@ -103,29 +112,31 @@ class _Reader:
         data = self._rest + data
         end = data.rfind(b"\n") + 1
         self._rest = data[end:]
-        wanted = {n for n, flag in ((1, self._options.stdout), (2, self._options.stderr)) if flag}
         records = []
-        for line in data[:end].splitlines():
-            record = self._record(line)
-            if record is None or record.stream not in wanted or record.timestamp_ns < self._since_ns:
+        for line in _decoded(data[:end]):
+            stream = _STREAMS.get(line.stream, 1)
+            if line.time != self._time:
+                self._time, self._time_ns = line.time, parse_time(line.time)
+            if stream not in self._wanted or self._time_ns < self._since_ns:
                 continue
-            if self._until_ns and record.timestamp_ns > self._until_ns:
+            if self._until_ns and self._time_ns > self._until_ns:
                 self.past_end = True
                 break
-            records.append(record)
+            records.append(LogRecord(stream, self._time_ns, line.log.encode()))
         return records
 
-    def _record(self, line: bytes) -> LogRecord | None:
-        """None for a line that was damaged by a crash of the host."""
-        try:
-            decoded = _decoder.decode(line)
-        except msgspec.DecodeError:
-            return None
-        if decoded.time[:19] != self._second:
-            self._second = decoded.time[:19]
-            self._second_ns = parse_time(f"{self._second}Z")
-        fraction = int(decoded.time[20:29].rstrip("Z").ljust(9, "0") or 0)
-        return LogRecord(_STREAMS.get(decoded.stream, 1), self._second_ns + fraction, decoded.log.encode())
+
+def _decoded(data: bytes) -> list[_Line]:
+    """All lines at once; one by one, leaving out what a crash of the host damaged, when that fails."""
+    try:
+        return _decoder.decode_lines(data)
+    except msgspec.DecodeError:
+        pass
+    lines = []
+    for line in data.splitlines():
+        with contextlib.suppress(msgspec.DecodeError):
+            lines.append(_decoder.decode(line))
+    return lines
 
 
 async def _batches(file: BinaryIO, reader: _Reader) -> AsyncIterator[list[LogRecord]]:

@@ -90,7 +90,7 @@ async def logs(context: Context, request: web.Request) -> web.StreamResponse:
     ref = _ref(request)
     options = log_options(request)
     tty = context.engine.container_is_tty(ref)
-    return await stream_logs(request, context.engine.container_logs(ref, options), tty=tty)
+    return await stream_logs(request, context.engine.container_log_batches(ref, options), tty=tty)
 
 
 async def attach(context: Context, request: web.Request) -> web.StreamResponse:

@@ -11,7 +11,7 @@ from node.api.bodies import ServiceBody
 from node.api.context import Context, Route
 from node.api.convert import service_spec, service_to_api
 from node.api.query import body, filters, flag, json_response, number
-from node.api.streams import LogEntry, log_options, stream_logs
+from node.api.streams import LogEntry, log_options, one_by_one, stream_logs
 
 
 async def listing(context: Context, request: web.Request) -> web.StreamResponse:
@@ -57,7 +57,9 @@ async def logs(context: Context, request: web.Request) -> web.StreamResponse:
     service = await context.swarm.control.get_service(request.match_info["id"])
     details = await task_details(context, {"service": [service.id]}) if flag(request, "details") else None
     entries = context.swarm.service_logs(service.id, options)
-    return await stream_logs(request, entries, tty=service.spec.task.container.tty, details=details)
+    return await stream_logs(
+        request, one_by_one(entries), tty=service.spec.task.container.tty, details=details
+    )
 
 
 async def task_details(context: Context, wanted: dict[str, list[str]]) -> Callable[[LogEntry], str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 from aiohttp import web
@@ -47,7 +47,7 @@ def log_options(request: web.Request) -> LogOptions:
 
 async def stream_logs(
     request: web.Request,
-    entries: AsyncIterator[LogEntry],
+    batches: AsyncIterator[Sequence[LogEntry]],
     *,
     tty: bool,
     details: Callable[[LogEntry], str] | None = None,
@@ -60,13 +60,14 @@ async def stream_logs(
     stamps = _Timestamps()
     follow = flag(request, "follow")
     buffer = bytearray()
-    async for entry in entries:
-        line = entry.data
-        if details is not None:
-            line = details(entry).encode() + b" " + line
-        if timestamps:
-            line = stamps.text(entry.timestamp_ns) + b" " + line
-        buffer += line if tty else frame(entry.stream, line)
+    async for batch in batches:
+        for entry in batch:
+            line = entry.data
+            if details is not None:
+                line = details(entry).encode() + b" " + line
+            if timestamps:
+                line = stamps.text(entry.timestamp_ns) + b" " + line
+            buffer += line if tty else frame(entry.stream, line)
         if follow or len(buffer) >= FLUSH_BYTES:
             await response.write(bytes(buffer))
             buffer.clear()
@@ -74,6 +75,12 @@ async def stream_logs(
         await response.write(bytes(buffer))
     await response.write_eof()
     return response
+
+
+async def one_by_one(entries: AsyncIterator[LogEntry]) -> AsyncIterator[Sequence[LogEntry]]:
+    """Entries that come singly, as batches."""
+    async for entry in entries:
+        yield (entry,)
 
 
 class _Timestamps:

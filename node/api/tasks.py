@@ -8,7 +8,7 @@ from node.api.context import Context, Route
 from node.api.convert import task_to_api
 from node.api.query import filters, flag, json_response
 from node.api.services import task_details
-from node.api.streams import log_options, stream_logs
+from node.api.streams import log_options, one_by_one, stream_logs
 
 
 async def listing(context: Context, request: web.Request) -> web.StreamResponse:
@@ -31,7 +31,7 @@ async def logs(context: Context, request: web.Request) -> web.StreamResponse:
     task = await context.swarm.control.get_task(request.match_info["id"])
     details = await task_details(context, {"id": [task.id]}) if flag(request, "details") else None
     entries = context.swarm.task_logs(task.id, options)
-    return await stream_logs(request, entries, tty=task.spec.container.tty, details=details)
+    return await stream_logs(request, one_by_one(entries), tty=task.spec.container.tty, details=details)
 
 
 ROUTES = [
