@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -61,6 +60,16 @@ class HostDaemon:
             ]
         )
         self._process: subprocess.Popen[bytes] | None = None
+        own = Path("/proc/self/ns/net").readlink()
+        deadline = time.monotonic() + READY_S
+        # Until it has left our namespace, entering "its" namespace would be staying in ours.
+        theirs = Path(f"/proc/{self._keeper.pid}/ns/net")
+        while theirs.readlink() == own or not self._loopback_is_up():
+            assert time.monotonic() < deadline, "unshare does not come up"
+            time.sleep(0.01)
+
+    def _loopback_is_up(self) -> bool:
+        return "LOWER_UP" in self._command([*self.namespaces, "ip", "link", "show", "lo"], None).out
 
     @property
     def namespaces(self) -> list[str]:
@@ -252,7 +261,12 @@ def _leftovers() -> set[str]:
         found |= {f"process {pid} {words}" for pid in _processes(words) if pid != os.getpid()}
     for controller in Path("/sys/fs/cgroup").iterdir():
         found |= {f"cgroup {path}" for path in controller.glob("swarmctl*")}
-    if shutil.which("ip"):
-        listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
-        found |= {f"netns {line.split()[0]}" for line in listed.splitlines() if line}
+    for what, words in (("netns", "ip netns list"), ("link", "ip -br link"), ("table", "nft list tables")):
+        listed = subprocess.run(words.split(), capture_output=True, text=True).stdout
+        found |= {
+            f"{what} {' '.join(line.split()[:3])}"
+            for line in listed.splitlines()
+            if "swarmctl" in line or "sw" in line[:2]
+        }
+    found.add(f"ip_forward {Path('/proc/sys/net/ipv4/ip_forward').read_text().strip()}")
     return found

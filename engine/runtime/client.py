@@ -187,8 +187,14 @@ class RuntimeClient:
         compiled = self._filters.get(id)
         if compiled is None:
             compiled = self._filters[id] = (await self._request("filter", {"id": id}))[0]
+        if id not in self._pids:
+            await self.list()
         made = plan.plan_exec(
-            process, self._facts, streams=StreamWishes(terminal=tty, stdin=stdin), seccomp=compiled
+            process,
+            self._facts,
+            pid=self._pids.get(id, 0),
+            streams=StreamWishes(terminal=tty, stdin=stdin),
+            seccomp=compiled,
         )
         request = ExecRequest(
             id=id,

@@ -131,16 +131,24 @@ def plan_container(
 
 
 def plan_exec(
-    process: Mapping[str, Any], host: HostFacts, *, streams: StreamWishes, seccomp: bytes = b""
+    process: Mapping[str, Any], host: HostFacts, *, pid: int, streams: StreamWishes, seccomp: bytes = b""
 ) -> Plan:
-    """The program for a further process; SOURCE holds the pidfd of the container's first one.
+    """The program for a further process; SOURCE holds the pidfd of the container's first one, `pid` is its number.
 
-    The process is made in the container's pid namespace by the caller of clone3 and joins the rest itself.
+    The process is made in the container's pid namespace by the caller of clone3 and joins the rest itself. Joining
+    a mount namespace leads to the root of that namespace, which is not the container's root when the supervisor
+    itself runs in a chroot: so the container's own root is opened before, and entered afterwards. (Should the
+    number belong to somebody else by now, then joining by the pidfd fails.)
     """
+    root = f"/proc/{pid}/root".encode()
+    flags = plan_mounts.O_PATH | plan_mounts.O_DIRECTORY | plan_mounts.O_CLOEXEC
     everything = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP
     ops: list[Op] = [
         *_fresh_process(process),
+        call("openat", AT_FDCWD, root, flags, 0, out=SCRATCH, label="open the container's root"),
         call("setns", SOURCE, everything, label="join the container's namespaces"),
+        call("fchdir", SCRATCH),
+        call("chroot", b".", label="enter the container's root"),
         *_streams(process, streams),
         call("close_range", 3, _DESCRIPTOR_MAX, 0),
         *_final(process, host, seccomp),

@@ -98,7 +98,7 @@ def test_transcript_of_a_container_with_a_terminal() -> None:
 
 def test_transcript_of_an_exec() -> None:
     process = {"args": ["true"], "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}}
-    check("exec", plan_exec(process, HOST, streams=StreamWishes(), seccomp=bytes(8)).ops)
+    check("exec", plan_exec(process, HOST, pid=4242, streams=StreamWishes(), seccomp=bytes(8)).ops)
 
 
 def test_namespaces() -> None:
