@@ -1,8 +1,9 @@
 """Reading a container's json-file log: the past, then, if wanted, what is still being written.
 
 Works in chunks off the event loop. The files are written by the supervisor (see runtime.json_log), which
-rotates path -> path.1 -> ...; a reader that follows notices a rotation by the inode and finishes the old
-file first. A torn last line is left alone until it is whole.
+rotates path -> path.1 -> ..., or truncates the only file. Invariant: files are held open and told apart by
+their inode, so a rotation while reading neither skips nor repeats a line that is still on disk. A torn last
+line is left alone until it is whole.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import calendar
 import contextlib
+import functools
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,7 +24,10 @@ from engine.config import LogOptions, LogRecord
 
 CHUNK_BYTES = 1 << 18
 POLL_S = 0.03
+OPEN_ATTEMPTS_MAX = 20
 _STREAMS = {"stdout": 1, "stderr": 2}
+# A quote inside a message is escaped, so these bytes begin a line and nothing else.
+_LINE_START = b'{"log":"'
 
 
 class _Line(msgspec.Struct):
@@ -48,35 +53,39 @@ async def read_batches(
     path: Path, options: LogOptions, finished: Callable[[], bool], poll_s: float = POLL_S
 ) -> AsyncGenerator[list[LogRecord], None]:
     """The same, as many lines at a time as were read at once; for readers to whom each step costs."""
-    files = log_files(path)
-    start = await asyncio.to_thread(_tail_position, files, options.tail) if options.tail >= 0 else (0, 0)
     reader = _Reader(options)
-    current: BinaryIO | None = None
-    try:
-        for index, file in enumerate(files[start[0] :]):
-            if current is not None:
-                current.close()
-            current = file.open("rb")
-            if index == 0:
-                current.seek(start[1])
-            async for batch in _batches(current, reader):
+    with contextlib.ExitStack() as held:
+        files = [held.enter_context(file) for file in await asyncio.to_thread(_open_files, path)]
+        if options.tail >= 0:
+            files = await asyncio.to_thread(_seek_tail, files, options.tail)
+        for file in files:
+            reader.begin_file()
+            async for batch in _batches(file, reader):
                 yield batch
-        while options.follow and not reader.past_end:
-            ending = finished()
-            if current is None or (not ending and _rotated(path, current)):
-                current = await _next_file(path, current, reader)
+        if not options.follow:
+            return
+        current = files[-1] if files else None
+        while not reader.past_end:
+            ending = finished() or reader.until_passed(time.time_ns())
+            # Asked before the read: what the writer added before it turned away is then read to its end.
+            turned_away = current is None or _turned_away(path, current)
             progressed = False
             if current is not None:
                 async for batch in _batches(current, reader):
                     progressed = True
                     yield batch
-            if ending and not progressed:
+            if turned_away:
+                successor = await asyncio.to_thread(_open_successor, path, current)
+                if successor is not None:
+                    held.close()
+                    current = held.enter_context(successor)
+                    reader.begin_file()
+                    continue
+            if progressed:
+                continue
+            if ending:
                 return
-            if not progressed:
-                await asyncio.sleep(poll_s)
-    finally:
-        if current is not None:
-            current.close()
+            await asyncio.sleep(poll_s)
 
 
 def log_files(path: Path) -> list[Path]:
@@ -90,10 +99,14 @@ def log_files(path: Path) -> list[Path]:
 
 
 def parse_time(text: str) -> int:
-    """RFC 3339 with up to nine digits, in UTC -> nanoseconds since 1970."""
-    seconds = calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
+    """RFC 3339 with up to nine digits, in UTC -> nanoseconds since 1970. ValueError when it is none."""
     fraction = text[20:-1] if text[19:20] == "." else ""
-    return seconds * 1_000_000_000 + (int(fraction.ljust(9, "0")) if fraction else 0)
+    return _seconds(text[:19]) * 1_000_000_000 + (int(fraction.ljust(9, "0")) if fraction else 0)
+
+
+@functools.lru_cache(maxsize=256)
+def _seconds(text: str) -> int:
+    return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
 
 
 class _Reader:
@@ -108,6 +121,13 @@ class _Reader:
         self._until_ns = int(options.until * 1e9)
         self.past_end = False
 
+    def begin_file(self) -> None:
+        """A line never goes over from one file to the next: what is torn there stays torn."""
+        self._rest = b""
+
+    def until_passed(self, now_ns: int) -> bool:
+        return 0 < self._until_ns < now_ns
+
     def feed(self, data: bytes) -> list[LogRecord]:
         data = self._rest + data
         end = data.rfind(b"\n") + 1
@@ -116,7 +136,9 @@ class _Reader:
         for line in _decoded(data[:end]):
             stream = _STREAMS.get(line.stream, 1)
             if line.time != self._time:
-                self._time, self._time_ns = line.time, parse_time(line.time)
+                with contextlib.suppress(ValueError):
+                    self._time_ns = parse_time(line.time)
+                self._time = line.time
             if stream not in self._wanted or self._time_ns < self._since_ns:
                 continue
             if self._until_ns and self._time_ns > self._until_ns:
@@ -130,12 +152,14 @@ def _decoded(data: bytes) -> list[_Line]:
     """All lines at once; one by one, leaving out what a crash of the host damaged, when that fails."""
     try:
         return _decoder.decode_lines(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         pass
     lines = []
-    for line in data.splitlines():
-        with contextlib.suppress(msgspec.DecodeError):
-            lines.append(_decoder.decode(line))
+    for line in data.split(b"\n"):
+        # A line may stand behind the torn beginning of one that was never finished.
+        start = max(line.rfind(_LINE_START), 0)
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            lines.append(_decoder.decode(line[start:]))
     return lines
 
 
@@ -150,61 +174,71 @@ async def _batches(file: BinaryIO, reader: _Reader) -> AsyncIterator[list[LogRec
             yield await asyncio.to_thread(reader.feed, data)
 
 
-def _rotated(path: Path, current: BinaryIO) -> bool:
+def _open_files(path: Path) -> list[BinaryIO]:
+    """All files, oldest first, none missing or twice although the writer may rotate them meanwhile."""
+    for _ in range(OPEN_ATTEMPTS_MAX):
+        files: list[BinaryIO] = []
+        with contextlib.ExitStack() as opened, contextlib.suppress(FileNotFoundError):
+            for name in log_files(path):
+                files.append(opened.enter_context(name.open("rb", buffering=0)))
+            if [_inode(file) for file in files] == [name.stat().st_ino for name in log_files(path)]:
+                opened.pop_all()
+                return files
+    return []
+
+
+def _open_successor(path: Path, current: BinaryIO | None) -> BinaryIO | None:
+    """The file written after `current`; the oldest one when `current` is gone, None when it is the last."""
+    files = _open_files(path)
+    inodes = [_inode(file) for file in files]
+    position = inodes.index(_inode(current)) + 1 if current is not None and _inode(current) in inodes else 0
+    for index, file in enumerate(files):
+        if index != position:
+            file.close()
+    return files[position] if position < len(files) else None
+
+
+def _turned_away(path: Path, current: BinaryIO) -> bool:
+    """Whether the writer has another file by now. One that was truncated is read again from its start."""
     try:
-        return path.stat().st_ino != os.fstat(current.fileno()).st_ino
+        status = path.stat()
     except FileNotFoundError:
         return False
+    if status.st_ino != _inode(current):
+        return True
+    if status.st_size < current.tell():
+        current.seek(0)
+    return False
 
 
-async def _next_file(path: Path, current: BinaryIO | None, reader: _Reader) -> BinaryIO | None:
-    """The file after `current` (whose end was read), or the first one."""
-    if current is None:
-        return path.open("rb") if path.exists() else None
-    if current.read(1):
-        current.seek(-1, os.SEEK_CUR)
-        return current
-    current.close()
-    return path.open("rb")
+def _inode(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_ino
 
 
-def _tail_position(files: list[Path], lines: int) -> tuple[int, int]:
-    """(file index, offset) from which exactly `lines` lines remain; (0, 0) when there are fewer."""
-    if not files:
-        return 0, 0
-    if lines == 0:
-        return len(files) - 1, files[-1].stat().st_size
+def _seek_tail(files: Sequence[BinaryIO], lines: int) -> list[BinaryIO]:
+    """The files that hold the last `lines` lines, the first of them set to where these begin."""
     missing = lines
     for index in range(len(files) - 1, -1, -1):
-        for offset, count in _newlines_from_end(files[index]):
-            if count >= missing + 1:
-                return index, offset
-        missing -= _line_count(files[index])
+        offset, found = _start_of_last(files[index], missing)
+        files[index].seek(offset)
+        missing -= found
         if missing <= 0:
-            return index, 0
-    return 0, 0
+            return list(files[index:])
+    return list(files)
 
 
-def _newlines_from_end(path: Path) -> Iterator[tuple[int, int]]:
-    """(offset just after a newline, how many newlines are at or after it), from the end backwards."""
-    count = 0
-    with path.open("rb") as file:
-        position = file.seek(0, os.SEEK_END)
-        while position:
-            size = min(65536, position)
-            position -= size
-            file.seek(position)
-            block = file.read(size)
-            at = block.rfind(b"\n")
-            while at != -1:
-                count += 1
-                yield position + at + 1, count
+def _start_of_last(file: BinaryIO, lines: int) -> tuple[int, int]:
+    """(offset after which `lines` whole lines remain, `lines`), or (0, the number of lines) of a shorter one."""
+    found, position = 0, file.seek(0, os.SEEK_END)
+    while position:
+        size = min(CHUNK_BYTES, position)
+        position -= size
+        block = os.pread(file.fileno(), size, position)
+        here = block.count(b"\n")
+        if found + here > lines:
+            at = len(block)
+            for _ in range(lines - found + 1):
                 at = block.rfind(b"\n", 0, at)
-
-
-def _line_count(path: Path) -> int:
-    total = 0
-    with path.open("rb") as file:
-        while block := file.read(CHUNK_BYTES):
-            total += block.count(b"\n")
-    return total
+            return position + at + 1, lines
+        found += here
+    return 0, found
