@@ -39,7 +39,7 @@ class Result:
 
 
 class HostDaemon:
-    """One swarmd in its own network and mount namespaces. `run` is our CLI, `docker` the real client."""
+    """One swarmd in its own network namespace. `run` is our CLI, `docker` the real client."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -48,16 +48,7 @@ class HostDaemon:
         self.cgroup = f"swarmctl-test/{uuid.uuid4().hex[:8]}"
         self.log = folder / "swarmd.log"
         self._keeper = subprocess.Popen(
-            [
-                "unshare",
-                "--net",
-                "--mount",
-                "--propagation",
-                "private",
-                "sh",
-                "-c",
-                "ip link set lo up; exec sleep 100000",
-            ]
+            ["unshare", "--net", "sh", "-c", "ip link set lo up; exec sleep 100000"]
         )
         self._process: subprocess.Popen[bytes] | None = None
         own = Path("/proc/self/ns/net").readlink()
@@ -73,7 +64,7 @@ class HostDaemon:
 
     @property
     def namespaces(self) -> list[str]:
-        return ["nsenter", f"--target={self._keeper.pid}", "--net", "--mount"]
+        return ["nsenter", f"--net=/proc/{self._keeper.pid}/ns/net"]
 
     def start(self) -> None:
         command = [
@@ -120,6 +111,12 @@ class HostDaemon:
         deadline = time.monotonic() + 10
         while _processes(f"engine.runtime.supervisor|{self.run_dir}") and time.monotonic() < deadline:
             time.sleep(0.02)
+        for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+            if line.split()[4].startswith(f"{self.folder}/"):
+                subprocess.run(["umount", "-l", line.split()[4]], check=True)
+        for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+            if line.split()[4].startswith(f"{self.folder}/"):
+                subprocess.run(["umount", "-l", line.split()[4]], check=True)
         self._keeper.kill()
         self._keeper.wait()
         _remove_cgroups(self.cgroup)

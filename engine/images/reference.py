@@ -9,15 +9,15 @@ import msgspec
 from engine.errors import InvalidParameter
 
 DEFAULT_DOMAIN = "docker.io"
+_LEGACY_DOMAIN = "index.docker.io"
 OFFICIAL = "library/"
 _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
-_PATH = re.compile(rf"^{_COMPONENT}(?:/{_COMPONENT})*$")
-_DOMAIN = re.compile(
-    r"^(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*(?::[0-9]+)?$"
-)
-_TAG = re.compile(r"^[\w][\w.-]{0,127}$", re.ASCII)
-_DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
-_ID = re.compile(r"^(?:sha256:)?[0-9a-f]{64}$")
+_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
+_PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?")
+_TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_ID = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
 NAME_LENGTH_MAX = 255
 
 
@@ -31,7 +31,8 @@ class Reference(msgspec.Struct, frozen=True):
     @property
     def familiar_name(self) -> str:
         short = self.name.removeprefix(f"{DEFAULT_DOMAIN}/")
-        return short.removeprefix(OFFICIAL) if short != self.name else short
+        official = short != self.name and short.count("/") == 1
+        return short.removeprefix(OFFICIAL) if official else short
 
     @property
     def familiar(self) -> str:
@@ -44,23 +45,23 @@ class Reference(msgspec.Struct, frozen=True):
 
 def parse_reference(text: str, *, default_tag: str = "latest") -> Reference:
     """`hello` -> docker.io/library/hello:latest. InvalidParameter in Docker's words."""
-    if _ID.match(text):
+    if _ID.fullmatch(text):
         raise InvalidParameter(
             f"invalid repository name ({text}), cannot specify 64-byte hexadecimal strings"
         )
-    remainder, _, digest = text.partition("@")
-    if digest and not _DIGEST.match(digest):
+    remainder, at, digest = text.partition("@")
+    if at and not _DIGEST.fullmatch(digest):
         raise InvalidParameter("invalid reference format")
     head, separator, last = remainder.rpartition("/")
     last, colon, tag = last.partition(":")
-    if colon and not _TAG.match(tag):
+    if colon and not _TAG.fullmatch(tag):
         raise InvalidParameter("invalid reference format")
     name = _normal_name(f"{head}{separator}{last}")
     return Reference(name, tag or ("" if digest else default_tag), digest)
 
 
 def is_image_id(text: str) -> bool:
-    return _ID.match(text) is not None
+    return _ID.fullmatch(text) is not None
 
 
 def _normal_name(name: str) -> str:
@@ -68,10 +69,12 @@ def _normal_name(name: str) -> str:
     if separator and (any(c in first for c in ".:") or first == "localhost" or first.lower() != first):
         domain, path = first, rest
     else:
-        domain, path = DEFAULT_DOMAIN, name if separator else OFFICIAL + name
+        domain, path = DEFAULT_DOMAIN, name
+    if domain in (DEFAULT_DOMAIN, _LEGACY_DOMAIN):
+        domain, path = DEFAULT_DOMAIN, path if "/" in path else OFFICIAL + path
     if path.lower() != path:
         raise InvalidParameter(f"invalid reference format: repository name ({path}) must be lowercase")
-    if not _PATH.match(path) or not _DOMAIN.match(domain):
+    if not _PATH.fullmatch(path) or not _DOMAIN.fullmatch(domain):
         raise InvalidParameter("invalid reference format")
     if len(path) > NAME_LENGTH_MAX:
         raise InvalidParameter(f"repository name must not be more than {NAME_LENGTH_MAX} characters")

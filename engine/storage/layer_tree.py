@@ -7,6 +7,7 @@ applied to the tree on the spot (`apply`). Source: OCI image specification, laye
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -25,6 +26,15 @@ MEMBERS_MAX = 2_000_000
 COPY_BYTES = 1 << 20
 _RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 _XATTR_PREFIX = "SCHILY.xattr."
+_ARCHIVE_ERRORS = (
+    errno.EPERM,
+    errno.ENOENT,
+    errno.ENAMETOOLONG,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.EINVAL,
+)
 
 
 class LayerUnpacker:
@@ -36,6 +46,7 @@ class LayerUnpacker:
         self._root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY)
         self._parents: dict[str, int] = {}
         self._directory_times: list[tuple[str, float]] = []
+        self._written: set[str] = set()
         self.bytes_written = 0
 
     def unpack(self, archive: BinaryIO) -> int:
@@ -45,12 +56,23 @@ class LayerUnpacker:
                 for count, member in enumerate(tar):
                     if count >= MEMBERS_MAX:
                         raise InvalidParameter(f"layer has more than {MEMBERS_MAX} entries")
-                    self._add(tar, member)
+                    self._add_checked(tar, member)
         except tarfile.TarError as error:
             raise InvalidParameter(f"layer is not a valid tar archive: {error}") from error
         finally:
             self._finish()
         return self.bytes_written
+
+    def _add_checked(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        """What the archive is to blame for is the archive's error, not the host's."""
+        try:
+            self._add(tar, member)
+        except ValueError as error:
+            raise InvalidParameter(f"layer entry {member.name!r} cannot be made: {error}") from error
+        except OSError as error:
+            if error.errno not in _ARCHIVE_ERRORS:
+                raise
+            raise InvalidParameter(f"layer entry {member.name!r} cannot be made: {error.strerror}") from error
 
     def _add(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         path = checked_path(member.name)
@@ -63,6 +85,7 @@ class LayerUnpacker:
         elif name.startswith(WHITEOUT_PREFIX):
             self._white_out(folder, parent, name.removeprefix(WHITEOUT_PREFIX), member.name)
         else:
+            self._written.add(path)
             self._write(tar, member, parent, name, path)
 
     def _write(
@@ -102,12 +125,15 @@ class LayerUnpacker:
 
     def _link(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
         folder, _, target = checked_path(member.linkname).rpartition("/")
+        held = os.dup(parent)  # looking up the other folder may close cached ones
         try:
-            os.link(target, name, src_dir_fd=self._parent(folder), dst_dir_fd=parent, follow_symlinks=False)
+            os.link(target, name, src_dir_fd=self._parent(folder), dst_dir_fd=held, follow_symlinks=False)
         except FileNotFoundError as error:
             raise InvalidParameter(
                 f"layer entry {member.name!r} links to {member.linkname!r}, which is not in the layer"
             ) from error
+        finally:
+            os.close(held)
 
     def _set_attributes(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
         os.chown(name, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
@@ -150,6 +176,7 @@ class LayerUnpacker:
                 self._forget_below(path)
                 shutil.rmtree(name, dir_fd=parent)
         else:
+            self._forget_below(path)  # a link that was followed to a folder
             os.unlink(name, dir_fd=parent)
 
     def _make_opaque(self, folder: str, parent: int) -> None:
@@ -157,7 +184,9 @@ class LayerUnpacker:
             os.setxattr(f"/proc/self/fd/{parent}", OPAQUE_XATTR, b"y")
             return
         for entry in Path(f"/proc/self/fd/{parent}").iterdir():
-            self._clear(parent, entry.name, f"{folder}/{entry.name}".lstrip("/"), keep_directory=False)
+            path = f"{folder}/{entry.name}".lstrip("/")
+            if path not in self._written:  # the mark hides the layers below, not this one
+                self._clear(parent, entry.name, path, keep_directory=False)
 
     def _white_out(self, folder: str, parent: int, name: str, member_name: str) -> None:
         if name in ("", ".", ".."):
@@ -208,9 +237,14 @@ class LayerUnpacker:
         for path, mtime in reversed(self._directory_times):
             folder, _, name = path.rpartition("/")
             try:
-                os.utime(name, (mtime, mtime), dir_fd=self._parent(folder), follow_symlinks=False)
-            except (OSError, InvalidParameter):
-                continue
+                parent = openat2(
+                    self._root_fd, folder or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, _RESOLVE
+                )
+            except OSError:
+                continue  # a later member removed it
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(name, (mtime, mtime), dir_fd=parent, follow_symlinks=False)
+            os.close(parent)
         self._close_parents()
         os.close(self._root_fd)
 

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from node.api.context import API_VERSION, API_VERSION_MIN, SERVER_VERSION, Context, Handler, Route
 from node.api.errors import status_of
+from node.api.hijack import HEAD_SENT
 from node.api.query import BODY_BYTES_MAX, json_response
 
 logger = logging.getLogger(__name__)
@@ -65,8 +66,17 @@ def _numbers(version: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(_HEADERS)
+    request[HEAD_SENT] = True
+
+
+def _cut_off(request: web.Request, error: Exception) -> web.StreamResponse:
+    """A second answer would be read as the body of the first: the connection ends instead."""
+    logger.warning("%s %s ended early: %r", request.method, request.path_qs, error)
+    if request.transport is not None:
+        request.transport.close()
+    return web.Response()
 
 
 @web.middleware
@@ -85,6 +95,8 @@ async def _guard(
     except ConnectionError:
         raise  # the client went away in the middle of its answer
     except Exception as error:  # the border: everything must become an answer
+        if HEAD_SENT in request:
+            return _cut_off(request, error)
         status = status_of(error)
         if status is None:
             logger.exception("%s %s failed", request.method, request.path_qs)

@@ -107,7 +107,12 @@ async def attach(context: Context, request: web.Request) -> web.StreamResponse:
     async def opened() -> Session:
         return session
 
-    return await hijack(request, tty=session.tty, open_session=opened)
+    try:
+        if request.transport is None:
+            raise ConnectionResetError("the client left while its session was opened")
+        return await hijack(request, tty=session.tty, open_session=opened)
+    finally:
+        await session.close()
 
 
 async def resize(context: Context, request: web.Request) -> web.StreamResponse:

@@ -21,6 +21,7 @@ _RAW = "application/vnd.docker.raw-stream"
 _MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 INPUT_BUFFER_BYTES = 1 << 20
 FIRST_OUTPUT_S = 0.003
+HEAD_SENT = web.RequestKey("head-sent", bool)  # in a request whose response head has gone out
 
 
 class Session(Protocol):
@@ -88,6 +89,7 @@ async def hijack(
     connection = _Connection(transport, asyncio.get_running_loop())
     early = _take_early_bytes(request)
     transport.set_protocol(connection)
+    request[HEAD_SENT] = True
     if early:
         connection.data_received(early)
     with contextlib.suppress(ConnectionError):

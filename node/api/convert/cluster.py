@@ -9,7 +9,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from engine.config import NetworkCreate
+from engine.config import Ipam, NetworkCreate
 from node.api import bodies
 from node.api.convert.times import head, rfc3339
 from raft.errors import InvalidArgument
@@ -118,7 +118,17 @@ def network_to_api(network: Network) -> dict[str, Any]:
 
 
 def network_spec_from_api(body: NetworkCreate) -> NetworkSpec:
-    pools = (body.ipam.config if body.ipam else None) or ()
+    ipam = body.ipam or Ipam()
+    pools = ipam.config or ()
+    for name, given in (
+        ("ConfigOnly", body.config_only),
+        ("EnableIPv4=false", body.enable_ipv4 is False),
+        ("IPAM.Driver", ipam.driver not in ("", "default")),
+        ("IPAM.Options", bool(ipam.options)),
+        ("IPAM.Config.AuxiliaryAddresses", any(pool.auxiliary_addresses for pool in pools)),
+    ):
+        if given:
+            raise InvalidArgument(f"{name} is not supported yet for cluster networks: leave it out")
     return NetworkSpec(
         annotations=Annotations(name=body.name, labels=body.labels or {}),
         driver=Driver(name=body.driver or "overlay", options=body.options or {}),
@@ -200,8 +210,10 @@ def cluster_spec_from_api(body: bodies.SwarmSpecBody | None) -> ClusterSpec:
     if body.encryption_config and body.encryption_config.auto_lock_managers:
         raise InvalidArgument("EncryptionConfig.AutoLockManagers is not supported yet: leave it out")
     ca = body.ca_config or bodies.CaBody()
-    if ca.external_c_as or ca.signing_ca_cert or ca.force_rotate:
+    if ca.external_c_as or ca.signing_ca_cert or ca.signing_ca_key or ca.force_rotate:
         raise InvalidArgument("CAConfig: external CAs and rotation of the root are not supported yet")
+    if body.task_defaults and body.task_defaults.get("LogDriver"):
+        raise InvalidArgument("TaskDefaults.LogDriver is not supported yet: set the log driver per service")
     raft = body.raft or bodies.RaftBody()
     limit = body.orchestration.task_history_retention_limit if body.orchestration else None
     heartbeat = body.dispatcher.heartbeat_period if body.dispatcher else 0

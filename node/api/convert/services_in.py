@@ -166,6 +166,12 @@ def _mount(body: MountPoint) -> MountSpec:
         raise InvalidArgument(
             "Mounts.VolumeOptions.Subpath is not supported yet: mount the volume as a whole"
         )
+    if bind is not None and bind.non_recursive:
+        raise InvalidArgument("Mounts.BindOptions.NonRecursive is not supported yet: leave it out")
+    if bind is not None and bind.create_mountpoint:
+        raise InvalidArgument(
+            "Mounts.BindOptions.CreateMountpoint is not supported yet: make the folder first"
+        )
     return MountSpec(
         type=body.type,
         source=body.source,

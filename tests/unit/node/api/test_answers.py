@@ -1,0 +1,150 @@
+"""What a client sees on the wire: one answer per request, and sessions that end with their client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from engine.config import LogRecord
+from engine.errors import EngineFailure, NotFound
+from node.api.app import build_app
+from node.api.backend import EngineBackend, SwarmBackend
+from node.api.context import Context
+from node.api.routes import ROUTES
+from node.api.server import serve
+
+UPGRADE = b"Connection: Upgrade\r\nUpgrade: tcp\r\n"
+ATTACH = b"POST /containers/%s/attach?stream=1&stdin=1&stdout=1"
+
+
+class EchoSession:
+    tty = True
+
+    def __init__(self, *, broken: bool = False) -> None:
+        self.closed = asyncio.Event()
+        self._broken = broken
+        self._output: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue()
+
+    async def read(self) -> tuple[int, bytes] | None:
+        if self._broken:
+            raise EngineFailure("the output broke")
+        return await self._output.get()
+
+    async def write(self, data: bytes) -> None:
+        await self._output.put((1, data))
+
+    async def close_stdin(self) -> None:
+        await self._output.put((1, b"."))
+        await self._output.put(None)
+
+    async def close(self) -> None:
+        self.closed.set()
+
+
+class FakeEngine:
+    """Containers: `web` echoes, `broken` fails after the head of the answer."""
+
+    def __init__(self) -> None:
+        self.session = EchoSession()
+        self.opening = asyncio.Event()
+        self.may_open = asyncio.Event()
+        self.may_open.set()
+        self.fail = asyncio.Event()
+
+    async def inspect_container(self, ref: str, _size: bool = False) -> dict[str, Any]:
+        return {"Id": ref}
+
+    def container_is_tty(self, _ref: str) -> bool:
+        return True
+
+    async def container_log_batches(self, _ref: str, _options: object) -> AsyncIterator[Sequence[LogRecord]]:
+        yield [LogRecord(1, 1, b"line\n")]
+        await self.fail.wait()
+        raise EngineFailure("the log has gone")
+
+    async def wait_container(self, _ref: str, _condition: str = "") -> object:
+        await self.fail.wait()
+        raise NotFound("No such container: web")
+
+    async def attach_container(self, ref: str, **_options: bool) -> EchoSession:
+        self.session = EchoSession(broken=ref == "broken")
+        self.opening.set()
+        await self.may_open.wait()
+        return self.session
+
+
+class FakeSwarm:
+    def is_manager(self) -> bool:
+        return False
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+async def socket(tmp_path: Path, engine: FakeEngine) -> AsyncIterator[Path]:
+    context = Context(engine=cast(EngineBackend, engine), swarm=cast(SwarmBackend, FakeSwarm()))
+    runner = await serve(build_app(context, ROUTES), [tmp_path / "s"])
+    yield tmp_path / "s"
+    await runner.cleanup()
+
+
+async def ask(
+    path: Path, line: bytes, headers: bytes = b""
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(line + b" HTTP/1.1\r\nHost: d\r\n" + headers + b"\r\n")
+    return reader, writer
+
+
+@pytest.mark.parametrize(
+    "line", [b"POST /containers/web/wait", b"GET /containers/web/logs?stdout=1&follow=1"]
+)
+async def test_failure_after_the_head_ends_the_connection_without_a_second_answer(
+    socket: Path, engine: FakeEngine, line: bytes
+) -> None:
+    reader, writer = await ask(socket, line)
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+    engine.fail.set()
+    rest = await asyncio.wait_for(reader.read(), 5)
+    assert b"HTTP/1.1" not in rest
+    assert b"0\r\n\r\n" not in rest, "a cut stream must not look complete"
+    writer.close()
+
+
+async def test_failing_session_is_closed_and_ends_the_connection(socket: Path, engine: FakeEngine) -> None:
+    reader, writer = await ask(socket, ATTACH % b"broken", UPGRADE)
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 UPGRADED")
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert engine.session.closed.is_set()
+    writer.close()
+
+
+async def test_session_of_a_client_that_left_during_the_opening_is_closed(
+    socket: Path, engine: FakeEngine
+) -> None:
+    engine.may_open.clear()
+    _reader, writer = await ask(socket, ATTACH % b"web", UPGRADE)
+    await asyncio.wait_for(engine.opening.wait(), 5)
+    writer.close()
+    await writer.wait_closed()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    engine.may_open.set()
+    await asyncio.wait_for(engine.session.closed.wait(), 2)
+
+
+async def test_half_close_ends_only_the_standard_input(socket: Path, engine: FakeEngine) -> None:
+    reader, writer = await ask(socket, ATTACH % b"web", UPGRADE)
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"hello")
+    writer.write_eof()
+    assert await asyncio.wait_for(reader.read(), 5) == b"hello."
+    assert engine.session.closed.is_set()
+    writer.close()

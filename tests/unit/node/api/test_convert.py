@@ -1,0 +1,153 @@
+"""Translation of the cluster's objects: nothing is lost, and what cannot be honoured is refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from engine.config import NetworkCreate
+from node.api import bodies
+from node.api.convert import cluster_spec_from_api, network_spec_from_api, service_spec, spec_to_api
+from raft.errors import InvalidArgument
+from raft.objects import service as objects
+from raft.objects.base import Annotations, Driver, Platform
+from raft.objects.service import ServiceMode
+
+CONTAINER = objects.ContainerSpec(
+    image="i",
+    command=("c",),
+    args=("a",),
+    env=("E=1",),
+    hostname="h",
+    working_dir="/w",
+    user="u",
+    groups=("g",),
+    labels={"l": "1"},
+    mounts=(
+        objects.MountSpec(type="bind", source="/a", target="/b", read_only=True, propagation="rslave"),
+        objects.MountSpec(source="v", target="/v", no_copy=True, volume_driver=Driver(name="local")),
+        objects.MountSpec(type="tmpfs", target="/t", tmpfs_size_bytes=5, tmpfs_mode=0o700),
+    ),
+    secrets=(objects.FileReference(id="1", name="n", target="t", uid="3", gid="4", mode=0),),
+    configs=(objects.FileReference(id="2", name="m", target="/t"),),
+    stop_signal="SIGINT",
+    stop_grace_period_ns=0,
+    health_check=objects.HealthCheck(
+        test=("CMD", "x"), interval_ns=1, timeout_ns=2, start_period_ns=3, start_interval_ns=4, retries=5
+    ),
+    hosts=("1.2.3.4 a",),
+    dns_nameservers=("192.0.2.1",),
+    dns_search=("s",),
+    dns_options=("o",),
+    tty=True,
+    open_stdin=True,
+    read_only=True,
+    init=False,
+    sysctls={"a": "1"},
+    cap_add=("X",),
+    cap_drop=("Y",),
+    ulimits=(("nofile", 1, 2),),
+)
+UPDATE = objects.UpdateConfig(
+    parallelism=0,
+    delay_ns=5,
+    failure_action=objects.FailureAction.ROLLBACK,
+    monitor_ns=0,
+    max_failure_ratio=0.5,
+    order=objects.UpdateOrder.START_FIRST,
+)
+TASK = objects.TaskSpec(
+    container=CONTAINER,
+    resources=objects.ResourceRequirements(
+        limits=objects.Resources(nano_cpus=1, memory_bytes=2, pids=3),
+        reservations=objects.Resources(nano_cpus=4, memory_bytes=5),
+    ),
+    restart=objects.RestartPolicy(
+        condition=objects.RestartCondition.ON_FAILURE, delay_ns=0, max_attempts=2, window_ns=3
+    ),
+    placement=objects.Placement(
+        constraints=("node.role==manager",),
+        preferences=(objects.SpreadPreference(descriptor="node.labels.r"),),
+        max_replicas=2,
+        platforms=(Platform(os="linux", architecture="amd64"),),
+    ),
+    networks=(objects.NetworkAttachmentSpec(target="n", aliases=("al",), driver_options={"d": "1"}),),
+    log_driver=Driver(name="json-file", options={"max-size": "1m"}),
+    force_update=7,
+)
+
+
+@pytest.mark.parametrize(("mode", "replicas"), [(ServiceMode.REPLICATED, 0), (ServiceMode.GLOBAL, 1)])
+def test_service_spec_survives_the_way_there_and_back(mode: ServiceMode, replicas: int) -> None:
+    spec = objects.ServiceSpec(
+        annotations=Annotations(name="web", labels={"a": "b"}),
+        task=TASK,
+        mode=mode,
+        replicas=replicas,
+        update=UPDATE,
+        rollback=UPDATE,
+        endpoint=objects.EndpointSpec(
+            mode=objects.EndpointMode.DNSRR,
+            ports=(
+                objects.PortConfig(
+                    target=80, published=8080, protocol="udp", mode=objects.PublishMode.HOST, name="p"
+                ),
+            ),
+        ),
+    )
+    body = msgspec.json.decode(msgspec.json.encode(spec_to_api(spec)), type=bodies.ServiceBody)
+    assert service_spec(body) == spec
+
+
+def network(body: dict[str, Any]) -> NetworkCreate:
+    return msgspec.convert({"Name": "n", "Driver": "overlay", **body}, NetworkCreate)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"ConfigOnly": True}, "ConfigOnly"),
+        ({"EnableIPv4": False}, "EnableIPv4"),
+        ({"IPAM": {"Driver": "dhcp"}}, "IPAM.Driver"),
+        ({"IPAM": {"Options": {"a": "b"}}}, "IPAM.Options"),
+        (
+            {"IPAM": {"Config": [{"Subnet": "10.1.0.0/24", "AuxiliaryAddresses": {"r": "10.1.0.5"}}]}},
+            "AuxiliaryAddresses",
+        ),
+    ],
+)
+def test_network_field_without_support_is_refused_by_name(body: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidArgument, match=field):
+        network_spec_from_api(network(body))
+
+
+def test_network_as_clients_send_it_is_accepted() -> None:
+    sent = {
+        "IPAM": {"Driver": "default", "Options": {}, "Config": []},
+        "EnableIPv4": None,
+        "ConfigOnly": False,
+    }
+    assert network_spec_from_api(network(sent)).driver.name == "overlay"
+
+
+@pytest.mark.parametrize("option", ["NonRecursive", "CreateMountpoint"])
+def test_bind_option_without_support_is_refused_by_name(option: str) -> None:
+    mount = {"Type": "bind", "Source": "/a", "Target": "/b", "BindOptions": {option: True}}
+    body = msgspec.convert({"TaskTemplate": {"ContainerSpec": {"Mounts": [mount]}}}, bodies.ServiceBody)
+    with pytest.raises(InvalidArgument, match=option):
+        service_spec(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"TaskDefaults": {"LogDriver": {"Name": "syslog"}}}, "TaskDefaults"),
+        ({"CAConfig": {"SigningCAKey": "k"}}, "CAConfig"),
+        ({"EncryptionConfig": {"AutoLockManagers": True}}, "AutoLockManagers"),
+    ],
+)
+def test_cluster_setting_without_support_is_refused_by_name(body: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidArgument, match=field):
+        cluster_spec_from_api(msgspec.convert(body, bodies.SwarmSpecBody))
