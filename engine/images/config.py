@@ -71,7 +71,7 @@ class _RawContainerConfig(msgspec.Struct, rename="pascal"):
 
 
 class _RawRootfs(msgspec.Struct):
-    diff_ids: list[str] = []
+    diff_ids: list[str] | None = None
     type: str = "layers"
 
 
@@ -87,7 +87,7 @@ def parse_image_config(data: bytes) -> tuple[dict[str, Any], ImageConfig, tuple[
     try:
         raw: dict[str, Any] = msgspec.json.decode(data, type=dict[str, Any])
         typed = msgspec.convert(raw, _RawImage)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidParameter(f"invalid image configuration: {error}") from error
     config = typed.config or _RawContainerConfig()
     return (
@@ -104,7 +104,7 @@ def parse_image_config(data: bytes) -> tuple[dict[str, Any], ImageConfig, tuple[
             stop_signal=config.stop_signal or "",
             healthcheck=config.healthcheck,
         ),
-        tuple(typed.rootfs.diff_ids),
+        tuple(typed.rootfs.diff_ids or ()),
     )
 
 
