@@ -141,6 +141,14 @@ def split_address(address: str) -> tuple[str, int]:
 # ---- server ----------------------------------------------------------------------------------------------
 
 
+def abort(transport: asyncio.BaseTransport) -> None:
+    """Close at once, whatever state it is in."""
+    assert isinstance(transport, asyncio.WriteTransport), "connections can be written to"
+    # Until Python 3.11.4 a TLS transport that has ended already fails here.
+    with contextlib.suppress(AttributeError):
+        transport.abort()
+
+
 class _Mux(asyncio.Protocol):
     """First protocol of an accepted connection: replaced as soon as ALPN has named the real one."""
 
@@ -218,7 +226,7 @@ class RpcServer:
         await asyncio.gather(*pending, return_exceptions=True)
         self._listener.close()
         for transport in list(self._transports):
-            transport.abort()
+            abort(transport)
         await self._runner.cleanup()
         self._accepting = self._listener = self._runner = None
         self._transports.clear()
@@ -270,7 +278,7 @@ class RpcServer:
             transport.set_protocol(protocol)
             protocol.connection_made(transport)
         elif self._raft is None or peer is None or peer.role != MANAGER:
-            transport.abort()
+            abort(transport)
         else:
             self._raft(peer.node_id, *_reader_writer(transport))
 
@@ -498,7 +506,7 @@ class RpcClient:
             )
         peer = peer_identity(writer.get_extra_info("ssl_object"))
         if peer is None or peer.node_id != node_id:
-            writer.transport.abort()
+            abort(writer.transport)
             found = "nobody" if peer is None else f"node {peer.node_id}"
             raise ConnectionError(f"{address} is {found}, not node {node_id}")
         return reader, writer

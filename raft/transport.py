@@ -10,6 +10,7 @@ whatever does not decode ends its connection. Nothing here is ever unpickled or 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import struct
@@ -170,7 +171,8 @@ class _Outbound:
             return
         if len(payload) > FRAME_BYTES_MAX or self.buffered() > BUFFER_BYTES_MAX:
             logger.warning("raft connection to %s is stuck: closed", self.node_id)
-            writer.transport.abort()
+            with contextlib.suppress(AttributeError):  # until Python 3.11.4, for one that has ended already
+                writer.transport.abort()
             return
         writer.write(_LENGTH.pack(len(payload)) + payload)
 
