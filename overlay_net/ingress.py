@@ -55,7 +55,10 @@ def _pair_choice(targets: Sequence[str]) -> str:
 
 def task_rules(interface: str, subnet: str, egress: str, gateways: Sequence[MapGateway]) -> str:
     """Both tables in a task's namespace. `egress`: its address on the default route, "" without one."""
-    marks = {gateway.mac: MARK_BASE + number for number, gateway in enumerate(ordered(gateways), 1)}
+    marks = {
+        gateway.mac: mark_of(gateway.address)
+        for gateway in sorted(gateways, key=lambda g: mark_of(g.address))
+    }
     by_mac = ", ".join(f"{mac} : {mark:#x}" for mac, mark in marks.items())
     by_mark = ", ".join(f"{mark:#x} : {mac}" for mac, mark in marks.items())
     lines = [f"table ip {TABLE} {{}}", f"delete table ip {TABLE}"]
@@ -92,6 +95,7 @@ def task_rules(interface: str, subnet: str, egress: str, gateways: Sequence[MapG
     return "\n".join(lines) + "\n"
 
 
-def ordered(gateways: Sequence[MapGateway]) -> list[MapGateway]:
-    """A stable order, so that a mark keeps its meaning while nodes come and go at the end."""
-    return sorted(gateways, key=lambda gateway: tuple(int(part) for part in gateway.address.split(".")))
+def mark_of(address: str) -> int:
+    """The mark of the node with that gateway address: the same as long as the node has it, whoever comes and goes."""
+    high, low = address.split(".")[2:]
+    return MARK_BASE | int(high) << 8 | int(low)

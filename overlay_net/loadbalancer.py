@@ -21,7 +21,7 @@ def vip_rules(vips: Iterable[MapVip]) -> str:
         if addresses:
             balanced.append(f"    ip daddr {vip.address} dnat to {choice(addresses)}")
         else:
-            empty.append(f"    ip daddr {vip.address} reject")
+            empty.append(f"    ip daddr {vip.address} ct state new reject")
     lines = [f"table ip {TABLE} {{}}", f"delete table ip {TABLE}", f"table ip {TABLE} {{"]
     lines += ["  chain refused {", "    type filter hook output priority -150", *empty, "  }"]
     lines += ["  chain balance {", "    type nat hook output priority -100", *balanced, "  }", "}"]

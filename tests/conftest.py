@@ -254,7 +254,9 @@ def nothing_is_left() -> Iterator[None]:
 
 def _leftovers() -> set[str]:
     found = {f"mount {line.split()[4]}" for line in Path("/proc/self/mountinfo").read_text().splitlines()}
-    found.discard("mount /run/netns")  # iproute2's own, made by the first `ip netns add` of a machine and kept
+    found.discard(
+        "mount /run/netns"
+    )  # iproute2's own, made by the first `ip netns add` of a machine and kept
     for words in ("swarmd", "engine.runtime.supervisor"):
         found |= {f"process {pid} {words}" for pid in _processes(words) if pid != os.getpid()}
     for controller in Path("/sys/fs/cgroup").iterdir():
