@@ -6,13 +6,16 @@ archive cannot place files. Digests that the archive announces are checked by th
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import hashlib
 import io
+import lzma
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
@@ -22,10 +25,14 @@ from engine.errors import InvalidParameter
 from engine.images.blobs import BlobStore
 from engine.images.config import Image
 from engine.images.reference import parse_reference
+from engine.images.views import host_architecture
 
 JSON_BYTES_MAX = 8 << 20
+MEMBERS_MAX = 100_000
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+_BLOBS = "blobs/sha256/"
+_COMPRESSIONS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 _INDEX_TYPES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -46,10 +53,10 @@ class FoundImage(msgspec.Struct):
 
 
 def read_archive(source: IO[bytes]) -> Iterator[FoundImage]:
-    """The images in it. InvalidParameter says what is wrong with the archive."""
+    """The images in it; layers can be opened until the next is asked for. InvalidParameter: what is wrong."""
     with _seekable(source) as file:
         try:
-            with tarfile.open(fileobj=file) as tar:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
                 members = _Members(tar)
                 if members.has("manifest.json"):
                     yield from _read_docker(members)
@@ -83,6 +90,7 @@ def write_archive(out: IO[bytes], images: Sequence[tuple[Image, list[str]]], blo
                     "Layers": [_blob_path(blob) for blob in image.blobs],
                 }
             )
+        writer.add_bytes("repositories", msgspec.json.encode(_repositories(images)))
         index = {"schemaVersion": 2, "mediaType": _INDEX_TYPES[0], "manifests": descriptors}
         writer.add_bytes("index.json", msgspec.json.encode(index))
         writer.add_bytes("manifest.json", msgspec.json.encode(docker_manifest))
@@ -94,7 +102,11 @@ class _Members:
 
     def __init__(self, tar: tarfile.TarFile) -> None:
         self._tar = tar
-        self._by_name = {member.name.removeprefix("./"): member for member in tar.getmembers()}
+        self._by_name: dict[str, tarfile.TarInfo] = {}
+        for count, member in enumerate(tar):
+            if count >= MEMBERS_MAX:
+                raise InvalidParameter(f"the archive has more than {MEMBERS_MAX} entries")
+            self._by_name[member.name.removeprefix("./")] = member
 
     def has(self, name: str) -> bool:
         return name in self._by_name
@@ -105,25 +117,36 @@ class _Members:
             raise InvalidParameter(f"the archive is incomplete: {name} is missing")
         try:
             file = self._tar.extractfile(member)
-        except KeyError:
+        except (KeyError, RecursionError):  # links to nothing, or to each other
             file = None
         if file is None:
             raise InvalidParameter(f"the archive is damaged: {name} is not a file")
         return file
 
-    def json(self, name: str, kind: Any) -> Any:
+    def small(self, name: str) -> bytes:
+        """The whole of a small file, checked against the digest that its name announces, if it does."""
         data = self.open(name).read(JSON_BYTES_MAX + 1)
         if len(data) > JSON_BYTES_MAX:
             raise InvalidParameter(f"{name} in the archive is larger than {JSON_BYTES_MAX} bytes")
+        announced = _announced(name)
+        actual = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        if announced and announced != actual:
+            raise InvalidParameter(
+                f"content has digest {actual}, but {announced} was announced: the archive is damaged"
+            )
+        return data
+
+    def json(self, name: str, kind: Any) -> Any:
+        data = self.small(name)
         try:
             return msgspec.json.decode(data, type=kind)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidParameter(f"{name} in the archive is not valid: {error}") from error
 
 
 class _DockerEntry(msgspec.Struct, rename="pascal"):
     config: str
-    layers: list[str]
+    layers: list[str] | None = None
     repo_tags: list[str] | None = None
 
 
@@ -135,60 +158,74 @@ class _Descriptor(msgspec.Struct, rename="camel"):
 
 
 class _OciIndex(msgspec.Struct):
-    manifests: list[_Descriptor]
+    manifests: list[_Descriptor] = []
 
 
 class _OciManifest(msgspec.Struct):
     config: _Descriptor
-    layers: list[_Descriptor]
+    layers: list[_Descriptor] | None = None
 
 
 def _read_docker(members: _Members) -> Iterator[FoundImage]:
     for entry in members.json("manifest.json", list[_DockerEntry]):
-        names = list(entry.repo_tags or ())
-        for name in names:
-            parse_reference(name)
         yield FoundImage(
-            config=members.open(entry.config).read(JSON_BYTES_MAX),
-            names=names,
-            layers=[_layer(members, path) for path in entry.layers],
+            config=members.small(entry.config),
+            names=[_tagged(name) for name in entry.repo_tags or ()],
+            layers=[_layer(members, path) for path in entry.layers or ()],
         )
 
 
 def _read_oci(members: _Members) -> Iterator[FoundImage]:
     for descriptor in members.json("index.json", _OciIndex).manifests:
-        yield from _read_descriptor(members, descriptor, nested=False)
+        if (descriptor.platform or {}).get("os") != "unknown":  # such entries describe how others were built
+            yield _read_descriptor(members, descriptor)
 
 
-def _read_descriptor(members: _Members, descriptor: _Descriptor, *, nested: bool) -> Iterator[FoundImage]:
-    path = _blob_path(descriptor.digest)
+def _read_descriptor(members: _Members, descriptor: _Descriptor) -> FoundImage:
+    chosen = descriptor
     if descriptor.media_type in _INDEX_TYPES:
-        if nested:
+        chosen = _for_this_host(members.json(_blob_path(descriptor.digest), _OciIndex).manifests)
+        if chosen.media_type in _INDEX_TYPES:
             raise InvalidParameter("the archive nests image indexes more than once")
-        inner = members.json(path, _OciIndex).manifests
-        chosen = next((d for d in inner if (d.platform or {}).get("os") in (None, "linux")), None)
-        if chosen is None:
-            raise InvalidParameter("the archive holds no image for linux")
-        chosen.annotations = descriptor.annotations
-        yield from _read_descriptor(members, chosen, nested=True)
-        return
-    manifest = members.json(path, _OciManifest)
+    manifest = members.json(_blob_path(chosen.digest), _OciManifest)
     annotations = descriptor.annotations or {}
     name = annotations.get("io.containerd.image.name") or annotations.get(
         "org.opencontainers.image.ref.name", ""
     )
-    names = [name] if ":" in name or "/" in name else []
-    yield FoundImage(
-        config=members.open(_blob_path(manifest.config.digest)).read(JSON_BYTES_MAX),
-        names=names,
-        layers=[_layer(members, _blob_path(layer.digest)) for layer in manifest.layers],
+    return FoundImage(
+        config=members.small(_blob_path(manifest.config.digest)),
+        names=[_tagged(name)] if ":" in name or "/" in name else [],
+        layers=[_layer(members, _blob_path(layer.digest)) for layer in manifest.layers or ()],
     )
 
 
+def _for_this_host(descriptors: Sequence[_Descriptor]) -> _Descriptor:
+    """The image of an index that runs here; one without a platform is taken at its word."""
+    platforms = [(d.platform or {"os": "linux", "architecture": host_architecture()}) for d in descriptors]
+    wanted = ("linux", host_architecture())
+    for descriptor, platform in zip(descriptors, platforms, strict=True):
+        if (platform.get("os"), platform.get("architecture")) == wanted:
+            return descriptor
+    offered = ", ".join(f"{p.get('os')}/{p.get('architecture')}" for p in platforms)
+    raise InvalidParameter(f"the archive holds no image for {'/'.join(wanted)}: only for {offered or 'none'}")
+
+
+def _tagged(name: str) -> str:
+    """The familiar form. InvalidParameter when it names no tag."""
+    reference = parse_reference(name)
+    if reference.digest:
+        raise InvalidParameter(f'invalid tag "{name}": an image in an archive is named by name and tag')
+    return reference.familiar
+
+
 def _layer(members: _Members, path: str) -> FoundLayer:
-    prefix = "blobs/sha256/"
-    announced = f"sha256:{path.removeprefix(prefix)}" if path.startswith(prefix) else ""
-    return FoundLayer(digest=announced, open=lambda: members.open(path))
+    return FoundLayer(digest=_announced(path), open=lambda: members.open(path))
+
+
+def _announced(path: str) -> str:
+    """The digest that a file's place in the archive announces; "" for the old layout's free names."""
+    value = path.removeprefix(_BLOBS)
+    return f"sha256:{value}" if path.startswith(_BLOBS) else ""
 
 
 class _Writer:
@@ -246,26 +283,41 @@ def _descriptors(digest: str, size: int, names: Sequence[str]) -> list[dict[str,
     ]
 
 
+def _repositories(images: Sequence[tuple[Image, list[str]]]) -> dict[str, dict[str, str]]:
+    """What the oldest programs read: name -> tag -> the top layer."""
+    table: dict[str, dict[str, str]] = {}
+    for image, names in images:
+        for name in names if image.blobs else ():
+            reference = parse_reference(name)
+            table.setdefault(reference.familiar_name, {})[reference.tag] = image.blobs[-1].partition(":")[2]
+    return table
+
+
 def _blob_path(digest: str) -> str:
     algorithm, _, value = digest.partition(":")
     if algorithm != "sha256" or not value:
         raise InvalidParameter(f"the archive names content by {digest!r}: only sha256 is supported")
-    return f"blobs/sha256/{value}"
+    return f"{_BLOBS}{value}"
 
 
 @contextlib.contextmanager
 def _seekable(source: IO[bytes]) -> Iterator[IO[bytes]]:
     """The archive itself, or its uncompressed form in a temporary file."""
-    magic = source.read(2)
+    magic = source.read(6)
     source.seek(0)
-    if magic != b"\x1f\x8b":
+    opener = next((opener for prefix, opener in _COMPRESSIONS.items() if magic.startswith(prefix)), None)
+    if opener is None:
         yield source
         return
     with tempfile.TemporaryFile() as file:
         try:
-            with gzip.open(source) as uncompressed:
+            with opener(source) as uncompressed:
                 shutil.copyfileobj(uncompressed, file, 1 << 20)
-        except (OSError, EOFError) as error:
+        except (EOFError, zlib.error, lzma.LZMAError) as error:
+            raise InvalidParameter(f"the archive cannot be uncompressed: {error}") from error
+        except OSError as error:
+            if error.errno is not None:  # the host's trouble, such as a full disk
+                raise
             raise InvalidParameter(f"the archive cannot be uncompressed: {error}") from error
         file.seek(0)
         yield file

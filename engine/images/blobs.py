@@ -44,6 +44,7 @@ class BlobStore:
                     f"content has digest {name}, but {expected} was announced: the archive is damaged"
                 )
             path.rename(self._path(name))
+            self._sync()
         finally:
             path.unlink(missing_ok=True)
         return name, size
@@ -70,6 +71,19 @@ class BlobStore:
     def all(self) -> set[str]:
         return {f"sha256:{path.name}" for path in self._folder.iterdir()}
 
+    def diff_id(self, digest: str) -> str:
+        """The digest of a layer blob's uncompressed content. InvalidParameter when it cannot be read."""
+        with self.open(digest) as file:
+            return UncompressedReader(file).finish()
+
+    def _sync(self) -> None:
+        """The new name itself must survive a power cut, too."""
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
     def _path(self, digest: str) -> Path:
         algorithm, _, value = digest.partition(":")
         if algorithm != "sha256" or len(value) != 64 or not set(value) <= set("0123456789abcdef"):
@@ -94,7 +108,7 @@ class UncompressedReader:
     def read(self, size: int = -1) -> bytes:
         try:
             data = self._source.read(size)
-        except (OSError, EOFError, zlib.error) as error:
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise InvalidParameter(f"layer cannot be uncompressed: {error}") from error
         self._digest.update(data)
         return data

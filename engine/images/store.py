@@ -1,7 +1,10 @@
 """The images of this host: configurations and layers as blobs, names in one small index.
 
-Invariants: an image is in the index only when all its layers are in the driver; the index is replaced
-atomically; a blob or layer that no image names is removed. Thread-safe: one lock around every change.
+Invariants: an image is in the index only when all its layers are in the driver; a layer is unpacked only
+after its content was found to have the announced digest; the index is replaced atomically; a blob or layer
+that no image names is removed. Thread-safe with two locks, taken in this order: `_work`, which load, import
+and remove hold for as long as they take; `_lock`, held for moments, around the tables. So looking an image
+up never waits for an archive that is being read.
 """
 
 from __future__ import annotations
@@ -9,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import io
-import os
+import logging
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,38 +27,27 @@ from engine.images import archive, views
 from engine.images.blobs import BlobStore, UncompressedReader
 from engine.images.changes import apply_changes
 from engine.images.config import Image, ImageConfig, chain_ids, parse_image_config
+from engine.images.index import Entry, IndexFile
 from engine.images.reference import Reference, is_image_id, parse_reference
 from engine.storage.driver import StorageDriver
+
+logger = logging.getLogger(__name__)
 
 Report = Callable[[dict[str, Any]], None]
 Users = Callable[[str], Sequence[tuple[str, bool]]]
 
 
-class _Entry(msgspec.Struct):
-    blobs: list[str]
-    loaded_at: float
-
-
-class _Index(msgspec.Struct):
-    """`names`: docker.io/library/hello:latest -> image id."""
-
-    images: dict[str, _Entry] = {}
-    names: dict[str, str] = {}
-
-
 class ImageStore:
     def __init__(self, root: Path, driver: StorageDriver) -> None:
         root.mkdir(mode=0o710, parents=True, exist_ok=True)
-        self._index_path = root / "index.json"
         self._blobs = BlobStore(root)
         self._driver = driver
+        self._work = threading.Lock()
         self._lock = threading.RLock()
         self._images: dict[str, Image] = {}
-        self._index = _Index()
-        if self._index_path.exists():
-            self._index = msgspec.json.decode(self._index_path.read_bytes(), type=_Index)
-        for image_id, entry in self._index.images.items():
-            self._images[image_id] = self._read_image(image_id, entry)
+        self._index_file = IndexFile(root / "index.json")
+        self._index = self._index_file.read()
+        self._restore()
         self._sweep()
 
     # ---- looking up ---------------------------------------------------------------------------------------
@@ -62,9 +55,9 @@ class ImageStore:
     def resolve(self, ref: str) -> Image:
         """By id, name[:tag], name@digest or unique id prefix. NotFound in Docker's words."""
         with self._lock:
-            image = self._find(ref)
+            image, _ = self._find(ref)
             if image is None:
-                raise NotFound(f"No such image: {ref if ':' in ref or is_image_id(ref) else f'{ref}:latest'}")
+                raise _missing(ref)
             return image
 
     def all(self) -> list[Image]:
@@ -78,16 +71,20 @@ class ImageStore:
         counts: dict[str, int] = {}
         for image_id in containers:
             counts[image_id] = counts.get(image_id, 0) + 1
-        images = views.filtered(self.all(), filters, self.resolve)
+        images = self.filtered(filters)
         images.sort(key=lambda image: image.created, reverse=True)
         return [views.summary(image, counts.get(image.id, 0)) for image in images]
+
+    def filtered(self, filters: Mapping[str, list[str]]) -> list[Image]:
+        """The images that pass all of Docker's filters: before, dangling, label, label!, reference, since, until."""
+        return views.filtered(self.all(), filters, self.resolve, time.time())
 
     def inspect(self, ref: str) -> dict[str, Any]:
         return views.inspect(self.resolve(ref), self._driver.name)
 
     def history(self, ref: str) -> list[dict[str, Any]]:
         image = self.resolve(ref)
-        return views.history(image, [self._blobs.size(blob) for blob in image.blobs])
+        return views.history(image, self._layer_sizes(image.blobs, image.chain_ids))
 
     # ---- names --------------------------------------------------------------------------------------------
 
@@ -97,32 +94,37 @@ class ImageStore:
             name = parse_reference(f"{repo}:{tag}" if tag else repo)
             if name.digest:
                 raise InvalidParameter("refusing to create a tag with a digest reference")
+            if name.familiar_name == "sha256":
+                raise InvalidParameter("refusing to create an ambiguous tag using digest algorithm as name")
             self._name(image, name)
-            self._save()
+            self._index_file.write(self._index)
 
     def remove(self, ref: str, *, force: bool, in_use: Users, noprune: bool = False) -> list[dict[str, str]]:
-        """Untag, and delete when nothing names it any more. Conflict while containers need it."""
-        with self._lock:
-            image = self.resolve(ref)
-            users = in_use(image.id)
-            by_id = is_image_id(ref) or image.id.removeprefix("sha256:").startswith(ref)
-            if by_id:
-                _check_removal_by_id(image, users, force=force)
-                names = list(image.repo_tags)
-            else:
-                names = [parse_reference(ref).familiar]
-                if len(image.repo_tags) <= 1 and users and not force:
-                    raise Conflict(
-                        f'conflict: unable to remove repository reference "{ref}" (must force) - container '
-                        f"{users[0][0][:12]} is using its referenced image {image.id[7:19]}"
-                    )
-            removed = [{"Untagged": name} for name in names]
-            for name in names:
-                self._index.names.pop(_index_name(parse_reference(name)), None)
-                image.repo_tags = [known for known in image.repo_tags if known != name]
-            if not image.repo_tags and not (users and not by_id):
-                removed += self._delete(image)
-            self._save()
+        """Untag, and delete when nothing names it any more. Conflict while containers need it.
+
+        `noprune` keeps untagged parents; images here have none, so it changes nothing.
+        """
+        with self._work:
+            with self._lock:
+                image, key = self._find(ref)
+                if image is None:
+                    raise _missing(ref)
+                users = in_use(image.id)
+                _check_removal(image, ref, users, by_id=not key, force=force)
+                names = [key] if key else [name for name, id in self._index.names.items() if id == image.id]
+                removed = [{"Untagged": parse_reference(name).familiar} for name in names]
+                for name in names:
+                    del self._index.names[name]
+                self._show_names(image)
+                # Taken by name from under a container, the image stays for it, without a name.
+                unneeded = not image.repo_tags and not (users and key)
+                if unneeded:
+                    del self._images[image.id]
+                    del self._index.images[image.id]
+                self._index_file.write(self._index)
+            if unneeded:
+                removed += [{"Deleted": image.id}, *self._drop_layers(image.chain_ids)]
+                self._sweep()
             return removed
 
     # ---- in and out ---------------------------------------------------------------------------------------
@@ -130,29 +132,27 @@ class ImageStore:
     def load(self, source: IO[bytes], report: Report) -> list[str]:
         """Images of a `docker save` or OCI archive. Returns names, or ids of unnamed ones."""
         loaded = []
-        for found in archive.read_archive(source):
-            with self._lock:
-                image = self._adopt(found)
+        try:
+            for found in archive.read_archive(source):
+                with self._work:
+                    image = self._adopt(found, found.names, report)
                 for name in found.names:
-                    self._name(image, parse_reference(name))
-                self._save()
-            for name in found.names:
-                report({"stream": f"Loaded image: {parse_reference(name).familiar}\n"})
-                loaded.append(name)
-            if not found.names:
-                report({"stream": f"Loaded image ID: {image.id}\n"})
-                loaded.append(image.id)
+                    report({"stream": f"Loaded image: {name}\n"})
+                if not found.names:
+                    report({"stream": f"Loaded image ID: {image.id}\n"})
+                loaded += found.names or [image.id]
+        except tarfile.TarError as error:
+            raise InvalidParameter(f"the archive cannot be read: {error}") from error
         return loaded
 
     def save(self, refs: Sequence[str], out: IO[bytes]) -> None:
-        """An archive that is both an OCI layout and a `docker save` one."""
+        """An archive that is both an OCI layout and a `docker save` one. A name without a tag means all tags."""
         chosen: dict[str, tuple[Image, list[str]]] = {}
         for ref in refs:
-            image = self.resolve(ref)
-            named = not is_image_id(ref) and not image.id.removeprefix("sha256:").startswith(ref)
-            chosen.setdefault(image.id, (image, []))[1].extend(
-                [parse_reference(ref).familiar] if named else []
-            )
+            for image, name in self._chosen(ref):
+                names = chosen.setdefault(image.id, (image, []))[1]
+                if name and name not in names:
+                    names.append(name)
         archive.write_archive(out, list(chosen.values()), self._blobs)
 
     def import_rootfs(
@@ -160,145 +160,195 @@ class ImageStore:
     ) -> str:
         """One layer from a root file system archive; returns the image id."""
         name = parse_reference(f"{repo}:{tag}" if tag else repo) if repo else None
-        blob, _ = self._blobs.add(source)
-        with self._blobs.open(blob) as file:
-            diff_id = UncompressedReader(file).finish()
-        created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        config = {
-            "created": created,
-            "architecture": views.host_architecture(),
-            "os": "linux",
-            "config": apply_changes({}, changes),
-            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-            "history": [{"created": created, "comment": message or "Imported from -"}],
-        }
-        found = archive.FoundImage(
-            config=msgspec.json.encode(config),
-            names=[],
-            layers=[archive.FoundLayer(digest=blob, open=lambda: self._blobs.open(blob))],
-        )
-        with self._lock:
-            image = self._adopt(found)
-            if name is not None:
-                self._name(image, name)
-            self._save()
-        return image.id
+        if name and name.digest:
+            raise InvalidParameter("cannot import digest reference")
+        changed = apply_changes({}, changes)
+        with self._work:
+            try:
+                blob, _ = self._blobs.add(source)
+                diff_id = self._blobs.diff_id(blob)
+                created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+                config = {
+                    "created": created,
+                    "architecture": views.host_architecture(),
+                    "os": "linux",
+                    "config": changed,
+                    "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+                    "history": [{"created": created, "comment": message or "Imported from -"}],
+                }
+                found = archive.FoundImage(
+                    config=msgspec.json.encode(config),
+                    names=[],
+                    layers=[archive.FoundLayer(digest=blob, open=lambda: self._blobs.open(blob))],
+                )
+                return self._adopt(found, [name.familiar] if name else [], lambda message: None).id
+            finally:
+                self._sweep()
 
     # ---- inside -------------------------------------------------------------------------------------------
 
-    def _find(self, ref: str) -> Image | None:
+    def _find(self, ref: str) -> tuple[Image | None, str]:
+        """The image and, when `ref` is one of its names, that name as the index has it."""
         if is_image_id(ref):
-            return self._images.get(f"sha256:{ref.removeprefix('sha256:')}")
+            return self._images.get(f"sha256:{ref.removeprefix('sha256:')}"), ""
         with contextlib.suppress(InvalidParameter):
             name = parse_reference(ref)
-            known = self._index.names.get(_index_name(name))
-            if known is not None:
-                return self._images[known]
+            key = _index_name(name)
+            if not name.digest and key in self._index.names:
+                return self._images[self._index.names[key]], key
             if name.digest in self._images:
-                return self._images[name.digest]
+                return self._images[name.digest], ""
         prefix = ref.removeprefix("sha256:")
         if not prefix or not set(prefix) <= set("0123456789abcdef"):
-            return None
+            return None, ""
         matches = [image for image in self._images.values() if image.id[7:].startswith(prefix)]
         if len(matches) > 1:
             raise InvalidParameter(f"multiple IDs found with provided prefix: {prefix}")
-        return matches[0] if matches else None
+        return (matches[0] if matches else None), ""
 
-    def _adopt(self, found: archive.FoundImage) -> Image:
-        """Bring the layers into the driver and the image into the index (without saving it)."""
+    def _chosen(self, ref: str) -> list[tuple[Image, str]]:
+        """What `save ref` means: (image, familiar name, or "" when it was chosen by its id)."""
+        with self._lock:
+            with contextlib.suppress(InvalidParameter):
+                name = parse_reference(ref, default_tag="")
+                if not name.tag and not name.digest:
+                    all_tags = [key for key in self._index.names if key.rpartition(":")[0] == name.name]
+                    if all_tags:
+                        return [
+                            (self._images[self._index.names[key]], parse_reference(key).familiar)
+                            for key in sorted(all_tags)
+                        ]
+            image, key = self.resolve(ref), self._find(ref)[1]
+            return [(image, parse_reference(key).familiar if key else "")]
+
+    def _adopt(self, found: archive.FoundImage, names: Sequence[str], report: Report) -> Image:
+        """Bring the layers into the driver and the image, under its names, into the index: all or nothing."""
         raw, config, diff_ids = parse_image_config(found.config)
         if len(diff_ids) != len(found.layers):
             raise InvalidParameter(
-                f"image has {len(found.layers)} layers, but its configuration names {len(diff_ids)}: the archive is damaged"
+                f"image has {len(found.layers)} layers, but its configuration names {len(diff_ids)}: "
+                "the archive is damaged"
             )
         if raw.get("os", "linux") not in ("", "linux"):
             raise InvalidParameter(f'image is for operating system "{raw["os"]}": only linux images run here')
-        blobs, parent = [], None
-        for diff_id, chain_id, layer in zip(diff_ids, chain_ids(diff_ids), found.layers, strict=True):
-            blobs.append(self._adopt_layer(layer, diff_id, chain_id, parent))
-            parent = chain_id
-        image_id, _ = self._blobs.add(io.BytesIO(found.config))
-        known = self._images.get(image_id)
-        if known is not None:
-            return known
-        entry = _Entry(blobs=blobs, loaded_at=time.time())
-        image = self._image(image_id, entry, raw, config, diff_ids)
-        self._images[image_id] = image
-        self._index.images[image_id] = entry
+        chain = chain_ids(diff_ids)
+        try:
+            blobs, parent = [], None
+            for diff_id, chain_id, layer in zip(diff_ids, chain, found.layers, strict=True):
+                blobs.append(self._adopt_layer(layer, diff_id, chain_id, parent))
+                parent = chain_id
+            image_id, _ = self._blobs.add(io.BytesIO(found.config))
+        except BaseException:
+            self._drop_layers(chain)
+            self._sweep()
+            raise
+        with self._lock:
+            image = self._images.get(image_id)
+            if image is None:
+                entry = Entry(blobs=blobs, loaded_at=time.time())
+                image = self._image(image_id, entry, raw, config, diff_ids)
+                self._images[image_id] = image
+                self._index.images[image_id] = entry
+            for name in names:
+                former = self._name(image, parse_reference(name))
+                if former is not None:
+                    report(
+                        {
+                            "stream": f"The image {name} already exists, renaming the old one with ID "
+                            f"{former.id} to empty string\n"
+                        }
+                    )
+            self._index_file.write(self._index)
         return image
 
     def _adopt_layer(self, layer: archive.FoundLayer, diff_id: str, chain_id: str, parent: str | None) -> str:
-        with layer.open() as source:
-            blob = layer.digest
-            if not (blob and self._blobs.has(blob)):
+        blob = layer.digest
+        if not (blob and self._blobs.has(blob)):
+            with layer.open() as source:
                 blob, _ = self._blobs.add(source, layer.digest)
-        if not self._driver.has_layer(chain_id):
-            with self._blobs.open(blob) as file:
-                reader = UncompressedReader(file)
-                try:
-                    self._driver.add_layer(chain_id, parent, cast("BinaryIO", reader))
-                    actual = reader.finish()
-                except BaseException:
-                    self._drop_blob(blob)
-                    raise
+        if blob != diff_id and not self._is_known(blob, diff_id):
+            actual = self._blobs.diff_id(blob)
             if actual != diff_id:
-                self._driver.remove_layer(chain_id)
-                self._drop_blob(blob)
                 raise InvalidParameter(
                     f"layer has digest {actual}, but {diff_id} was announced: the archive is damaged"
                 )
+        self._unpack(blob, chain_id, parent)
         return blob
 
-    def _drop_blob(self, blob: str) -> None:
-        if not any(blob in image.blobs for image in self._images.values()):
-            self._blobs.remove(blob)
+    def _is_known(self, blob: str, diff_id: str) -> bool:
+        return any(
+            pair == (blob, diff_id) for i in self.all() for pair in zip(i.blobs, i.diff_ids, strict=True)
+        )
 
-    def _name(self, image: Image, name: Reference) -> None:
+    def _unpack(self, blob: str, chain_id: str, parent: str | None) -> None:
+        if self._driver.has_layer(chain_id):
+            return
+        with self._blobs.open(blob) as file:
+            size = self._driver.add_layer(chain_id, parent, cast("BinaryIO", UncompressedReader(file)))
+        with self._lock:
+            self._index.layer_bytes[chain_id] = size
+
+    def _name(self, image: Image, name: Reference) -> Image | None:
+        """Give the name to the image; the image that lost it and has no other, if there is one."""
         key = _index_name(name)
-        holder = self._images.get(self._index.names.get(key, ""))
-        if holder is not None:
-            holder.repo_tags = [tag for tag in holder.repo_tags if tag != name.familiar]
+        former = self._images.get(self._index.names.get(key, ""))
         self._index.names[key] = image.id
-        if name.familiar not in image.repo_tags:
-            image.repo_tags = sorted([*image.repo_tags, name.familiar])
+        self._show_names(image)
+        if former is None or former is image:
+            return None
+        self._show_names(former)
+        return None if former.repo_tags else former
 
-    def _delete(self, image: Image) -> list[dict[str, str]]:
-        del self._images[image.id]
-        del self._index.images[image.id]
-        self._save()
-        needed = {chain for other in self._images.values() for chain in other.chain_ids}
-        removed = [{"Deleted": image.id}]
-        for chain_id in reversed(image.chain_ids):
-            if chain_id not in needed and self._driver.remove_layer(chain_id):
+    def _show_names(self, image: Image) -> None:
+        keys = (key for key, image_id in self._index.names.items() if image_id == image.id)
+        image.repo_tags = sorted(parse_reference(key).familiar for key in keys)
+
+    def _drop_layers(self, chain: Sequence[str]) -> list[dict[str, str]]:
+        """Remove those of the layers, topmost first, that no image needs and no container stands on."""
+        needed = {chain_id for image in self.all() for chain_id in image.chain_ids}
+        removed = []
+        for chain_id in reversed(chain):
+            here = chain_id not in needed and self._driver.has_layer(chain_id)
+            if here and self._driver.remove_layer(chain_id):
                 removed.append({"Deleted": chain_id})
-        self._sweep()
+                with self._lock:
+                    self._index.layer_bytes.pop(chain_id, None)
         return removed
 
     def _sweep(self) -> None:
-        used = {image.id for image in self._images.values()}
-        used |= {blob for image in self._images.values() for blob in image.blobs}
+        images = self.all()
+        used = {image.id for image in images} | {blob for image in images for blob in image.blobs}
         for blob in self._blobs.all() - used:
             self._blobs.remove(blob)
 
-    def _save(self) -> None:
-        temporary = self._index_path.with_suffix(".new")
-        with temporary.open("wb") as file:
-            file.write(msgspec.json.encode(self._index))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(self._index_path)
+    def _restore(self) -> None:
+        """Know the images of the index again. Layers that are missing are unpacked from their blobs: so a
+        lost folder, or another storage driver than last time, costs time but no image."""
+        for image_id, entry in tuple(self._index.images.items()):
+            try:
+                raw, config, diff_ids = parse_image_config(self._blobs.read(image_id))
+                image, parent = self._image(image_id, entry, raw, config, diff_ids), None
+                for blob, chain_id in zip(image.blobs, image.chain_ids, strict=True):
+                    self._unpack(blob, chain_id, parent)
+                    parent = chain_id
+            except (NotFound, InvalidParameter, FileNotFoundError) as error:
+                logger.warning("image %s is damaged and forgotten: %s", image_id, error)
+                del self._index.images[image_id]
+            else:
+                self._images[image_id] = image
+        self._index.names = {k: v for k, v in self._index.names.items() if v in self._images}
+        for image in self._images.values():
+            self._show_names(image)
 
-    def _read_image(self, image_id: str, entry: _Entry) -> Image:
-        raw, config, diff_ids = parse_image_config(self._blobs.read(image_id))
-        image = self._image(image_id, entry, raw, config, diff_ids)
-        tags = [name for name, known in self._index.names.items() if known == image_id]
-        image.repo_tags = sorted(parse_reference(tag).familiar for tag in tags)
-        return image
+    def _layer_sizes(self, blobs: Sequence[str], chain: Sequence[str]) -> list[int]:
+        """Bytes of each layer unpacked; of its blob where that was not recorded."""
+        known = self._index.layer_bytes
+        return [known[c] if c in known else self._blobs.size(b) for b, c in zip(blobs, chain, strict=True)]
 
     def _image(
         self,
         image_id: str,
-        entry: _Entry,
+        entry: Entry,
         raw: dict[str, Any],
         config: ImageConfig,
         diff_ids: tuple[str, ...],
@@ -309,13 +359,23 @@ class ImageStore:
             config=config,
             diff_ids=diff_ids,
             blobs=tuple(entry.blobs),
-            size=sum(self._blobs.size(blob) for blob in entry.blobs),
+            size=sum(self._layer_sizes(entry.blobs, chain_ids(diff_ids))),
             loaded_at=entry.loaded_at,
         )
 
 
-def _check_removal_by_id(image: Image, users: Sequence[tuple[str, bool]], *, force: bool) -> None:
+def _check_removal(
+    image: Image, ref: str, users: Sequence[tuple[str, bool]], *, by_id: bool, force: bool
+) -> None:
+    """Conflict, in Docker's words, when containers or other names stand against the removal."""
     short = image.id[7:19]
+    if not by_id:
+        if users and not force and len(image.repo_tags) == 1:
+            raise Conflict(
+                f'conflict: unable to remove repository reference "{ref}" (must force) - container '
+                f"{users[0][0][:12]} is using its referenced image {short}"
+            )
+        return
     running = next((container for container, is_running in users if is_running), None)
     if running is not None:
         raise Conflict(
@@ -333,5 +393,9 @@ def _check_removal_by_id(image: Image, users: Sequence[tuple[str, bool]], *, for
         )
 
 
+def _missing(ref: str) -> NotFound:
+    return NotFound(f"No such image: {ref if ':' in ref or is_image_id(ref) else f'{ref}:latest'}")
+
+
 def _index_name(name: Reference) -> str:
-    return f"{name.name}@{name.digest}" if name.digest else f"{name.name}:{name.tag}"
+    return f"{name.name}:{name.tag}"

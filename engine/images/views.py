@@ -5,12 +5,17 @@ from __future__ import annotations
 import datetime
 import fnmatch
 import platform
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from engine.errors import InvalidParameter
 from engine.images.config import Image
 
+_UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)", re.ASCII)
+_DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+", re.ASCII)
+_FRACTION = re.compile(r"\.\d+", re.ASCII)
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 
 
@@ -20,11 +25,13 @@ def host_architecture() -> str:
 
 
 def unix_time(rfc3339: str) -> int:
+    """0 for what is no time, and for Go's zero time."""
     try:
-        moment = datetime.datetime.fromisoformat(rfc3339[:19]).replace(tzinfo=datetime.UTC)
+        parsed = datetime.datetime.fromisoformat(_FRACTION.sub("", rfc3339))
     except ValueError:
         return 0
-    return int(moment.timestamp()) if moment.year > 1 else 0
+    aware = parsed if parsed.tzinfo else parsed.replace(tzinfo=datetime.UTC)
+    return int(aware.timestamp()) if aware.year > 1 else 0
 
 
 def summary(image: Image, containers: int) -> dict[str, Any]:
@@ -88,23 +95,50 @@ def history(image: Image, layer_sizes: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def filtered(
-    images: list[Image], filters: Mapping[str, list[str]], resolve: Callable[[str], Image]
+    images: list[Image], filters: Mapping[str, list[str]], resolve: Callable[[str], Image], now: float
 ) -> list[Image]:
-    """InvalidParameter names an unknown filter."""
+    """`now` in Unix seconds, for durations of `until`. InvalidParameter names a filter that is wrong."""
     for key, values in filters.items():
         if key == "dangling":
-            wanted = values[0] in ("true", "1")
+            wanted = _truth(key, values)
             images = [image for image in images if (not image.repo_tags) == wanted]
         elif key == "label":
             images = [image for image in images if all(_has_label(image, value) for value in values)]
+        elif key == "label!":
+            images = [image for image in images if not any(_has_label(image, value) for value in values)]
         elif key == "reference":
             images = [image for image in images if any(_refers(image, value) for value in values)]
         elif key in ("before", "since"):
             limits = [unix_time(resolve(value).created) for value in values]
             images = [image for image in images if _in_time(image, key, limits)]
-        elif key != "until":
+        elif key == "until":
+            limits = [moment(value, now) for value in values]
+            images = [image for image in images if _in_time(image, "before", limits)]
+        else:
             raise InvalidParameter(f"invalid filter '{key}'")
     return images
+
+
+def moment(text: str, now: float) -> int:
+    """Unix seconds of a filter's time: a number of them, RFC 3339, or a duration before now (`1h30m`)."""
+    if text.isdecimal():
+        return int(text)
+    if _DURATION.fullmatch(text):
+        return int(now - sum(float(n) * _UNIT_S[unit] for n, unit in _DURATION_PART.findall(text)))
+    try:
+        parsed = datetime.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidParameter(
+            f"invalid time '{text}': use Unix seconds, 2026-01-02T15:04:05Z or a duration such as 24h"
+        ) from error
+    return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=datetime.UTC)).timestamp())
+
+
+def _truth(key: str, values: Sequence[str]) -> bool:
+    words = {value.lower() for value in values}
+    if not words or not (words <= {"true", "1"} or words <= {"false", "0"}):
+        raise InvalidParameter(f"invalid filter '{key}={list(values)}': use true or false")
+    return words <= {"true", "1"}
 
 
 def _in_time(image: Image, key: str, limits: list[int]) -> bool:
@@ -119,7 +153,10 @@ def _has_label(image: Image, wanted: str) -> bool:
 
 
 def _refers(image: Image, pattern: str) -> bool:
-    return any(
-        fnmatch.fnmatchcase(tag, pattern) or fnmatch.fnmatchcase(tag.rpartition(":")[0], pattern)
-        for tag in image.repo_tags
-    )
+    return any(_matches(tag, pattern) or _matches(tag.rpartition(":")[0], pattern) for tag in image.repo_tags)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """As in a file system: no wildcard stands for a slash."""
+    parts, patterns = name.split("/"), pattern.split("/")
+    return len(parts) == len(patterns) and all(map(fnmatch.fnmatchcase, parts, patterns))
