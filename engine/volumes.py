@@ -1,14 +1,18 @@
 """Named local volumes: a directory each, with its description beside it. Synchronous; removal may be slow.
 
-Layout: <root>/<name>/{_data/, volume.json}. Invariant: a volume is there when its volume.json is.
+Layout: <root>/<name>/{_data/, volume.json}. Invariant: a volume is there when its volume.json is. Thread-safe:
+one lock around the table; what takes long (deleting files) happens outside of it.
 """
 
 from __future__ import annotations
 
 import datetime
+import logging
+import os
 import re
 import secrets
 import shutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +25,13 @@ from engine.storage.layer_tree import tree_bytes
 from engine.storage.tree_copy import copy_tree
 
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
-_NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]+$")
+FILTERS = ("dangling", "driver", "label", "name")
+PRUNE_FILTERS = ("all", "label", "label!")
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+# Volumes that are being deleted; no volume's name begins with a dot.
+_DOOMED = ".doomed-"
+
+logger = logging.getLogger(__name__)
 
 
 class _Volume(msgspec.Struct):
@@ -38,13 +48,10 @@ class VolumeStore:
         self._root = root
         self._users = users
         root.mkdir(mode=0o710, parents=True, exist_ok=True)
+        self._lock = threading.RLock()
         self._volumes: dict[str, _Volume] = {}
-        for folder in root.iterdir():
-            description = folder / "volume.json"
-            if description.exists():
-                self._volumes[folder.name] = msgspec.json.decode(description.read_bytes(), type=_Volume)
-            else:
-                shutil.rmtree(folder, ignore_errors=True)
+        for folder in sorted(root.iterdir()):
+            self._recognise(folder)
 
     def create(self, request: VolumeCreate, *, anonymous: bool = False) -> dict[str, Any]:
         """The volume as the API shows it; one that exists with that name is returned as it is."""
@@ -56,24 +63,18 @@ class VolumeStore:
                 f"(given: {', '.join(sorted(request.driver_opts))})"
             )
         name = request.name or secrets.token_hex(32)
-        if not _NAME.match(name):
-            raise InvalidParameter(
-                f'create {name}: "{name}" includes invalid characters for a local volume name, only '
-                '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
-            )
-        if name not in self._volumes:
-            labels = dict(request.labels or {})
-            if anonymous or not request.name:
-                labels[ANONYMOUS_LABEL] = ""
-            created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            volume = _Volume(name, created, labels)
-            folder = self._root / name
-            (folder / "_data").mkdir(mode=0o755, parents=True, exist_ok=True)
-            temporary = folder / "volume.new"
-            temporary.write_bytes(msgspec.json.encode(volume))
-            temporary.rename(folder / "volume.json")
-            self._volumes[name] = volume
-        return self._to_api(self._volumes[name])
+        _check_name(name)
+        with self._lock:
+            volume = self._volumes.get(name)
+            if volume is None:
+                labels = dict(request.labels or {})
+                if anonymous or not request.name:
+                    labels[ANONYMOUS_LABEL] = ""
+                created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+                volume = _Volume(name, created, labels)
+                self._describe(volume)
+                self._volumes[name] = volume
+            return self._to_api(volume)
 
     def data_path(self, name: str) -> Path:
         return self._root / self._find(name).name / "_data"
@@ -82,35 +83,79 @@ class VolumeStore:
         return self._to_api(self._find(name))
 
     def summaries(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
-        chosen = [volume for volume in self._volumes.values() if self._matches(volume, filters)]
+        _check_filters(filters, FILTERS)
+        chosen = [volume for volume in self._all() if self._matches(volume, filters)]
         chosen.sort(key=lambda volume: volume.name)
         return {"Volumes": [self._to_api(volume) for volume in chosen], "Warnings": []}
 
     def remove(self, name: str, *, force: bool) -> None:
         """Conflict while a container has it. `force`: an unknown name is no error."""
-        if name not in self._volumes and force:
-            return
-        volume = self._find(name)
-        users = self._users(name)
-        if users:
-            raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
-        folder = self._root / volume.name
-        (folder / "volume.json").unlink(missing_ok=True)
-        del self._volumes[name]
-        shutil.rmtree(folder, ignore_errors=True)
+        with self._lock:
+            if name not in self._volumes and force:
+                return
+            volume = self._find(name)
+            users = self._users(name)
+            if users:
+                raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+            doomed = self._root / f"{_DOOMED}{secrets.token_hex(8)}"
+            (self._root / volume.name).rename(doomed)
+            del self._volumes[name]
+        shutil.rmtree(doomed, ignore_errors=True)
 
     def prune(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
-        everything = filters.get("all", ["false"])[0] in ("true", "1")
-        usable = {key: values for key, values in filters.items() if key == "label"}
+        """Delete what no container has: anonymous volumes, with the filter `all` also named ones."""
+        _check_filters(filters, PRUNE_FILTERS)
+        everything = "all" in filters and _truth("all", filters["all"])
+        wanted = {key: values for key, values in filters.items() if key != "all"}
         deleted, reclaimed = [], 0
-        for volume in tuple(self._volumes.values()):
-            anonymous = ANONYMOUS_LABEL in volume.labels
-            if not (anonymous or everything) or self._users(volume.name) or not self._matches(volume, usable):
+        for volume in self._all():
+            if not (everything or ANONYMOUS_LABEL in volume.labels) or not self._matches(volume, wanted):
                 continue
-            reclaimed += tree_bytes(self._root / volume.name / "_data")
-            self.remove(volume.name, force=False)
+            if self._users(volume.name):
+                continue
+            size = tree_bytes(self._root / volume.name / "_data")
+            try:
+                self.remove(volume.name, force=False)
+            except (Conflict, NotFound):  # somebody took or removed it since
+                continue
             deleted.append(volume.name)
+            reclaimed += size
         return {"VolumesDeleted": deleted, "SpaceReclaimed": reclaimed}
+
+    def _recognise(self, folder: Path) -> None:
+        """Know a volume again; delete what an interrupted create or remove left."""
+        data = folder / "_data"
+        if folder.name.startswith(_DOOMED) or not data.is_dir():
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        try:
+            description = (folder / "volume.json").read_bytes()
+            self._volumes[folder.name] = msgspec.json.decode(description, type=_Volume)
+        except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            if not any(data.iterdir()):
+                shutil.rmtree(folder, ignore_errors=True)
+                return
+            # Data matters more than labels: the volume goes on without them.
+            logger.warning("description of volume %s is damaged and made anew: %s", folder.name, error)
+            created = datetime.datetime.fromtimestamp(folder.stat().st_mtime, datetime.UTC)
+            volume = _Volume(folder.name, created.strftime("%Y-%m-%dT%H:%M:%SZ"))
+            self._describe(volume)
+            self._volumes[folder.name] = volume
+
+    def _describe(self, volume: _Volume) -> None:
+        """Write volume.json durably, after _data is there."""
+        folder = self._root / volume.name
+        (folder / "_data").mkdir(mode=0o755, parents=True, exist_ok=True)
+        temporary = folder / "volume.new"
+        with temporary.open("wb") as file:
+            file.write(msgspec.json.encode(volume))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(folder / "volume.json")
+
+    def _all(self) -> list[_Volume]:
+        with self._lock:
+            return list(self._volumes.values())
 
     def _find(self, name: str) -> _Volume:
         volume = self._volumes.get(name)
@@ -125,14 +170,11 @@ class VolumeStore:
             elif key == "driver":
                 ok = "local" in values
             elif key == "dangling":
-                ok = bool(self._users(volume.name)) != (values[0] in ("true", "1"))
-            elif key == "label":
-                ok = all(
-                    volume.labels.get(name) == value if separator else name in volume.labels
-                    for name, separator, value in (wanted.partition("=") for wanted in values)
-                )
+                ok = bool(self._users(volume.name)) != _truth(key, values)
+            elif key == "label!":
+                ok = not any(_has_label(volume, wanted) for wanted in values)
             else:
-                raise InvalidParameter(f"invalid filter '{key}'")
+                ok = all(_has_label(volume, wanted) for wanted in values)
             if not ok:
                 return False
         return True
@@ -147,6 +189,36 @@ class VolumeStore:
             "Options": volume.options or None,
             "Scope": "local",
         }
+
+
+def _check_name(name: str) -> None:
+    if len(name) == 1:
+        raise InvalidParameter(
+            "volume name is too short, names should be at least two alphanumeric characters"
+        )
+    if not _NAME.fullmatch(name) or len(name) > 255:
+        raise InvalidParameter(
+            f'create {name}: "{name}" includes invalid characters for a local volume name, only '
+            '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
+        )
+
+
+def _check_filters(filters: Mapping[str, list[str]], known: Sequence[str]) -> None:
+    for key in filters:
+        if key not in known:
+            raise InvalidParameter(f"invalid filter '{key}'")
+
+
+def _truth(key: str, values: Sequence[str]) -> bool:
+    words = {value.lower() for value in values}
+    if not words or not (words <= {"true", "1"} or words <= {"false", "0"}):
+        raise InvalidParameter(f"invalid filter '{key}={list(values)}': use true or false")
+    return words <= {"true", "1"}
+
+
+def _has_label(volume: _Volume, wanted: str) -> bool:
+    name, separator, value = wanted.partition("=")
+    return name in volume.labels and (not separator or volume.labels[name] == value)
 
 
 def copy_up(source: Path, target: Path) -> None:
