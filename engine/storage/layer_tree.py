@@ -13,11 +13,12 @@ import os
 import shutil
 import stat
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from engine.errors import InvalidParameter
-from engine.runtime.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
+from engine.runtime.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2, syncfs
 
 WHITEOUT_PREFIX = ".wh."
 OPAQUE_MARK = ".wh..wh..opq"
@@ -38,11 +39,18 @@ _ARCHIVE_ERRORS = (
 
 
 class LayerUnpacker:
-    """Writes the members of one archive below `root`."""
+    """Writes the members of one archive below `root`.
 
-    def __init__(self, root: Path, whiteouts: Literal["overlay", "apply"]) -> None:
+    `lowers`: the layers below, topmost first. A folder that the archive leaves out, but has entries in, gets
+    its owner and mode from there: otherwise one file in /tmp would take its sticky bit away.
+    """
+
+    def __init__(
+        self, root: Path, whiteouts: Literal["overlay", "apply"], lowers: Sequence[Path] = ()
+    ) -> None:
         self._root = root
         self._whiteouts = whiteouts
+        self._lowers = lowers
         self._root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY)
         self._parents: dict[str, int] = {}
         self._directory_times: list[tuple[str, float]] = []
@@ -168,16 +176,20 @@ class LayerUnpacker:
     def _clear(self, parent: int, name: str, path: str, *, keep_directory: bool) -> None:
         """Remove what an earlier member left at this name."""
         try:
-            mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
             return
-        if stat.S_ISDIR(mode):
+        if stat.S_ISDIR(status.st_mode):
             if not keep_directory:
                 self._forget_below(path)
                 shutil.rmtree(name, dir_fd=parent)
-        else:
-            self._forget_below(path)  # a link that was followed to a folder
-            os.unlink(name, dir_fd=parent)
+            return
+        self._forget_below(path)  # a link that was followed to a folder
+        os.unlink(name, dir_fd=parent)
+        if keep_directory and self._whiteouts == "overlay" and is_whiteout(status):
+            # Whited out and made again: what the layers below have in it must not show through.
+            os.mkdir(name, 0o755, dir_fd=parent)
+            os.setxattr(f"/proc/self/fd/{parent}/{name}", OPAQUE_XATTR, b"y", follow_symlinks=False)
 
     def _make_opaque(self, folder: str, parent: int) -> None:
         if self._whiteouts == "overlay":
@@ -213,8 +225,7 @@ class LayerUnpacker:
         try:
             return openat2(self._root_fd, folder, flags, _RESOLVE)
         except FileNotFoundError:
-            above, _, name = folder.rpartition("/")
-            self._make_directory(self._parent(above), name)
+            self._make_left_out(folder)
         except OSError as error:
             raise InvalidParameter(
                 f"layer has entries below {folder!r}, which is not a directory: {error.strerror}"
@@ -223,6 +234,18 @@ class LayerUnpacker:
             return openat2(self._root_fd, folder, flags, _RESOLVE)
         except OSError as error:
             raise InvalidParameter(f"layer folder {folder!r} cannot be opened: {error.strerror}") from error
+
+    def _make_left_out(self, folder: str) -> None:
+        above, _, name = folder.rpartition("/")
+        parent = self._parent(above)
+        self._make_directory(parent, name)
+        for lower in self._lowers:
+            status = folder_status(lower, folder)
+            if status is not None:
+                os.chown(name, status.st_uid, status.st_gid, dir_fd=parent, follow_symlinks=False)
+                os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=parent)
+                self._directory_times.append((folder, status.st_mtime))
+                return
 
     def _forget_below(self, path: str) -> None:
         for folder in [f for f in self._parents if f == path or f.startswith(f"{path}/")]:
@@ -255,6 +278,35 @@ def checked_path(name: str) -> str:
     if ".." in parts or "\0" in name:
         raise InvalidParameter(f"layer entry {name!r} points outside of the root file system")
     return "/".join(parts)
+
+
+def is_whiteout(status: os.stat_result) -> bool:
+    """Overlay's mark of something deleted: a character device 0/0."""
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+def folder_status(root: Path, folder: str) -> os.stat_result | None:
+    """The status of a folder below `root`, links resolved inside it; None when there is no such folder."""
+    root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY)
+    try:
+        descriptor = openat2(root_fd, folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, _RESOLVE)
+    except OSError:
+        return None
+    finally:
+        os.close(root_fd)
+    try:
+        return os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """One syncfs for a whole layer: cheaper than an fsync per file, and as safe before its rename."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        syncfs(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def tree_bytes(root: Path) -> int:

@@ -12,14 +12,14 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from engine.errors import EngineFailure, NotFound
 from engine.runtime import syscalls
 from engine.storage.driver import ADDED, DELETED, MODIFIED, Rootfs
-from engine.storage.layer_tree import OPAQUE_XATTR, LayerUnpacker, tree_bytes
+from engine.storage.layer_tree import OPAQUE_XATTR, LayerUnpacker, is_whiteout, sync_tree, tree_bytes
 
 MNT_DETACH = 2
 
@@ -48,9 +48,10 @@ class OverlayDriver:
         diff = building / "diff"
         diff.mkdir(mode=0o755, parents=True)
         try:
-            size = LayerUnpacker(diff, "overlay").unpack(tar)
+            lowers = [self._layer(below) / "diff" for below in self.chain(parent)]
+            size = LayerUnpacker(diff, "overlay", lowers).unpack(tar)
             (building / "parent").write_text(parent or "")
-            _sync_tree(building)
+            sync_tree(building)
             with contextlib.suppress(FileExistsError):
                 building.rename(self._layer(chain_id))
         finally:
@@ -94,6 +95,7 @@ class OverlayDriver:
 
     @contextlib.contextmanager
     def mounted(self, container_id: str) -> Iterator[Path]:
+        """Not for a container that runs: its upper directory must be mounted once only."""
         rootfs = self.rootfs(container_id)
         if not rootfs.lower:
             yield Path(rootfs.upper)
@@ -101,8 +103,8 @@ class OverlayDriver:
         target = self._tmp / f"mount-{secrets.token_hex(8)}"
         target.mkdir(mode=0o700)
         try:
-            options = f"lowerdir={':'.join(rootfs.lower)},upperdir={rootfs.upper},workdir={rootfs.work}"
-            syscalls.mount("overlay", str(target), "overlay", 0, options)
+            with _short_names(rootfs) as options:
+                syscalls.mount("overlay", str(target), "overlay", 0, options)
             try:
                 yield target
             finally:
@@ -119,12 +121,8 @@ class OverlayDriver:
             for name in (*folders, *files):
                 inside = relative / name
                 status = os.lstat(upper / inside)
-                below = any(os.path.lexists(f"{lower}/{inside}") for lower in rootfs.lower)
-                if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
-                    kind = DELETED
-                else:
-                    kind = MODIFIED if below and not _is_opaque(upper / inside, status) else ADDED
-                found.append((f"/{inside}", kind))
+                present = MODIFIED if _is_below(rootfs.lower, inside) else ADDED
+                found.append((f"/{inside}", DELETED if is_whiteout(status) else present))
         return sorted(found)
 
     def usage(self, container_id: str) -> int:
@@ -167,9 +165,40 @@ class OverlayDriver:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
-def _is_opaque(path: Path, status: os.stat_result) -> bool:
-    if not stat.S_ISDIR(status.st_mode):
-        return False
+@contextlib.contextmanager
+def _short_names(rootfs: Rootfs) -> Iterator[str]:
+    """The mount options by open descriptors: a page of options takes 200 of them, but only 40 long paths."""
+    with contextlib.ExitStack() as opened:
+
+        def short(path: str) -> str:
+            descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened.callback(os.close, descriptor)
+            return f"/proc/self/fd/{descriptor}"
+
+        lower = ":".join(map(short, rootfs.lower))
+        yield f"lowerdir={lower},upperdir={short(rootfs.upper)},workdir={short(rootfs.work)}"
+
+
+def _is_below(lowers: Sequence[str], inside: Path) -> bool:
+    """Whether the layers show something at that path: the topmost that knows of it decides."""
+    steps = [*reversed(inside.parents[:-1]), inside]
+    for lower in lowers:
+        for step in steps:
+            path = Path(lower, step)
+            try:
+                status = path.lstat()
+            except FileNotFoundError:
+                break
+            if step == inside:
+                return not is_whiteout(status)
+            if not stat.S_ISDIR(status.st_mode):
+                return False
+        if any(_is_opaque(Path(lower, above)) for above in inside.parents):
+            return False
+    return False
+
+
+def _is_opaque(path: Path) -> bool:
     try:
         return os.getxattr(path, OPAQUE_XATTR, follow_symlinks=False) == b"y"
     except OSError:
@@ -178,12 +207,3 @@ def _is_opaque(path: Path, status: os.stat_result) -> bool:
 
 def _lines(path: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
-
-
-def _sync_tree(folder: Path) -> None:
-    """One syncfs for the whole layer: cheaper than an fsync per file, and as safe before the rename."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        syscalls.syncfs(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,12 +8,12 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from engine.errors import EngineFailure, NotFound
 from engine.storage.driver import ADDED, DELETED, MODIFIED, Rootfs
-from engine.storage.layer_tree import LayerUnpacker, tree_bytes
+from engine.storage.layer_tree import LayerUnpacker, sync_tree, tree_bytes
 from engine.storage.tree_copy import copy_tree
 
 
@@ -41,7 +41,9 @@ class VfsDriver:
             if parent is not None:
                 copy_tree(self._layer(parent), building)
             size = LayerUnpacker(building, "apply").unpack(tar)
-            building.rename(self._layer(chain_id))
+            sync_tree(building)
+            with contextlib.suppress(FileExistsError):
+                building.rename(self._layer(chain_id))
         finally:
             shutil.rmtree(building, ignore_errors=True)
         return size
@@ -78,10 +80,14 @@ class VfsDriver:
         base = (self._containers / container_id / "base").read_text()
         before = _entries(self._layer(base)) if base else {}
         after = _entries(root)
-        found = [(path, DELETED) for path in before.keys() - after.keys()]
-        found += [(path, ADDED) for path in after.keys() - before.keys()]
-        found += [(path, MODIFIED) for path in after.keys() & before.keys() if after[path] != before[path]]
-        return sorted(found)
+        found = dict.fromkeys(before.keys() - after.keys(), DELETED)
+        found |= dict.fromkeys(after.keys() - before.keys(), ADDED)
+        both = after.keys() & before.keys()
+        found |= {path: MODIFIED for path in both if after[path] != before[path]}
+        # A folder in which something changed counts as changed, as where a union file system copies it up.
+        above = {str(parent) for path in found for parent in PurePosixPath(path).parents}
+        found |= dict.fromkeys((above & both) - found.keys(), MODIFIED)
+        return sorted(found.items())
 
     def usage(self, container_id: str) -> int:
         root = self._containers / container_id / "root"
