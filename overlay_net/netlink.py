@@ -192,8 +192,25 @@ def add_veth(
     )
 
 
-def add_vxlan(ip: Route, name: str, *, vni: int, local: str, port: int, mtu: int, mac: str = "") -> int:
-    options: dict[str, Any] = {"address": mac} if mac else {}
+def add_bridge_in(ip: Route, name: str, namespace: int, *, index: int, mtu: int) -> None:
+    """A bridge with that index in the namespace of that descriptor; up."""
+    ip.link("add", ifname=name, kind="bridge", index=index, mtu=mtu, state="up", net_ns_fd=namespace)
+
+
+def add_vxlan(
+    ip: Route,
+    name: str,
+    *,
+    vni: int,
+    local: str,
+    port: int,
+    mtu: int,
+    master: int,
+    namespace: int | None = None,
+) -> None:
+    """On that bridge and up. Its packets travel in the namespace of `ip`, though it may be made in another one:
+    moving it there later would cost ten times as much."""
+    options: dict[str, Any] = {} if namespace is None else {"net_ns_fd": namespace}
     ip.link(
         "add",
         ifname=name,
@@ -204,11 +221,10 @@ def add_vxlan(ip: Route, name: str, *, vni: int, local: str, port: int, mtu: int
         vxlan_learning=0,
         vxlan_proxy=1,
         mtu=mtu,
+        master=master,
+        state="up",
         **options,
     )
-    index = find_link(ip, name)
-    assert index is not None, "just added"
-    return index
 
 
 def configure(ip: Route, index: int, *, name: str, cidr: str) -> None:

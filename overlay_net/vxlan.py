@@ -16,6 +16,7 @@ from overlay_net.records import MapNetwork
 BRIDGE = "br0"
 VXLAN = "vx0"
 VXLAN_OVERHEAD_BYTES = 50
+_BRIDGE_INDEX = 2  # the first device after loopback in a new namespace
 
 
 def bridge_name(network: MapNetwork) -> str:
@@ -38,19 +39,22 @@ def create(network: MapNetwork, namespace: Path | None, underlay: str, port: int
     if namespace.exists():
         netlink.remove_namespace(namespace)
     netlink.create_namespace(namespace)
-    with netlink.route() as ip:
-        index = netlink.add_vxlan(ip, outer_name, vni=network.vni, local=underlay, port=port, mtu=mtu)
-        target = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            ip.link("set", index=index, net_ns_fd=target)
-        finally:
-            os.close(target)
-    with netlink.route(namespace) as ip:
-        bridge = netlink.add_bridge(ip, BRIDGE, mtu=mtu)
-        moved = netlink.find_link(ip, outer_name)
-        assert moved is not None, "just moved here"
-        ip.link("set", index=moved, ifname=VXLAN, master=bridge)
-        ip.link("set", index=moved, state="up")
+    target = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with netlink.route() as ip:
+            netlink.add_bridge_in(ip, BRIDGE, target, index=_BRIDGE_INDEX, mtu=mtu)
+            netlink.add_vxlan(
+                ip,
+                VXLAN,
+                vni=network.vni,
+                local=underlay,
+                port=port,
+                mtu=mtu,
+                master=_BRIDGE_INDEX,
+                namespace=target,
+            )
+    finally:
+        os.close(target)
     return mtu
 
 
@@ -59,9 +63,7 @@ def _create_here(network: MapNetwork, underlay: str, port: int, mtu: int, name: 
     with netlink.route() as ip:
         netlink.delete_link(ip, ingress.BRIDGE)
         bridge = netlink.add_bridge(ip, ingress.BRIDGE, mtu=mtu, mac=network.local_mac)
-        index = netlink.add_vxlan(ip, name, vni=network.vni, local=underlay, port=port, mtu=mtu)
-        ip.link("set", index=index, master=bridge)
-        ip.link("set", index=index, state="up")
+        netlink.add_vxlan(ip, name, vni=network.vni, local=underlay, port=port, mtu=mtu, master=bridge)
         netlink.add_address(ip, bridge, network.local_address)
     for setting, value in (("rp_filter", "0"), ("route_localnet", "1")):
         netlink.set_device_sysctl(ingress.BRIDGE, setting, value)
