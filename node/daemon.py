@@ -23,6 +23,8 @@ from node.api.context import Context
 from node.api.routes import ROUTES
 from node.api.server import serve
 from node.config import VERSION, ConfigError, NodeConfig
+from node.loop import SystemClock
+from node.network_audit import NetworkAudit
 from node.networks import EngineNetworks
 from node.swarm import SwarmMembership
 from overlay_net.driver import NetworkDriver
@@ -37,6 +39,7 @@ class Daemon:
         self._config = config
         self._lock_file: int | None = None
         self._driver: NetworkDriver | None = None
+        self._audit: NetworkAudit | None = None
         self._engine: Engine | None = None
         self._swarm: SwarmMembership | None = None
         self._runner: web.AppRunner | None = None
@@ -68,6 +71,8 @@ class Daemon:
         await self._engine.start()
         self._swarm = SwarmMembership(config, self._engine, self._driver)
         await self._swarm.start()
+        self._audit = NetworkAudit(self._driver, SystemClock())
+        self._audit.start()
         app = build_app(Context(engine=self._engine, swarm=self._swarm), ROUTES)
         self._runner = await serve(app, config.api_sockets, config.group)
         logger.info("swarmd %s answers on %s", VERSION, ", ".join(map(str, config.api_sockets)))
@@ -77,6 +82,8 @@ class Daemon:
         stops: list[tuple[str, Callable[[], Awaitable[object]]]] = []
         if self._runner is not None:
             stops.append(("API", self._runner.cleanup))
+        if self._audit is not None:
+            stops.append(("audit", self._audit.stop))
         if self._swarm is not None:
             stops.append(("swarm", self._swarm.stop))
         if self._engine is not None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import dnslib
 
 from overlay_net import nft
-from overlay_net.netlink import Workers, inside
+from overlay_net.namespaces import Workers, inside
 
 logger = logging.getLogger(__name__)
 

@@ -1,34 +1,34 @@
 """All networks of this node: its own bridges, the cluster's overlays, and the sandboxes on them.
 
-The facade that the daemon uses. Owns the records of local networks and of sandboxes, on disk, and the
-order in which a sandbox is made and taken away. Invariant: whatever a failed call had made is undone; what
-a call acknowledged is found again after a restart.
+The facade that the daemon uses. Owns the records of sandboxes, on disk, and the order in which a sandbox is
+made and taken away. Invariant: whatever a failed call had made is undone; what a call acknowledged is found
+again after a restart.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import secrets
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from overlay_net import firewall, ipam, netlink, nft, sandbox
+from overlay_net import bridges, ipam, namespaces, sandbox
+from overlay_net.audit import TableAudit
+from overlay_net.bridges import Bridges
 from overlay_net.dns import Resolver
 from overlay_net.errors import InvalidNetwork, KernelRefused, NetworkInUse, NetworkNotFound
-from overlay_net.netlink import Workers
+from overlay_net.files import write_atomically
+from overlay_net.namespaces import Workers
 from overlay_net.overlay import Overlays
 from overlay_net.ports import HostPorts
 from overlay_net.records import (
     Endpoint,
     EndpointRequest,
     Finding,
-    IpamBlock,
     Network,
     NetworkMap,
     NetworkSpec,
@@ -39,18 +39,12 @@ from overlay_net.sandbox import Attachment
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_BRIDGE = "bridge"
-GATEWAY_BRIDGE = "swarm_gwbridge"
-DRIVERS = ("bridge", "host", "null")
-_DEVICES = {DEFAULT_BRIDGE: "swbr0", GATEWAY_BRIDGE: "sw-gwbridge"}
-BRIDGE_MTU = 1500
-
 
 class NetworkDriver:
     def __init__(
         self, *, state_dir: Path, run_dir: Path, underlay_address: str = "", vxlan_port: int = 4789
     ) -> None:
-        self._state_file = state_dir / "networks.json"
+        self._state_dir = state_dir
         self._netns_dir = run_dir / "netns"
         self._sandbox_dir = run_dir / "sandboxes"
         self._workers = Workers()
@@ -62,28 +56,22 @@ class NetworkDriver:
             resolver=self._resolver,
             workers=self._workers,
         )
-        self._networks: dict[str, Network] = {}
-        self._pools: dict[str, ipam.AddressPool] = {}
+        self._bridges = Bridges(state_dir / "networks.json", self._workers, self._overlays.networks)
         self._ports = HostPorts()
         self._sandboxes: dict[str, Sandbox] = {}
         self._changing = asyncio.Lock()
+        self._tables = TableAudit()
 
     # ---- life ---------------------------------------------------------------------------------------------
 
     async def start(self, live_sandboxes: set[str]) -> None:
         """Default networks exist, live sandboxes are taken over, everything else of an earlier life goes."""
-        for folder in (self._state_file.parent, self._netns_dir, self._sandbox_dir):
+        for folder in (self._state_dir, self._netns_dir, self._sandbox_dir):
             folder.mkdir(mode=0o711, parents=True, exist_ok=True)
-        self._load_networks()
         live = self._load_sandboxes(live_sandboxes)
         await self._workers.run(self._remove_leftovers, set(live))
         await self._overlays.restore(live)
-        for name, driver in ((DEFAULT_BRIDGE, "bridge"), ("host", "host"), ("none", "null")):
-            if not any(network.spec.name == name for network in self._networks.values()):
-                await self._add(NetworkSpec(name=name, driver=driver))
-        for network in self._bridges():
-            await self._workers.run(self._make_bridge, network)
-        await self._workers.run(nft.apply, self._base_rules())
+        await self._bridges.start()
         for found in live.values():
             await self._adopt(found)
 
@@ -95,7 +83,7 @@ class NetworkDriver:
     # ---- networks -----------------------------------------------------------------------------------------
 
     def networks(self) -> list[Network]:
-        return [*self._networks.values(), *self._overlays.networks()]
+        return [*self._bridges.all(), *self._overlays.networks()]
 
     def find(self, ref: str) -> Network:
         """By id, name or unique id prefix."""
@@ -111,7 +99,7 @@ class NetworkDriver:
         return matches[0]
 
     async def create_network(self, spec: NetworkSpec) -> Network:
-        if spec.driver not in DRIVERS:
+        if spec.driver not in bridges.DRIVERS:
             raise InvalidNetwork(
                 f'plugin "{spec.driver}" not found: use bridge, or overlay on a swarm manager'
             )
@@ -120,73 +108,17 @@ class NetworkDriver:
         if spec.ipv6:
             raise InvalidNetwork("IPv6 networks are not supported yet: leave EnableIPv6 out")
         async with self._changing:
-            return await self._add(spec)
+            return await self._bridges.add(spec)
 
     async def remove_network(self, network_id: str) -> None:
         async with self._changing:
-            network = self._networks.get(network_id)
-            if network is None:
+            if not self._bridges.has(network_id):
                 raise NetworkNotFound(f"network {network_id} not found")
+            network = self.find(network_id)
             users = [s.id[:12] for s in self._sandboxes.values() if _is_on(s, network_id)]
             if users:
                 raise NetworkInUse(f"network {network.spec.name} has active endpoints: {', '.join(users)}")
-            del self._networks[network_id]
-            self._pools.pop(network_id, None)
-            self._save_networks()
-            await self._workers.run(nft.apply, self._base_rules())
-            await self._workers.run(_delete_link, _device(network))
-
-    async def _add(self, spec: NetworkSpec) -> Network:
-        if any(network.spec.name == spec.name for network in self.networks()):
-            raise NetworkInUse(f"network with name {spec.name} already exists")
-        blocks: tuple[IpamBlock, ...] = ()
-        if spec.driver == "bridge":
-            blocks = (await self._block(spec),)
-        network = Network(
-            id=secrets.token_hex(32), spec=msgspec.structs.replace(spec, ipam=blocks), created_at=time.time()
-        )
-        if blocks:
-            self._pools[network.id] = _pool(blocks[0])
-            await self._workers.run(self._make_bridge, network)
-        self._networks[network.id] = network
-        if blocks:
-            try:
-                await self._workers.run(nft.apply, self._base_rules())
-            except KernelRefused:
-                del self._networks[network.id]
-                await self._workers.run(_delete_link, _device(network))
-                raise
-        self._save_networks()
-        return network
-
-    async def _block(self, spec: NetworkSpec) -> IpamBlock:
-        used = [block.subnet for network in self.networks() for block in network.spec.ipam]
-        if len(spec.ipam) > 1:
-            raise InvalidNetwork("a bridge network has one IPv4 subnet: give a single one")
-        wished = spec.ipam[0] if spec.ipam and spec.ipam[0].subnet else None
-        routes = await self._workers.run(_host_subnets)
-        if wished is None:
-            block = IpamBlock(subnet=ipam.free_subnet(ipam.LOCAL_POOLS, [*used, *routes]))
-        else:
-            ipam.parse_subnet(wished.subnet)
-            ipam.check_overlap(wished.subnet, [*used, *routes])
-            block = wished
-        if block.gateway:
-            return block
-        aux = dict(block.aux_addresses)
-        gateway = ipam.AddressPool(block.subnet, block.ip_range, aux).allocate()
-        return msgspec.structs.replace(block, gateway=gateway.partition("/")[0])
-
-    def _make_bridge(self, network: Network) -> None:
-        """In a worker thread: the device with the gateway's address; what is there already stays."""
-        block = network.spec.ipam[0]
-        prefix = ipaddress.IPv4Network(block.subnet).prefixlen
-        with netlink.route() as ip:
-            index = netlink.add_bridge(ip, _device(network), mtu=_mtu(network))
-            netlink.add_address(ip, index, f"{block.gateway}/{prefix}")
-        netlink.set_device_sysctl(_device(network), "route_localnet", "1")
-        if not network.spec.internal:
-            netlink.set_sysctl("net.ipv4.ip_forward", "1", required=False)
+            await self._bridges.remove(network)
 
     # ---- sandboxes ----------------------------------------------------------------------------------------
 
@@ -202,19 +134,24 @@ class NetworkDriver:
             endpoints = await self._endpoints(request, undo)
             ports = self._ports.reserve(request.id, request.publishes)
             undo.callback(self._ports.release, ports)
-            gateway = next((e.gateway for e in endpoints if e.gateway), "")
+            gateway = next((endpoint.gateway for endpoint in endpoints if endpoint.gateway), "")
             attachments = [self._attachment(endpoint) for endpoint in endpoints]
+            undo.callback(namespaces.remove, namespace)
             await self._workers.run(sandbox.build, namespace, attachments, gateway, request.sysctls)
-            undo.callback(netlink.remove_namespace, namespace)
+            undo.callback(self._resolver.close_sandbox, request.id)
             made = Sandbox(
                 id=request.id,
                 netns_path=str(namespace),
                 endpoints=tuple(endpoints),
                 ports=ports,
                 embedded_dns=any(self._has_dns(endpoint) for endpoint in endpoints),
+                dns_servers=request.dns_servers,
             )
             undo.callback(self._resolver.remove_names, made.id)
-            await self._finish(made, request.dns_servers)
+            await self._name_endpoints(made)
+            await self._open_resolver(made)
+            await self._publish(made)
+            await self._join_overlays(made)
             undo.pop_all()
         self._sandboxes[made.id] = made
         self._save_sandbox(made)
@@ -228,12 +165,14 @@ class NetworkDriver:
         (self._sandbox_dir / f"{sandbox_id}.json").unlink(missing_ok=True)
         self._resolver.close_sandbox(sandbox_id)
         self._resolver.remove_names(sandbox_id)
-        if found.ports:
-            await self._unpublish(found)
+        try:
+            await self._bridges.unpublish(found.ports)
+        except KernelRefused as error:
+            logger.warning("published ports of %s were gone already: %s", found.id[:12], error)
         self._ports.release(found.ports)
-        await self._workers.run(netlink.remove_namespace, Path(found.netns_path))
+        await self._workers.run(namespaces.remove, Path(found.netns_path))
         for endpoint in found.endpoints:
-            self._release(endpoint)
+            self._bridges.release(endpoint.network, endpoint.cidr)
         if any(self._overlays.has(endpoint.network) for endpoint in found.endpoints):
             await self._overlays.detached(sandbox_id)
 
@@ -246,14 +185,16 @@ class NetworkDriver:
             try:
                 await self._workers.run(sandbox.attach, Path(found.netns_path), self._attachment(endpoint))
             except BaseException:
-                self._release(endpoint)
+                self._bridges.release(endpoint.network, endpoint.cidr)
                 raise
             updated = msgspec.structs.replace(
                 found,
                 endpoints=(*found.endpoints, endpoint),
                 embedded_dns=found.embedded_dns or self._has_dns(endpoint),
             )
-            await self._name_endpoints(updated, ())
+            await self._name_endpoints(updated)
+            if not found.embedded_dns:
+                await self._open_resolver(updated)
             self._sandboxes[sandbox_id] = updated
             self._save_sandbox(updated)
             return endpoint
@@ -268,7 +209,7 @@ class NetworkDriver:
                 )
             await self._workers.run(sandbox.detach, Path(found.netns_path), endpoint.interface)
             self._resolver.remove_names(sandbox_id, network_id)
-            self._release(endpoint)
+            self._bridges.release(endpoint.network, endpoint.cidr)
             updated = msgspec.structs.replace(
                 found, endpoints=tuple(e for e in found.endpoints if e is not endpoint)
             )
@@ -276,7 +217,7 @@ class NetworkDriver:
             self._sandboxes[sandbox_id] = updated
             self._save_sandbox(updated)
 
-    # ---- the cluster's map --------------------------------------------------------------------------------
+    # ---- the cluster's map, audits ------------------------------------------------------------------------
 
     async def apply_map(self, network_map: NetworkMap) -> None:
         await self._overlays.apply_map(network_map)
@@ -286,26 +227,31 @@ class NetworkDriver:
 
     async def audit(self) -> list[Finding]:
         """Compare the kernel with what should be there, repair and report."""
-        findings = await self._overlays.audit()
-        present = set(await self._workers.run(_link_names))
-        for network in self._bridges():
-            if _device(network) not in present:
-                await self._workers.run(self._make_bridge, network)
-                findings.append(
-                    Finding(
-                        subject=f"network {network.spec.name}",
-                        problem="its bridge was missing",
-                        repaired=True,
-                    )
-                )
-        if not await self._workers.run(nft.has_table, "ip", firewall.TABLE):
-            await self._workers.run(nft.apply, self._base_rules())
-            for found in self._sandboxes.values():
-                await self._publish(found)
-            findings.append(
-                Finding(subject=f"nft table {firewall.TABLE}", problem="it was missing", repaired=True)
-            )
+        async with self._changing:
+            findings = await self._bridges.audit(self._tables)
+        findings += await self._overlays.audit(self._tables)
+        for sandbox_id in list(self._sandboxes):
+            async with self._changing:
+                found = self._sandboxes.get(sandbox_id)
+                findings += await self._audit_sandbox(found) if found is not None else []
+        pins = {Path(found.netns_path) for found in self._sandboxes.values()}
+        self._tables.forget_all_but({None, *pins})
         return findings
+
+    async def _audit_sandbox(self, found: Sandbox) -> list[Finding]:
+        gateway = next((endpoint.gateway for endpoint in found.endpoints if endpoint.gateway), "")
+        repaired = True
+        try:
+            attachments = [self._attachment(endpoint) for endpoint in found.endpoints]
+            problems = await self._workers.run(sandbox.repair, Path(found.netns_path), attachments, gateway)
+            if problems:
+                await self._join_overlays(found)
+        except (KernelRefused, NetworkNotFound, OSError) as error:
+            problems, repaired = [str(error)], False
+        if self._sandboxes.get(found.id) is not found:
+            return []  # taken away in the meantime
+        subject = f"container {found.id[:12]}"
+        return [Finding(subject=subject, problem=problem, repaired=repaired) for problem in problems]
 
     # ---- endpoints ----------------------------------------------------------------------------------------
 
@@ -323,7 +269,7 @@ class NetworkDriver:
                 endpoints.append(self._overlay_endpoint(wish, interface))
             else:
                 endpoint = self._local_endpoint(request.id, request.name, wish, interface)
-                undo.callback(self._release, endpoint)
+                undo.callback(self._bridges.release, endpoint.network, endpoint.cidr)
                 endpoints.append(endpoint)
         return endpoints
 
@@ -346,11 +292,7 @@ class NetworkDriver:
 
     def _local_endpoint(self, sandbox_id: str, name: str, wish: EndpointRequest, interface: str) -> Endpoint:
         network = self.find(wish.network)
-        pool = self._pools.get(network.id)
-        if pool is None:
-            raise InvalidNetwork(f"network {network.spec.name} ({network.spec.driver}) cannot be attached to")
-        cidr = pool.allocate(wish.cidr)
-        block = network.spec.ipam[0]
+        cidr = self._bridges.allocate(network, wish.cidr)
         names = tuple(dict.fromkeys(filter(None, (name, sandbox_id[:12], *wish.aliases))))
         return Endpoint(
             id=secrets.token_hex(32),
@@ -358,75 +300,50 @@ class NetworkDriver:
             network_name=network.spec.name,
             interface=interface,
             cidr=cidr,
-            gateway="" if network.spec.internal else block.gateway,
+            gateway="" if network.spec.internal else network.spec.ipam[0].gateway,
             mac=wish.mac or ipam.mac_for(cidr.partition("/")[0]),
             aliases=wish.aliases,
-            dns_names=names if network.spec.name not in _DEVICES else (),
+            dns_names=names if bridges.has_own_dns(network) else (),
         )
 
     def _attachment(self, endpoint: Endpoint) -> Attachment:
-        if self._overlays.has(endpoint.network):
-            return self._overlays.attachment(
-                endpoint.network, endpoint.interface, endpoint.cidr, endpoint.mac
-            )
-        network = self._networks[endpoint.network]
-        return Attachment(
-            bridge=_device(network),
-            bridge_namespace=None,
-            interface=endpoint.interface,
-            cidr=endpoint.cidr,
-            mac=endpoint.mac,
-            mtu=_mtu(network),
-        )
+        owner = self._overlays if self._overlays.has(endpoint.network) else self._bridges
+        return owner.attachment(endpoint.network, endpoint.interface, endpoint.cidr, endpoint.mac)
 
-    async def _finish(self, made: Sandbox, dns_servers: Sequence[str]) -> None:
-        """What comes after the wiring: names, published ports, rules of overlay networks."""
-        await self._name_endpoints(made, dns_servers)
-        await self._publish(made)
+    async def _join_overlays(self, made: Sandbox) -> None:
+        """Virtual addresses and the answers of published ports, on the interfaces that are there."""
         interfaces = {e.network: e.interface for e in made.endpoints if self._overlays.has(e.network)}
         if interfaces:
             outer = next((e for e in made.endpoints if e.gateway), None)
             egress = outer.cidr.partition("/")[0] if outer else ""
             await self._overlays.attached(made.id, Path(made.netns_path), interfaces, egress)
 
-    async def _name_endpoints(self, made: Sandbox, dns_servers: Sequence[str]) -> None:
+    async def _name_endpoints(self, made: Sandbox) -> None:
         for endpoint in made.endpoints:
             for name in endpoint.dns_names:
                 self._resolver.add_name(endpoint.network, made.id, name, endpoint.cidr.partition("/")[0])
+        self._resolver.set_networks(made.id, [endpoint.network for endpoint in made.endpoints])
+
+    async def _open_resolver(self, made: Sandbox) -> None:
         if made.embedded_dns:
-            await self._resolver.open(made.id, Path(made.netns_path), dns_servers)
+            await self._resolver.open(made.id, Path(made.netns_path), made.dns_servers)
             self._resolver.set_networks(made.id, [endpoint.network for endpoint in made.endpoints])
 
     async def _publish(self, made: Sandbox) -> None:
-        text = firewall.publish_elements(made.ports, self._published_address(made)) if made.ports else ""
-        if text:
-            await self._workers.run(nft.apply, text)
-
-    async def _unpublish(self, made: Sandbox) -> None:
-        text = firewall.publish_elements(made.ports, self._published_address(made), remove=True)
-        try:
-            await self._workers.run(nft.apply, text)
-        except KernelRefused as error:
-            logger.warning("published ports of %s were gone already: %s", made.id[:12], error)
-
-    def _published_address(self, made: Sandbox) -> str:
-        endpoint = next((e for e in made.endpoints if e.network in self._networks), None)
+        if not made.ports:
+            return
+        endpoint = next((e for e in made.endpoints if self._bridges.has(e.network)), None)
         if endpoint is None:
             raise InvalidNetwork("ports can only be published on a bridge network")
-        return endpoint.cidr.partition("/")[0]
-
-    def _release(self, endpoint: Endpoint) -> None:
-        pool = self._pools.get(endpoint.network)
-        if pool is not None:
-            pool.release(endpoint.cidr)
+        await self._bridges.publish(made.ports, endpoint.cidr.partition("/")[0])
 
     def _has_dns(self, endpoint: Endpoint) -> bool:
-        return self._overlays.has(endpoint.network) or endpoint.network_name not in _DEVICES
+        return self._overlays.has(endpoint.network) or bridges.has_own_dns(self.find(endpoint.network))
 
     async def _gateway_bridge(self) -> Network:
         async with self._changing:
-            known = next((n for n in self._networks.values() if n.spec.name == GATEWAY_BRIDGE), None)
-            return known or await self._add(NetworkSpec(name=GATEWAY_BRIDGE))
+            known = self._bridges.by_name(bridges.GATEWAY_BRIDGE)
+            return known or await self._bridges.add(NetworkSpec(name=bridges.GATEWAY_BRIDGE))
 
     def _require(self, sandbox_id: str) -> Sandbox:
         found = self._sandboxes.get(sandbox_id)
@@ -436,38 +353,8 @@ class NetworkDriver:
 
     # ---- disk ---------------------------------------------------------------------------------------------
 
-    def _bridges(self) -> list[Network]:
-        return [network for network in self._networks.values() if network.spec.driver == "bridge"]
-
-    def _base_rules(self) -> str:
-        return firewall.base_rules(
-            [
-                firewall.BridgeRule(
-                    bridge=_device(network),
-                    subnet=network.spec.ipam[0].subnet,
-                    internal=network.spec.internal,
-                    masquerade=network.spec.options.get("com.docker.network.bridge.enable_ip_masquerade")
-                    != "false",
-                )
-                for network in self._bridges()
-            ]
-        )
-
-    def _load_networks(self) -> None:
-        if self._state_file.exists():
-            loaded = msgspec.json.decode(self._state_file.read_bytes(), type=list[Network])
-            self._networks = {network.id: network for network in loaded}
-        self._pools = {network.id: _pool(network.spec.ipam[0]) for network in self._bridges()}
-
-    def _save_networks(self) -> None:
-        temporary = self._state_file.with_suffix(".new")
-        temporary.write_bytes(msgspec.json.encode(list(self._networks.values())))
-        temporary.rename(self._state_file)
-
     def _save_sandbox(self, made: Sandbox) -> None:
-        temporary = self._sandbox_dir / f"{made.id}.new"
-        temporary.write_bytes(msgspec.json.encode(made))
-        temporary.rename(self._sandbox_dir / f"{made.id}.json")
+        write_atomically(self._sandbox_dir / f"{made.id}.json", msgspec.json.encode(made))
 
     def _load_sandboxes(self, live: set[str]) -> dict[str, Sandbox]:
         found = {}
@@ -481,57 +368,19 @@ class NetworkDriver:
     async def _adopt(self, found: Sandbox) -> None:
         """A container runs on with this sandbox: its addresses, ports and names are known again."""
         for endpoint in found.endpoints:
-            pool = self._pools.get(endpoint.network)
-            if pool is not None:
-                pool.take(endpoint.cidr)
+            self._bridges.take(endpoint.network, endpoint.cidr)
         self._ports.adopt(found.id, found.ports)
         self._sandboxes[found.id] = found
-        await self._name_endpoints(found, ())
+        await self._name_endpoints(found)
+        await self._open_resolver(found)
         await self._publish(found)
 
-    def _remove_leftovers(self, live: set[str]) -> None:
-        """In a worker thread: pins, bridges and rules that belong to nobody."""
+    def _remove_leftovers(self, live: Sequence[str]) -> None:
+        """In a worker thread: pins that belong to nobody."""
         for pin in self._netns_dir.iterdir():
             if pin.name not in live and not pin.name.startswith("ov-"):
-                netlink.remove_namespace(pin)
-        devices = {_device(network) for network in self._bridges()}
-        with netlink.route() as ip:
-            for name in netlink.link_names(ip):
-                ours = name == _DEVICES[DEFAULT_BRIDGE] or name.startswith(("sw-n", _DEVICES[GATEWAY_BRIDGE]))
-                if ours and name not in devices:
-                    netlink.delete_link(ip, name)
-        nft.apply(f"table ip {firewall.TABLE} {{}}\ndelete table ip {firewall.TABLE}\n")
-
-
-def _device(network: Network) -> str:
-    """The bridge's device name: at most 15 characters, recognisable as ours."""
-    wished = network.spec.options.get("com.docker.network.bridge.name", "")
-    return wished or _DEVICES.get(network.spec.name) or f"sw-n{network.id[:11]}"
-
-
-def _mtu(network: Network) -> int:
-    wished = network.spec.options.get("com.docker.network.driver.mtu", "")
-    return int(wished) if wished.isdecimal() else BRIDGE_MTU
-
-
-def _pool(block: IpamBlock) -> ipam.AddressPool:
-    return ipam.AddressPool(block.subnet, block.ip_range, {**block.aux_addresses, "gateway": block.gateway})
+                namespaces.remove(pin)
 
 
 def _is_on(made: Sandbox, network_id: str) -> bool:
     return any(endpoint.network == network_id for endpoint in made.endpoints)
-
-
-def _host_subnets() -> list[str]:
-    with netlink.route() as ip:
-        return netlink.route_subnets(ip)
-
-
-def _link_names() -> Iterable[str]:
-    with netlink.route() as ip:
-        return netlink.link_names(ip)
-
-
-def _delete_link(name: str) -> None:
-    with netlink.route() as ip:
-        netlink.delete_link(ip, name)

@@ -42,4 +42,8 @@ class InvalidNetwork(NetworkError):
 
 
 class KernelRefused(NetworkError):
-    pass
+    """`code`: the errno number, 0 when there is none."""
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code

@@ -6,9 +6,9 @@ two maps, so that starting and stopping a container costs one small transaction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
-from overlay_net.records import Publish, Record
+from overlay_net.records import Record
 
 TABLE = "swarmctl"
 _PORTS = "published"
@@ -78,14 +78,19 @@ def _isolation(rule: BridgeRule, others: Sequence[str]) -> list[str]:
     return [f'{prefix} iifname "{rule.bridge}" oifname {{ {names} }} ct status != dnat ct state new drop']
 
 
-def publish_elements(publishes: Iterable[Publish], address: str, *, remove: bool = False) -> str:
-    """The elements of one container's published ports."""
+def publish_elements(
+    elements: Mapping[tuple[str, str, int], tuple[str, int]], *, remove: bool = False
+) -> str:
+    """(host address or "", protocol, host port) -> (container's address, container's port)."""
     verb = "delete" if remove else "add"
     lines = []
-    for publish in publishes:
-        key = f"{publish.protocol} . {publish.host_port}"
-        name = _PORTS
-        if publish.host_ip:
-            key, name = f"{publish.host_ip} . {key}", _PORTS_ON
-        lines.append(f"{verb} element ip {TABLE} {name} {{ {key} : {address} . {publish.container_port} }}")
+    for (host_ip, protocol, host_port), (address, port) in elements.items():
+        key, name = f"{protocol} . {host_port}", _PORTS
+        if host_ip:
+            key, name = f"{host_ip} . {key}", _PORTS_ON
+        lines.append(f"{verb} element ip {TABLE} {name} {{ {key} : {address} . {port} }}")
     return "\n".join(lines) + "\n" if lines else ""
+
+
+def flush_elements() -> str:
+    return "".join(f"flush map ip {TABLE} {name}\n" for name in (_PORTS, _PORTS_ON))

@@ -46,6 +46,10 @@ def node_rules(ports: Sequence[MapPort], subnet: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def no_rules() -> str:
+    return f"table ip {TABLE} {{}}\ndelete table ip {TABLE}\n"
+
+
 def _pair_choice(targets: Sequence[str]) -> str:
     """nft wants a map for address and port pairs, even for a single one."""
     if len(targets) == 1:

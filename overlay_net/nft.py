@@ -7,16 +7,13 @@ contexts are closed by a thread of their own: a change costs half a millisecond.
 from __future__ import annotations
 
 import ctypes
-import json
 import queue
 import threading
 from pathlib import Path
-from typing import Any
 
 from overlay_net.errors import KernelRefused
-from overlay_net.netlink import inside
+from overlay_net.namespaces import inside
 
-_OUTPUT_JSON = 1 << 4
 _library: ctypes.CDLL | None = None
 _loading = threading.Lock()
 _used: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -39,7 +36,6 @@ def _load() -> ctypes.CDLL:
         for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
             getattr(library, name).argtypes = [ctypes.c_void_p]
             getattr(library, name).restype = ctypes.c_char_p
-        library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
         library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
         threading.Thread(target=_close_used, args=(library,), name="nft-closer", daemon=True).start()
         _library = library
@@ -53,25 +49,20 @@ def _close_used(library: ctypes.CDLL) -> None:
 
 def apply(text: str, namespace: str | Path | None = None) -> None:
     """All of it or nothing. KernelRefused carries the library's words."""
-    _run(text, namespace, as_json=False)
+    _run(text, namespace)
 
 
-def query(command: str, namespace: str | Path | None = None) -> dict[str, Any]:
-    """The answer to a list command as JSON objects."""
-    answer: dict[str, Any] = json.loads(_run(command, namespace, as_json=True) or "{}")
-    return answer
+def listing(table: str, namespace: str | Path | None = None) -> str:
+    """A table ("ip name") as the library prints it; "" when it is not there."""
+    try:
+        return _run(f"list table {table}", namespace)
+    except KernelRefused as error:
+        if "No such file" in str(error):
+            return ""
+        raise
 
 
-def has_table(family: str, name: str, namespace: str | Path | None = None) -> bool:
-    tables = query("list tables", namespace).get("nftables", [])
-    return any(
-        entry.get("table", {}).get("family") == family and entry["table"].get("name") == name
-        for entry in tables
-        if "table" in entry
-    )
-
-
-def _run(text: str, namespace: str | Path | None, *, as_json: bool) -> str:
+def _run(text: str, namespace: str | Path | None) -> str:
     library = _load()
     with inside(namespace):
         context = library.nft_ctx_new(0)
@@ -80,8 +71,6 @@ def _run(text: str, namespace: str | Path | None, *, as_json: bool) -> str:
         try:
             library.nft_ctx_buffer_output(context)
             library.nft_ctx_buffer_error(context)
-            if as_json:
-                library.nft_ctx_output_set_flags(context, _OUTPUT_JSON)
             if library.nft_run_cmd_from_buffer(context, text.encode()):
                 words = (library.nft_ctx_get_error_buffer(context) or b"").decode(errors="replace").strip()
                 raise KernelRefused(f"nftables refused a change: {words or text[:200]}")

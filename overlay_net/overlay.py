@@ -16,10 +16,12 @@ from pathlib import Path
 
 import msgspec
 
-from overlay_net import ingress, loadbalancer, netlink, nft, vxlan
+from overlay_net import ingress, loadbalancer, namespaces, netlink, nft, sandbox, vxlan
+from overlay_net.audit import TableAudit
 from overlay_net.dns import Resolver
 from overlay_net.errors import KernelRefused, NetworkNotFound
-from overlay_net.netlink import Workers
+from overlay_net.files import write_atomically
+from overlay_net.namespaces import Workers
 from overlay_net.records import (
     Finding,
     IpamBlock,
@@ -28,11 +30,19 @@ from overlay_net.records import (
     Network,
     NetworkMap,
     NetworkSpec,
+    Record,
     Sandbox,
 )
 from overlay_net.sandbox import Attachment
 
 logger = logging.getLogger(__name__)
+
+
+class _Saved(Record, frozen=True):
+    """What a restart of the daemon needs: the last map, and where this node's tunnels start."""
+
+    underlay: str = ""
+    map: NetworkMap = NetworkMap()
 
 
 @dataclass
@@ -45,13 +55,18 @@ class _Programmed:
     peers: set[vxlan.Peer] = field(default_factory=set)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Attached:
-    """One sandbox: its interface on each of its networks, and its address toward the outside."""
+    """One sandbox: its interface on each of its networks, and its address toward the outside.
+
+    `rules`: what is in its kernel tables; "" until they were first programmed. `changing` keeps changes in order.
+    """
 
     namespace: Path
     interfaces: dict[str, str]
     egress: str
+    rules: str = ""
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Overlays:
@@ -101,7 +116,7 @@ class Overlays:
         """The sandbox is wired up: give it its virtual addresses and the rules for published ports."""
         attached = _Attached(namespace, dict(interfaces), egress)
         self._sandboxes[sandbox_id] = attached
-        await self._workers.run(nft.apply, self._sandbox_rules(attached), namespace)
+        await self._program_sandbox(attached)
         programmed = self._ingress()
         if programmed is not None and programmed.record.id in interfaces:
             await self._workers.run(_route_answers, namespace, interfaces[programmed.record.id])
@@ -115,19 +130,25 @@ class Overlays:
     # ---- the map ------------------------------------------------------------------------------------------
 
     async def set_underlay(self, address: str) -> None:
-        self._underlay = address
+        """Tunnels that start at another address are made anew."""
+        async with self._lock:
+            if address == self._underlay:
+                return
+            self._underlay = address
+            for programmed in list(self._networks.values()):
+                await self._repair_network(programmed)
 
     async def apply_map(self, wanted: NetworkMap) -> None:
         """Program what changed. KernelRefused: the next call tries again, nothing counts as done."""
         async with self._lock:
-            before = self._map
             for network in wanted.networks:
                 await self._program(network)
             self._map = wanted
-            await self._program_sandboxes(before, wanted)
+            saved = msgspec.json.encode(_Saved(underlay=self._underlay, map=wanted))
+            await self._workers.run(write_atomically, self._map_file, saved)
             await self._program_ports(wanted)
             await self._remove_unused()
-            await self._workers.run(_write_atomically, self._map_file, msgspec.json.encode(wanted))
+            await self._program_sandboxes()
 
     async def _program(self, network: MapNetwork) -> None:
         programmed = self._networks.get(network.id)
@@ -136,34 +157,44 @@ class Overlays:
             mtu = await self._workers.run(vxlan.create, network, namespace, self._underlay, self._port)
             programmed = _Programmed(network, namespace, mtu)
             self._networks[network.id] = programmed
+        programmed.record = network
         wanted = vxlan.peers_of(network, self._underlay)
         added, removed = wanted - programmed.peers, programmed.peers - wanted
         if added or removed:
-            await self._workers.run(
-                vxlan.program_peers, network, programmed.namespace, sorted(added), sorted(removed)
-            )
+            try:
+                await self._workers.run(vxlan.program_peers, network, programmed.namespace, added, removed)
+            except KernelRefused as error:
+                logger.warning("network %s: %s; repairing it", network.name, error)
+                await self._repair_network(programmed)
             programmed.peers = wanted
-        programmed.record = network
         self._resolver.set_names(network.id, {name.name: name.addresses for name in network.names})
 
-    async def _program_sandboxes(self, before: NetworkMap, wanted: NetworkMap) -> None:
-        """New rules for the sandboxes on networks whose virtual addresses or gateways changed."""
-        old = {network.id: (network.vips, network.gateways) for network in before.networks}
-        changed = {n.id for n in wanted.networks if old.get(n.id) != (n.vips, n.gateways)}
-        for attached in list(self._sandboxes.values()):
-            if changed & attached.interfaces.keys():
-                try:
-                    await self._workers.run(nft.apply, self._sandbox_rules(attached), attached.namespace)
-                except (KernelRefused, OSError) as error:
-                    # A sandbox that is being taken away must not hold up the others.
-                    logger.info("sandbox %s not programmed: %s", attached.namespace.name, error)
+    async def _program_sandboxes(self) -> None:
+        """All of them, also when one refuses: KernelRefused for the first that did and is still there."""
+        refused = None
+        for sandbox_id, attached in list(self._sandboxes.items()):
+            try:
+                await self._program_sandbox(attached)
+            except (KernelRefused, OSError) as error:
+                if self._sandboxes.get(sandbox_id) is attached and refused is None:
+                    refused = KernelRefused(f"container {sandbox_id[:12]}: {error}")
+        if refused is not None:
+            raise refused
+
+    async def _program_sandbox(self, attached: _Attached) -> None:
+        """Its tables as the newest map wants them."""
+        async with attached.changing:
+            rules = self._sandbox_rules(attached)
+            if rules != attached.rules:
+                await self._workers.run(nft.apply, rules, attached.namespace)
+                attached.rules = rules
 
     async def _program_ports(self, wanted: NetworkMap) -> None:
         programmed = self._ingress()
         rules = ingress.node_rules(wanted.ports, programmed.record.subnet) if programmed is not None else ""
         if rules == self._node_rules:
             return
-        await self._workers.run(nft.apply, rules or _no_table())
+        await self._workers.run(nft.apply, rules or ingress.no_rules())
         self._node_rules = rules
 
     async def _remove_unused(self) -> None:
@@ -192,61 +223,99 @@ class Overlays:
     # ---- restarts -----------------------------------------------------------------------------------------
 
     async def restore(self, live: Mapping[str, Sandbox]) -> None:
-        """After a restart of the daemon: take over what is in the kernel, remove what nobody needs."""
+        """After a restart of the daemon: take over what is in the kernel, remove what nobody needs.
+
+        The node goes on with its last map until the managers send one; the ingress network answers published
+        ports also where no task is.
+        """
         try:
-            known = msgspec.json.decode(self._map_file.read_bytes(), type=NetworkMap)
+            saved = msgspec.json.decode(self._map_file.read_bytes(), type=_Saved)
         except (OSError, msgspec.MsgspecError):
-            known = NetworkMap()
+            saved = _Saved()
+        known = saved.map
+        self._underlay = self._underlay or saved.underlay
         used = {endpoint.network for sandbox in live.values() for endpoint in sandbox.endpoints}
-        for network in known.networks:
-            namespace = self._namespace(network)
-            if network.id in used and await self._workers.run(vxlan.exists, network, namespace):
-                mtu = await self._workers.run(_bridge_mtu, network, namespace)
-                peers = vxlan.peers_of(network, self._underlay)
-                self._networks[network.id] = _Programmed(network, namespace, mtu, peers)
-                self._resolver.set_names(network.id, {name.name: name.addresses for name in network.names})
-        self._map = msgspec.structs.replace(
-            known, networks=tuple(n for n in known.networks if n.id in self._networks)
-        )
-        for sandbox in live.values():
-            interfaces = {e.network: e.interface for e in sandbox.endpoints if e.network in self._networks}
-            if interfaces:
-                self._sandboxes[sandbox.id] = _Attached(
-                    Path(sandbox.netns_path), interfaces, _egress(sandbox, self._networks)
-                )
-        await self._workers.run(self._remove_leftovers)
+        async with self._lock:
+            for network in known.networks:
+                namespace = self._namespace(network)
+                wanted = network.ingress or network.id in used
+                if wanted and await self._workers.run(vxlan.exists, network, namespace):
+                    programmed = _Programmed(network, namespace, 0)
+                    self._networks[network.id] = programmed
+                    await self._repair_network(programmed)
+                    self._resolver.set_names(network.id, {n.name: n.addresses for n in network.names})
+            restored = tuple(n for n in known.networks if n.id in self._networks)
+            self._map = msgspec.structs.replace(known, networks=restored)
+            for sandbox in live.values():
+                interfaces = {
+                    e.network: e.interface for e in sandbox.endpoints if e.network in self._networks
+                }
+                if interfaces:
+                    egress = _egress(sandbox, self._networks)
+                    self._sandboxes[sandbox.id] = _Attached(Path(sandbox.netns_path), interfaces, egress)
+            await self._workers.run(self._remove_leftovers)
+            await self._program_ports(self._map)
+            try:
+                await self._program_sandboxes()
+            except KernelRefused as error:
+                logger.warning("not programmed, the next map or audit tries again: %s", error)
 
     def _remove_leftovers(self) -> None:
         kept = {programmed.namespace for programmed in self._networks.values()}
         for pin in self._netns_dir.glob("ov-*"):
             if pin not in kept:
-                netlink.remove_namespace(pin)
+                namespaces.remove(pin)
         names = {vxlan.vxlan_name(p.record) for p in self._networks.values() if p.record.ingress}
         with netlink.route() as ip:
-            for name in netlink.link_names(ip):
-                if name.startswith("sw-vx") and name not in names:
-                    netlink.delete_link(ip, name)
-            if self._ingress() is None:
-                netlink.delete_link(ip, ingress.BRIDGE)
+            present = netlink.links(ip)
+        for name in present:
+            if name.startswith(vxlan.INGRESS_VXLAN_PREFIX) and name not in names:
+                netlink.delete_link(name)
         if self._ingress() is None:
-            nft.apply(_no_table())
+            netlink.delete_link(ingress.BRIDGE)
+            nft.apply(ingress.no_rules())
 
-    async def audit(self) -> list[Finding]:
-        """Networks whose devices are gone are made anew, with all their peers."""
+    # ---- audits -------------------------------------------------------------------------------------------
+
+    async def audit(self, tables: TableAudit) -> list[Finding]:
+        """Compare devices, peers and rules with the map, repair what differs, report it."""
         findings = []
+        for network_id in list(self._networks):
+            async with self._lock:
+                programmed = self._networks.get(network_id)
+                problems = await self._repair_network(programmed) if programmed is not None else []
+            if programmed is not None and problems:
+                subject = f"network {programmed.record.name}"
+                findings += [Finding(subject=subject, problem=text, repaired=True) for text in problems]
         async with self._lock:
-            for programmed in list(self._networks.values()):
-                record = programmed.record
-                if await self._workers.run(vxlan.exists, record, programmed.namespace):
-                    continue
-                del self._networks[record.id]
-                await self._program(record)
-                findings.append(
-                    Finding(
-                        subject=f"network {record.name}", problem="its devices were missing", repaired=True
-                    )
+            if self._node_rules:
+                findings += await self._workers.run(
+                    tables.repair, None, [f"ip {ingress.TABLE}"], self._node_rules
                 )
+        for sandbox_id, attached in list(self._sandboxes.items()):
+            async with attached.changing:
+                if self._sandboxes.get(sandbox_id) is attached and attached.rules:
+                    findings += await self._workers.run(
+                        tables.repair, attached.namespace, self._sandbox_tables(attached), attached.rules
+                    )
         return findings
+
+    async def _repair_network(self, programmed: _Programmed) -> list[str]:
+        """Devices and peers, under the lock."""
+        record, namespace = programmed.record, programmed.namespace
+        wanted = vxlan.peers_of(record, self._underlay)
+        problems = await self._workers.run(vxlan.repair, record, namespace, self._underlay, self._port)
+        problems += await self._workers.run(vxlan.repair_peers, record, namespace, wanted)
+        programmed.mtu = await self._workers.run(vxlan.mtu_of, record, self._underlay)
+        programmed.peers = wanted
+        return problems
+
+    def _sandbox_tables(self, attached: _Attached) -> list[str]:
+        found = [f"ip {loadbalancer.TABLE}"]
+        programmed = self._ingress()
+        if programmed is not None and programmed.record.id in attached.interfaces:
+            found += [f"ip {ingress.TABLE}", f"netdev {ingress.TABLE}"]
+        return found
 
     def _namespace(self, network: MapNetwork) -> Path | None:
         return None if network.ingress else self._netns_dir / f"ov-{network.id[:12]}"
@@ -282,37 +351,12 @@ def _egress(sandbox: Sandbox, overlays: Iterable[str]) -> str:
 
 
 def _route_answers(namespace: Path, interface: str) -> None:
-    """Marked packets leave by the ingress interface, to a neighbour that netdev egress renames."""
-    with netlink.route(namespace) as ip:
-        index = netlink.find_link(ip, interface)
-        assert index is not None, "just attached"
-        ip.neigh("replace", dst=ingress.NEXT_HOP, lladdr=ingress.NEXT_HOP_MAC, ifindex=index, state=0x80)
-        ip.route(
-            "replace", dst="default", gateway=ingress.NEXT_HOP, oif=index, table=ingress.ROUTE_TABLE, flags=4
-        )
-        ip.rule(
-            "add",
-            priority=ingress.ROUTE_TABLE,
-            fwmark=ingress.MARK_BASE,
-            fwmask=ingress.MARK_BASE,
-            table=ingress.ROUTE_TABLE,
-        )
-        for name in ("all", interface):
-            netlink.set_device_sysctl(name, "rp_filter", "0")
-
-
-def _bridge_mtu(network: MapNetwork, namespace: Path | None) -> int:
-    with netlink.route(namespace) as ip:
-        index = netlink.find_link(ip, vxlan.bridge_name(network))
-        link = next(iter(ip.get_links(index)))
-        return int(link.get_attr("IFLA_MTU"))
-
-
-def _no_table() -> str:
-    return f"table ip {ingress.TABLE} {{}}\ndelete table ip {ingress.TABLE}\n"
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    temporary = path.with_suffix(".new")
-    temporary.write_bytes(data)
-    temporary.rename(path)
+    """Marked packets leave by the ingress interface, for netdev egress to name their node."""
+    sandbox.route_answers(
+        namespace,
+        interface,
+        next_hop=ingress.NEXT_HOP,
+        mac=ingress.NEXT_HOP_MAC,
+        mark=ingress.MARK_BASE,
+        table=ingress.ROUTE_TABLE,
+    )

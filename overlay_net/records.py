@@ -100,6 +100,7 @@ class Sandbox(Record, frozen=True):
     endpoints: tuple[Endpoint, ...] = ()
     ports: tuple[Publish, ...] = ()
     embedded_dns: bool = False
+    dns_servers: tuple[str, ...] = ()
 
 
 # ---- the overlay map of this node -------------------------------------------------------------------------

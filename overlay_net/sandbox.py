@@ -6,13 +6,13 @@ the daemon. Its links die with it, off the hot path: deleting a veth by hand wai
 
 from __future__ import annotations
 
-import os
+import errno
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from overlay_net import netlink
-from overlay_net.errors import InvalidNetwork
+from overlay_net import namespaces, netlink, rtnl
+from overlay_net.errors import InvalidNetwork, KernelRefused
 from overlay_net.records import Record
 
 
@@ -32,48 +32,104 @@ def build(path: Path, attachments: Sequence[Attachment], gateway: str, sysctls: 
     for name in sysctls:
         if not name.startswith("net."):
             raise InvalidNetwork(f"sysctl {name} is not a network setting")
-    netlink.create_namespace(path)
+    namespaces.create(path)
     try:
         for attachment in attachments:
-            attach(path, attachment)
-        with netlink.inside(path):
+            _add_pair(path, attachment)
+        with rtnl.connection(path) as connection:
             for name, value in sysctls.items():
-                netlink.set_sysctl(name, value)
-        if gateway:
-            with netlink.route(path) as ip:
-                netlink.default_route(ip, gateway)
+                namespaces.set_sysctl(name, value)
+            messages = [message for attachment in attachments for message in _configuration(attachment)]
+            if gateway:
+                messages.append(rtnl.default_route(gateway))
+            connection.send(messages, "cannot give the container its addresses")
     except BaseException:
-        netlink.remove_namespace(path)
+        namespaces.remove(path)
         raise
 
 
 def attach(path: Path, attachment: Attachment) -> None:
     """Add one interface to a sandbox that exists."""
-    sandbox = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with netlink.route(attachment.bridge_namespace) as ip:
-            bridge = netlink.find_link(ip, attachment.bridge)
-            if bridge is None:
-                raise InvalidNetwork(
-                    f"bridge {attachment.bridge} is missing on this host: restart the daemon"
-                )
-            netlink.add_veth(
-                ip,
-                f"sv{secrets.token_hex(5)}",
-                master=bridge,
-                peer=attachment.interface,
-                peer_namespace=sandbox,
-                peer_mac=attachment.mac,
-                mtu=attachment.mtu,
-            )
-    finally:
-        os.close(sandbox)
-    with netlink.route(path) as ip:
-        index = netlink.find_link(ip, attachment.interface)
-        assert index is not None, "just made there"
-        netlink.configure(ip, index, name=attachment.interface, cidr=attachment.cidr)
+    _add_pair(path, attachment)
+    with rtnl.connection(path) as connection:
+        connection.send(_configuration(attachment), f"cannot set {attachment.cidr}")
 
 
 def detach(path: Path, interface: str) -> None:
+    """An interface that is not there is fine."""
+    with namespaces.inside(path):
+        netlink.delete_link(interface)
+
+
+def route_answers(path: Path, interface: str, *, next_hop: str, mac: str, mark: int, table: int) -> None:
+    """Packets with that mark leave by the interface, to a neighbour that exists in the tables only."""
+    with rtnl.connection(path) as connection:
+        index = rtnl.index_of(interface)
+        if index is None:
+            raise KernelRefused(f"interface {interface} is missing in {path.name[:12]}")
+        messages = rtnl.neighbours(index, [(next_hop, mac)])
+        messages.append(rtnl.default_route(next_hop, index=index, table=table, onlink=True))
+        messages.append(rtnl.mark_rule(mark, mark, table, table))
+        connection.send(messages, "cannot route answers of published ports", ignore=(errno.EEXIST,))
+        # The larger of the two counts. This is the container's namespace, not the host's.
+        for name in ("all", interface):
+            namespaces.set_device_sysctl(name, "rp_filter", "0")
+
+
+def repair(path: Path, attachments: Sequence[Attachment], gateway: str) -> list[str]:
+    """Wire up again what has come loose; what was wrong, one sentence each.
+
+    What a container did to the settings of its own interfaces is its business and stays.
+    """
+    problems = []
     with netlink.route(path) as ip:
-        netlink.delete_link(ip, interface)
+        inside = netlink.links(ip)
+    for attachment in attachments:
+        with netlink.route(attachment.bridge_namespace) as ip:
+            outside = netlink.links(ip)
+        bridge = outside.get(attachment.bridge)
+        if bridge is None:
+            raise KernelRefused(f"bridge {attachment.bridge} is missing")
+        mine = inside.get(attachment.interface)
+        other = next((link for link in outside.values() if mine and link.index == mine.peer), None)
+        if mine is None or other is None or other.kind != "veth":
+            detach(path, attachment.interface)
+            attach(path, attachment)
+            problems.append(f"interface {attachment.interface} was not connected")
+        elif other.master != bridge.index or not other.up:
+            with rtnl.connection(attachment.bridge_namespace) as connection:
+                connection.send(
+                    [rtnl.set_link(other.index, master=bridge.index)], f"cannot join {other.name}"
+                )
+            problems.append(f"interface {attachment.interface} was not on its bridge")
+    if problems and gateway:
+        with rtnl.connection(path) as connection:
+            connection.send([rtnl.default_route(gateway)], "cannot set the default route")
+    return problems
+
+
+def _configuration(attachment: Attachment) -> list[bytes]:
+    """Address and state, in the namespace of the calling thread."""
+    index = rtnl.index_of(attachment.interface)
+    if index is None:
+        raise KernelRefused(f"interface {attachment.interface} vanished while it was made")
+    return [rtnl.new_address(index, attachment.cidr), rtnl.set_link(index)]
+
+
+def _add_pair(path: Path, attachment: Attachment) -> None:
+    with (
+        namespaces.descriptor(path) as sandbox,
+        rtnl.connection(attachment.bridge_namespace) as connection,
+    ):
+        bridge = rtnl.index_of(attachment.bridge)
+        if bridge is None:
+            raise KernelRefused(f"bridge {attachment.bridge} is missing on this host: restart the daemon")
+        pair = rtnl.new_veth(
+            f"sv{secrets.token_hex(5)}",
+            master=bridge,
+            mtu=attachment.mtu,
+            peer=attachment.interface,
+            peer_namespace=sandbox,
+            peer_mac=attachment.mac,
+        )
+        connection.send([pair], f"cannot connect {attachment.interface} to {attachment.bridge}")

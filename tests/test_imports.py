@@ -44,7 +44,7 @@ RULES: dict[str, tuple[str, ...]] = {
 
 # Libraries that only certain modules may use.
 GUARDED = {
-    "ctypes": ("engine.runtime.syscalls", "overlay_net.netlink", "overlay_net.nft"),
+    "ctypes": ("engine.runtime.syscalls", "overlay_net.namespaces", "overlay_net.nft"),
     "pyroute2": ("overlay_net.netlink",),
     "pysyncobj": (
         "raft.stock",
