@@ -7,6 +7,7 @@ learns and floods nothing: it forwards by static entries and answers ARP itself.
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Collection
 from pathlib import Path
 
@@ -19,6 +20,7 @@ VXLAN = "vx0"
 INGRESS_VXLAN_PREFIX = "sw-vx"
 VXLAN_OVERHEAD_BYTES = 50
 _BRIDGE_INDEX = 100  # above the devices that some kernels put into every new namespace
+_VNI_FREE_S = 2.0
 _GONE = (errno.ENOENT, errno.ENODEV, errno.ESRCH)
 
 
@@ -42,10 +44,11 @@ def create(network: MapNetwork, namespace: Path | None, underlay: str, port: int
     namespaces.create(namespace)
     with namespaces.descriptor(namespace) as target, rtnl.connection() as connection:
         bridge = rtnl.new_bridge(BRIDGE, mtu=mtu, index=_BRIDGE_INDEX, namespace=target)
+        connection.send([bridge], f"cannot make the bridge of network {network.name}")
         tunnel = rtnl.new_vxlan(
             VXLAN, vni=network.vni, local=underlay, port=port, mtu=mtu, master=_BRIDGE_INDEX, namespace=target
         )
-        connection.send([bridge, tunnel], f"cannot make network {network.name}")
+        _send_tunnel(connection, tunnel, network)
     return mtu
 
 
@@ -183,7 +186,20 @@ def _add_vxlan(network: MapNetwork, namespace: Path | None, underlay: str, port:
             namespace=target,
         )
         with rtnl.connection() as connection:
-            connection.send([tunnel], f"cannot make VXLAN device {name}")
+            _send_tunnel(connection, tunnel, network)
+
+
+def _send_tunnel(connection: rtnl.Connection, tunnel: bytes, network: MapNetwork) -> None:
+    """A VNI is free again only when the kernel has cleared away the namespace that had it, which it does later."""
+    deadline = time.monotonic() + _VNI_FREE_S
+    while True:
+        try:
+            connection.send([tunnel], f"cannot make the VXLAN device of network {network.name}")
+            return
+        except KernelRefused as error:
+            if error.code != errno.EEXIST or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def _bridge_index(network: MapNetwork, namespace: Path | None) -> int:
