@@ -54,6 +54,7 @@ class State(msgspec.Struct, kw_only=True):
     started_at: float = 0.0
     finished_at: float = 0.0
     stopped_by_user: bool = False
+    removes_volumes: bool = False  # while REMOVING: its anonymous volumes go too
     restart_count: int = 0
     health: Health | None = None
 

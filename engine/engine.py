@@ -7,6 +7,7 @@ Knows nothing of clusters; their networks and tasks come in through `create_cont
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import platform
 import shutil
@@ -28,7 +29,7 @@ from engine.config import (
     TaskEndpoint,
     VolumeCreate,
 )
-from engine.container import Container
+from engine.container import Container, Status
 from engine.containers import Containers, checked_name
 from engine.creation import Creation
 from engine.errors import Conflict, InvalidParameter
@@ -54,6 +55,8 @@ from engine.storage.driver import open_driver
 from engine.update import apply_update
 from engine.views import container_inspect, container_summary
 from engine.volumes import VolumeStore
+
+logger = logging.getLogger(__name__)
 
 STATS_INTERVAL_S = 1.0
 
@@ -112,17 +115,22 @@ class Engine:
                 await self._runtime.kill(unknown, 9)
             else:
                 await self._runtime.forget(unknown)
-        for container in tuple(self._containers.all()):
-            state = states.get(container.id)
-            running = state is not None and state.running
-            if state is not None and running and not container.is_running:
-                _adopt(container, state)
-                self._containers.save(container)
+        recoveries = [self._recover(c, states.get(c.id)) for c in tuple(self._containers.all())]
+        await asyncio.gather(*recoveries)
+
+    async def _recover(self, container: Container, state: ContainerState | None) -> None:
+        running = state is not None and state.running
+        try:
+            if state is not None and not container.is_running:
+                if running or state.finished_at > container.state.finished_at:
+                    _adopt(container, state)  # started, and not recorded before the daemon ended
+                else:
+                    await self._runtime.forget(container.id)
             exit_event = None if state is None or running else _exit_of(state)
-            self._background.start(
-                self._lifecycle.recover(container, exit_event, running=running),
-                f"recovery of {container.name}",
-            )
+            await self._lifecycle.recover(container, exit_event, running=running)
+        except Exception:
+            # One damaged container must not keep the others from their daemon.
+            logger.exception("container %s cannot be recovered", container.name)
 
     async def live_sandboxes(self) -> set[str]:
         """Containers that run in the supervisor: their networks must be kept when the data plane starts."""
@@ -471,7 +479,7 @@ class Engine:
 
 
 def _adopt(container: Container, state: ContainerState) -> None:
-    container.state.status = type(container.state.status).RUNNING
+    container.state.status = Status.RUNNING
     container.state.pid, container.state.start_ticks = state.pid, state.start_ticks
     container.state.started_at = container.state.started_at or time.time()
 

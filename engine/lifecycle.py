@@ -1,7 +1,9 @@
 """The life of a container once it exists: start, stop, exit, restart, remove, and everybody who waits for it.
 
-Invariants: a record is saved before the caller hears of a change; exits are handled under the container's
-lock, so a start that is still being recorded comes first; a released network is released exactly once.
+Invariants: what a caller asks for is recorded before it is acknowledged; what has happened by itself (a start, an
+exit) is true also when the disk refuses the record, which is then written as soon as it can be, and until then the
+supervisor remembers; exits are handled under the container's lock, so a start that is still being recorded comes
+first; a released network is released exactly once.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from engine.signals import parse_signal
 logger = logging.getLogger(__name__)
 
 STOP_TIMEOUT_DEFAULT_S = 10
+RECORD_RETRY_S = 1.0
 KILL_WAIT_S = 30.0
 
 
@@ -70,6 +73,7 @@ class Lifecycle:
         self._background = background
         self._waiters: dict[str, list[tuple[str, asyncio.Future[ContainerExit]]]] = {}
         self._pending: dict[str, list[PendingSession]] = {}
+        self._unrecorded: set[str] = set()
         self.health_watch: HealthWatch | None = None
 
     # ---- verbs --------------------------------------------------------------------------------------------
@@ -92,7 +96,7 @@ class Lifecycle:
             if container.state.status is Status.RESTARTING:
                 container.state.stopped_by_user = True
                 container.state.status = Status.EXITED
-                self._containers.save(container)
+                self._record(container)
                 self._finish_waiters(container)
                 return
             raise NotModified(f"container {container.name} is already stopped")
@@ -140,7 +144,7 @@ class Lifecycle:
                 raise Conflict(f"Container {container.id} is not running")
             await self._runtime.pause(container.id)
             container.state.status = Status.PAUSED
-            self._containers.save(container)
+            self._record(container)
         self._publish(container, "pause")
 
     async def unpause(self, container: Container) -> None:
@@ -149,32 +153,34 @@ class Lifecycle:
                 raise Conflict(f"Container {container.id} is not paused")
             await self._runtime.resume(container.id)
             container.state.status = Status.RUNNING
-            self._containers.save(container)
+            self._record(container)
         self._publish(container, "unpause")
 
     async def remove(self, container: Container, *, force: bool, volumes: bool) -> None:
         """Conflict while it runs, unless forced. Everything it had on this host goes with it."""
         if container.is_running:
             if not force:
-                state = "paused" if container.state.status is Status.PAUSED else "running"
+                how = "paused" if container.state.status is Status.PAUSED else "running"
                 raise Conflict(
-                    f'cannot remove container "{container.name}": container is {state}: '
+                    f'cannot remove container "{container.name}": container is {how}: '
                     "stop the container before removing or force remove"
                 )
             await self.kill(container)
         async with self._containers.lock(container):
             if container.id not in self._containers.state.containers:
                 return
-            container.state.status = Status.REMOVING
-            container.state.stopped_by_user = True
-            self._containers.save(container)
+            state = container.state
+            state.removes_volumes = volumes or (state.removes_volumes and state.status is Status.REMOVING)
+            state.status = Status.REMOVING
+            state.stopped_by_user = True
+            self._record(container)
             try:
                 await self._preparation.release(container)
-                await self._preparation.destroy(container, volumes=volumes)
-            except OSError as error:
-                container.state.status = Status.DEAD
-                container.state.error = str(error)
-                self._containers.save(container)
+                await self._preparation.destroy(container, volumes=state.removes_volumes)
+            except (OSError, EngineError) as error:
+                state.status = Status.DEAD
+                state.error = str(error)
+                self._record(container)
                 raise EngineFailure(f"cannot remove container {container.name}: {error}") from error
             self._containers.forget(container)
         for session in self._pending.pop(container.id, []):
@@ -230,7 +236,7 @@ class Lifecycle:
             state.status = Status.RESTARTING if decision.restart else Status.EXITED
             if decision.reset_count:
                 state.restart_count = 0
-            self._containers.save(container)
+            recorded = self._record(container)
             if state.oom_killed:
                 self._publish(container, "oom")
             self._publish(container, "die", exitCode=str(state.exit_code))
@@ -238,7 +244,8 @@ class Lifecycle:
             if self.health_watch is not None:
                 self.health_watch.stopped(container)
             await self._preparation.release(container)
-            await self._runtime.forget(event.id)
+            if recorded:
+                await self._runtime.forget(event.id)
         if decision.restart:
             self._background.start(self._restart_later(container, decision), f"restart of {container.name}")
         elif container.host_config.auto_remove:
@@ -256,7 +263,10 @@ class Lifecycle:
                 logger.warning("container %s does not restart: %s", container.name, error)
 
     async def recover(self, container: Container, live: ExitEvent | None, *, running: bool) -> None:
-        """After a restart of the daemon: `running` in the supervisor, else `live` tells how it ended."""
+        """After a restart of the daemon: `running` in the supervisor, else `live` tells how it ended.
+
+        Containers that are to start again do so in the background; everything else is done on return.
+        """
         state = container.state
         if state.status.has_process and running:
             if self.health_watch is not None:
@@ -278,9 +288,8 @@ class Lifecycle:
             await self.remove(container, force=True, volumes=False)
         elif state.status is Status.RESTARTING or _starts_at_boot(container):
             state.status = Status.RESTARTING
-            await self._restart_later(
-                container, RestartDecision(restart=True, delay_s=0.0, reset_count=False)
-            )
+            at_once = RestartDecision(restart=True, delay_s=0.0, reset_count=False)
+            self._background.start(self._restart_later(container, at_once), f"restart of {container.name}")
         else:
             await self._preparation.release(container)
 
@@ -288,6 +297,8 @@ class Lifecycle:
 
     async def _start_locked(self, container: Container) -> None:
         state = container.state
+        if container.id in self._unrecorded:
+            await self._runtime.forget(container.id)
         try:
             request = await self._preparation.prepare(container)
             waiting = [session for session in self._pending.get(container.id, ()) if session.is_waiting]
@@ -302,7 +313,7 @@ class Lifecycle:
         state.status = Status.RUNNING
         state.pid, state.start_ticks, state.started_at = started.pid, started.start_ticks, started.started_at
         state.exit_code, state.error, state.oom_killed = 0, "", False
-        self._containers.save(container)
+        self._record(container)
         for pending in waiting:
             session = await self._open_session(container, stdin=pending.stdin, streams=pending.streams)
             if pending.is_waiting:
@@ -320,7 +331,7 @@ class Lifecycle:
         state.status = Status.EXITED if state.restart_count else Status.CREATED
         state.exit_code, state.error = code, str(error)
         state.finished_at = time.time()
-        self._containers.save(container)
+        self._record(container)
         for session in self._pending.pop(container.id, []):
             session.abandon()
         self._wake(container, ("next-exit", "not-running"))
@@ -336,6 +347,31 @@ class Lifecycle:
         if isinstance(error, OSError):
             raise EngineFailure(f"cannot start container {container.name}: {error}") from error
         raise error
+
+    def _record(self, container: Container) -> bool:
+        """Write down what has happened: at once, or (False) as soon as the disk takes it."""
+        try:
+            self._containers.save(container)
+        except EngineFailure as error:
+            logger.error("%s; trying again until it can be written", error)
+            if container.id not in self._unrecorded:
+                self._unrecorded.add(container.id)
+                self._background.start(self._record_later(container), f"record of {container.name}")
+            return False
+        return True
+
+    async def _record_later(self, container: Container) -> None:
+        while container.id in self._unrecorded:
+            await asyncio.sleep(RECORD_RETRY_S)
+            async with self._containers.lock(container):
+                try:
+                    if container.id in self._containers.state.containers:
+                        self._containers.save(container)
+                except EngineFailure:
+                    continue
+                self._unrecorded.discard(container.id)
+                if not container.is_running:
+                    await self._runtime.forget(container.id)
 
     async def _open_session(
         self, container: Container, *, stdin: bool, streams: frozenset[int]

@@ -122,7 +122,7 @@ class HostPreparation:
         if volumes:
             for mount in container.mounts:
                 if mount.anonymous and mount.name:
-                    self._volumes.remove(mount.name, force=True)
+                    self._volumes.remove_with(mount.name, container.id)
 
     def _copy_up(self, container: Container) -> None:
         candidates = [

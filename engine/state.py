@@ -31,13 +31,16 @@ class StateStore:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, isolation_level=None)
+        # One process, so no shared-memory file: the daemon also starts when the disk is full.
+        self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
             raise EngineFailure(f"{path} was written by a newer version (schema {version}): upgrade this one")
         self._db.executescript(_SCHEMA)
-        self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        if version != SCHEMA_VERSION:
+            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         self._encoder = msgspec.json.Encoder()
         decoder = msgspec.json.Decoder(Container)
         rows = self._db.execute("SELECT record FROM containers").fetchall()
@@ -74,7 +77,11 @@ class StateStore:
         self._ids_by_name[name] = container.id
 
     def remove(self, container: Container) -> None:
-        self._db.execute("DELETE FROM containers WHERE id = ?", (container.id,))
+        """EngineFailure when the disk refuses; the container is still known then."""
+        try:
+            self._db.execute("DELETE FROM containers WHERE id = ?", (container.id,))
+        except sqlite3.OperationalError as error:
+            raise _unwritten(container, error) from error
         self.containers.pop(container.id, None)
         if self._ids_by_name.get(container.name) == container.id:
             del self._ids_by_name[container.name]
@@ -90,6 +97,11 @@ class StateStore:
         try:
             self._db.execute(statement, (container.name, self._encoder.encode(container), container.id))
         except sqlite3.OperationalError as error:
-            raise EngineFailure(
-                f"cannot record container {container.short_id}: {error}; free space or check the disk"
-            ) from error
+            raise _unwritten(container, error) from error
+
+
+def _unwritten(container: Container, error: sqlite3.OperationalError) -> EngineFailure:
+    reason = "no space left on device" if "full" in str(error) else str(error)
+    return EngineFailure(
+        f"cannot record container {container.short_id}: {reason}; free space or check the disk"
+    )

@@ -97,9 +97,15 @@ class VolumeStore:
             users = self._users(name)
             if users:
                 raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
-            doomed = self._root / f"{_DOOMED}{secrets.token_hex(8)}"
-            (self._root / volume.name).rename(doomed)
-            del self._volumes[name]
+            doomed = self._doom(volume.name)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+    def remove_with(self, name: str, container_id: str) -> None:
+        """An anonymous volume goes with the container it was made for, unless another one has it."""
+        with self._lock:
+            if name not in self._volumes or set(self._users(name)) - {container_id}:
+                return
+            doomed = self._doom(name)
         shutil.rmtree(doomed, ignore_errors=True)
 
     def prune(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
@@ -156,6 +162,13 @@ class VolumeStore:
     def _all(self) -> list[_Volume]:
         with self._lock:
             return list(self._volumes.values())
+
+    def _doom(self, name: str) -> Path:
+        """Out of sight at once, under the lock; the caller deletes what is there."""
+        doomed = self._root / f"{_DOOMED}{secrets.token_hex(8)}"
+        (self._root / name).rename(doomed)
+        del self._volumes[name]
+        return doomed
 
     def _find(self, name: str) -> _Volume:
         volume = self._volumes.get(name)

@@ -16,7 +16,7 @@ import logging
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -27,7 +27,7 @@ from engine.images import archive, views
 from engine.images.blobs import BlobStore, UncompressedReader
 from engine.images.changes import apply_changes
 from engine.images.config import Image, ImageConfig, chain_ids, parse_image_config
-from engine.images.index import Entry, IndexFile
+from engine.images.index import Entry, Index, IndexFile
 from engine.images.reference import Reference, is_image_id, parse_reference
 from engine.storage.driver import StorageDriver
 
@@ -96,8 +96,8 @@ class ImageStore:
                 raise InvalidParameter("refusing to create a tag with a digest reference")
             if name.familiar_name == "sha256":
                 raise InvalidParameter("refusing to create an ambiguous tag using digest algorithm as name")
-            self._name(image, name)
-            self._index_file.write(self._index)
+            with self._changing():
+                self._name(image, name)
 
     def remove(self, ref: str, *, force: bool, in_use: Users, noprune: bool = False) -> list[dict[str, str]]:
         """Untag, and delete when nothing names it any more. Conflict while containers need it.
@@ -113,15 +113,15 @@ class ImageStore:
                 _check_removal(image, ref, users, by_id=not key, force=force)
                 names = [key] if key else [name for name, id in self._index.names.items() if id == image.id]
                 removed = [{"Untagged": parse_reference(name).familiar} for name in names]
-                for name in names:
-                    del self._index.names[name]
-                self._show_names(image)
-                # Taken by name from under a container, the image stays for it, without a name.
-                unneeded = not image.repo_tags and not (users and key)
-                if unneeded:
-                    del self._images[image.id]
-                    del self._index.images[image.id]
-                self._index_file.write(self._index)
+                with self._changing():
+                    for name in names:
+                        del self._index.names[name]
+                    self._show_names(image)
+                    # Taken by name from under a container, the image stays for it, without a name.
+                    unneeded = not image.repo_tags and not (users and key)
+                    if unneeded:
+                        del self._images[image.id]
+                        del self._index.images[image.id]
             if unneeded:
                 removed += [{"Deleted": image.id}, *self._drop_layers(image.chain_ids)]
                 self._sweep()
@@ -238,28 +238,38 @@ class ImageStore:
                 blobs.append(self._adopt_layer(layer, diff_id, chain_id, parent))
                 parent = chain_id
             image_id, _ = self._blobs.add(io.BytesIO(found.config))
+            with self._changing():
+                image = self._images.get(image_id)
+                if image is None:
+                    entry = Entry(blobs=blobs, loaded_at=time.time())
+                    image = self._image(image_id, entry, raw, config, diff_ids)
+                    self._images[image_id] = image
+                    self._index.images[image_id] = entry
+                displaced = [(name, self._name(image, parse_reference(name))) for name in names]
         except BaseException:
             self._drop_layers(chain)
             self._sweep()
             raise
-        with self._lock:
-            image = self._images.get(image_id)
-            if image is None:
-                entry = Entry(blobs=blobs, loaded_at=time.time())
-                image = self._image(image_id, entry, raw, config, diff_ids)
-                self._images[image_id] = image
-                self._index.images[image_id] = entry
-            for name in names:
-                former = self._name(image, parse_reference(name))
-                if former is not None:
-                    report(
-                        {
-                            "stream": f"The image {name} already exists, renaming the old one with ID "
-                            f"{former.id} to empty string\n"
-                        }
-                    )
-            self._index_file.write(self._index)
+        for name, former in displaced:
+            if former is not None:
+                words = f"The image {name} already exists, renaming the old one with ID {former.id} to empty string"
+                report({"stream": f"{words}\n"})
         return image
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Under the lock: the tables change together with their file, or not at all."""
+        with self._lock:
+            images, index = dict(self._images), self._index
+            self._index = Index(dict(index.images), dict(index.names), dict(index.layer_bytes))
+            try:
+                yield
+                self._index_file.write(self._index)
+            except BaseException:
+                self._images, self._index = images, index
+                for image in images.values():
+                    self._show_names(image)
+                raise
 
     def _adopt_layer(self, layer: archive.FoundLayer, diff_id: str, chain_id: str, parent: str | None) -> str:
         blob = layer.digest

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import re
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -21,6 +23,7 @@ _HEADERS = {
     "Docker-Experimental": "false",
     "Server": f"swarmctl/{SERVER_VERSION} (linux)",
 }
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # the user's to mend, not ours
 _VERSION = re.compile(r"^(\d+)\.(\d+)$")
 
 
@@ -98,6 +101,9 @@ async def _guard(
         if HEAD_SENT in request:
             return _cut_off(request, error)
         status = status_of(error)
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+            where = f"write {error.filename}: " if error.filename else ""
+            return json_response({"message": f"{where}{os.strerror(error.errno).lower()}"}, 500)
         if status is None:
             logger.exception("%s %s failed", request.method, request.path_qs)
             return json_response({"message": f"internal error: {error!r}"}, 500)
