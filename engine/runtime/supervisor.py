@@ -8,17 +8,12 @@ lost; the main thread never blocks on a container.
 
 from __future__ import annotations
 
-import collections
-import contextlib
 import fcntl
 import os
-import queue
-import select
 import signal
 import socket
 import struct
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -30,19 +25,17 @@ import msgspec
 from engine.runtime import spawn, syscalls, terminal, wire
 from engine.runtime.birth import Midwife, Newborn, exit_code_of
 from engine.runtime.cgroup import choose_cgroups
+from engine.runtime.event_loop import EpollPoller, SpawnThreads
 from engine.runtime.records import Record, Records
-from engine.runtime.supervised import Container, Exec, Poller
+from engine.runtime.supervised import Container, Exec
 from engine.runtime.wire import Channel, ExecRequest, ExitEvent, Message, StartRequest
 
 SPAWN_THREADS = 4
-THREAD_STACK_BYTES = 256 * 1024
 TICK_S = 0.02
 RUN_DIR_CHECK_S = 5.0
 CLIENTS_MAX = 16
 SHUTDOWN_S = 10.0
 _CREDENTIALS = struct.Struct("3i")
-
-Job = Callable[[], Callable[[], None]]
 
 
 class Missing(Exception):
@@ -51,72 +44,6 @@ class Missing(Exception):
 
 class Refused(Exception):
     """The request does not fit the state; the message says why."""
-
-
-class EpollPoller(Poller):
-    """Descriptor -> callback on one epoll."""
-
-    def __init__(self) -> None:
-        self._epoll = select.epoll()
-        self._callbacks: dict[int, tuple[int, Callable[[], None]]] = {}
-
-    def watch(self, descriptor: int, on_readable: Callable[[], None]) -> None:
-        self._set(descriptor, select.EPOLLIN, on_readable)
-
-    def watch_writable(self, descriptor: int, on_writable: Callable[[], None]) -> None:
-        self._set(descriptor, select.EPOLLOUT, on_writable)
-
-    def watch_both(self, descriptor: int, callback: Callable[[], None]) -> None:
-        self._set(descriptor, select.EPOLLIN | select.EPOLLOUT, callback)
-
-    def forget(self, descriptor: int) -> None:
-        if self._callbacks.pop(descriptor, None) is not None:
-            self._epoll.unregister(descriptor)
-
-    def run_once(self, timeout_s: float) -> None:
-        for descriptor, _ in self._epoll.poll(timeout_s):
-            known = self._callbacks.get(descriptor)
-            if known is not None:
-                known[1]()
-
-    def _set(self, descriptor: int, mask: int, callback: Callable[[], None]) -> None:
-        known = self._callbacks.get(descriptor)
-        self._callbacks[descriptor] = (mask, callback)
-        if known is None:
-            self._epoll.register(descriptor, mask)
-        elif known[0] != mask:
-            self._epoll.modify(descriptor, mask)
-
-
-class SpawnThreads:
-    """Runs jobs in parallel; each returns what the main thread has to do next."""
-
-    def __init__(self, poller: EpollPoller, count: int) -> None:
-        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        self._done: collections.deque[Callable[[], None]] = collections.deque()
-        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._inline = count == 0
-        poller.watch(self._wakeup, self._collect)
-        threading.stack_size(THREAD_STACK_BYTES)
-        for number in range(count):
-            threading.Thread(target=self._work, name=f"spawn{number}", daemon=True).start()
-
-    def submit(self, job: Job) -> None:
-        if self._inline:
-            job()()
-        else:
-            self._jobs.put(job)
-
-    def _work(self) -> None:
-        while True:
-            self._done.append(self._jobs.get()())
-            os.eventfd_write(self._wakeup, 1)
-
-    def _collect(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._wakeup)
-        while self._done:
-            self._done.popleft()()
 
 
 class Supervisor:
