@@ -9,24 +9,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import itertools
 import logging
 import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
 
-from engine.errors import EngineFailure, NotFound, Unavailable
+from engine.background import BackgroundTasks
+from engine.errors import EngineError, EngineFailure, NotFound, Unavailable
 from engine.runtime import host, plan, program, seccomp, wire
+from engine.runtime.custody import Custody, RunningExec, reap_forgotten
 from engine.runtime.plan import Plan, RootfsLike, StreamWishes
 from engine.runtime.wire import (
     Channel,
     ContainerState,
+    Estate,
     ExecRequest,
     ExitEvent,
     Message,
@@ -51,6 +55,7 @@ REQUEST_TIMEOUT_S = 60.0
 LOST_EXIT_CODE = 137
 START_TIMEOUT_S = 10.0
 Numbers: TypeAlias = list[int]  # inside the class, `list` is a verb
+Reply: TypeAlias = "asyncio.Future[tuple[Message, Numbers]]"
 _NOT_FOUND, _NOT_EXECUTABLE, _FAILED = 127, 126, 128
 
 
@@ -116,9 +121,11 @@ class RuntimeClient:
         self._channel: Channel | None = None
         self._connecting = asyncio.Lock()
         self._serials = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[tuple[Message, Numbers]]] = {}
+        self._waiting: dict[int, tuple[Reply, Callable[[Any, Numbers], None]]] = {}
         self._callbacks: list[Callable[[ExitEvent], None]] = []
         self._filters: dict[str, bytes] = {}
+        self._custody = Custody()
+        self._background = BackgroundTasks()
         self._pids: dict[str, int] = {}  # of containers that were started here and have not ended
         self._reconnecting: asyncio.Task[None] | None = None
         self._closed = False
@@ -130,6 +137,7 @@ class RuntimeClient:
         run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
         client = cls(run_dir, host.gather(run_dir))
         await client._connected()
+        client._background.start(reap_forgotten(), "reaping")
         return client
 
     # ---- containers ---------------------------------------------------------------------------------------
@@ -168,10 +176,15 @@ class RuntimeClient:
             console_size=req.console_size,
             seccomp=compiled,
         )
-        body, _ = await self._spawn("start", request, made)
-        started = msgspec.convert(body, Started)
-        self._filters[req.id], self._pids[req.id] = compiled, started.pid
-        return started
+
+        def started(body: Any, descriptors: Numbers) -> None:
+            estate = msgspec.structs.replace(msgspec.convert(body, Estate), seccomp=compiled)
+            self._custody.keep(estate, descriptors[:])
+            descriptors.clear()
+            self._filters[req.id], self._pids[req.id] = compiled, estate.pid
+
+        body, _ = await self._spawn("start", request, made, started)
+        return Started(body["pid"], body["start_ticks"], body["started_at"])
 
     async def exec(
         self,
@@ -204,9 +217,12 @@ class RuntimeClient:
             stdin=stdin,
             console_size=console_size,
         )
-        body, descriptors = await self._spawn("exec", request, made)
-        outputs = descriptors[: body["outputs"]]
-        rest = descriptors[body["outputs"] :]
+
+        def started(body: Any, descriptors: Numbers) -> None:
+            self._custody.keep_exec(exec_id, RunningExec(id, body["pid"], descriptors.pop(0)))
+
+        body, streams = await self._spawn("exec", request, made, started)
+        outputs, rest = streams[: body["outputs"]], streams[body["outputs"] :]
         return ExecStarted(
             pid=body["pid"],
             stdin_fd=rest[0] if rest else None,
@@ -269,6 +285,8 @@ class RuntimeClient:
         if self._reconnecting is not None:
             self._reconnecting.cancel()
         self._disconnect()
+        await self._background.close()
+        self._custody.close()
 
     async def shutdown(self) -> None:
         """Kill what runs and end the supervisor."""
@@ -276,12 +294,21 @@ class RuntimeClient:
         self._closed = True
         await self._request("shutdown", {})
         self._disconnect()
+        await self._background.close()
+        self._custody.close()
         await asyncio.to_thread(_reap, self.supervisor_pid)
 
     # ---- requests -----------------------------------------------------------------------------------------
 
-    async def _spawn(self, verb: str, request: StartRequest | ExecRequest, made: Plan) -> tuple[Any, Numbers]:
-        message, descriptors = await self._ask(verb, request)
+    async def _spawn(
+        self,
+        verb: str,
+        request: StartRequest | ExecRequest,
+        made: Plan,
+        started: Callable[[Any, Numbers], None],
+    ) -> tuple[Any, Numbers]:
+        """`started`: called with the reply before any event after it, which may be the end of the process."""
+        message, descriptors = await self._ask(verb, request, arrived=started)
         if message.name == "failed":
             raise spawn_error(made, message.body["index"], message.body["errno"])
         if message.name == "os":
@@ -297,13 +324,20 @@ class RuntimeClient:
         message, descriptors = await self._ask(verb, body)
         return _checked(message), descriptors
 
-    async def _ask(self, verb: str, body: object) -> tuple[Message, Numbers]:
+    async def _ask(
+        self,
+        verb: str,
+        body: object,
+        given: tuple[int, ...] = (),
+        arrived: Callable[[Any, Numbers], None] = lambda body, descriptors: None,
+    ) -> tuple[Message, Numbers]:
+        """The reply with its descriptors. `given`: descriptors to send along, closed here."""
         channel = await self._connected()
         serial = next(self._serials)
-        future: asyncio.Future[tuple[Message, Numbers]] = asyncio.get_running_loop().create_future()
-        self._waiting[serial] = future
+        future: Reply = asyncio.get_running_loop().create_future()
+        self._waiting[serial] = future, arrived
         try:
-            self._send(channel, Message(serial, verb, body))
+            self._send(channel, Message(serial, verb, body), given)
             return await asyncio.wait_for(future, REQUEST_TIMEOUT_S)
         except TimeoutError as error:
             raise Unavailable(
@@ -312,9 +346,9 @@ class RuntimeClient:
         finally:
             self._waiting.pop(serial, None)
 
-    def _send(self, channel: Channel, message: Message) -> None:
+    def _send(self, channel: Channel, message: Message, given: tuple[int, ...]) -> None:
         try:
-            channel.send(message)
+            channel.send(message, given)
         except OSError as error:
             self._disconnect()
             raise Unavailable(f"the supervisor has gone: {error}") from error
@@ -344,7 +378,9 @@ class RuntimeClient:
             if message.serial == 0:
                 self._notify(msgspec.convert(message.body, ExitEvent))
                 continue
-            future = self._waiting.pop(message.serial, None)
+            future, arrived = self._waiting.pop(message.serial, (None, None))
+            if message.name == "ok" and arrived is not None:
+                arrived(message.body, descriptors)
             if future is None or future.done():
                 for descriptor in descriptors:
                     os.close(descriptor)
@@ -354,6 +390,9 @@ class RuntimeClient:
     def _notify(self, event: ExitEvent) -> None:
         if event.exec_id is None:
             self._pids.pop(event.id, None)
+            self._custody.drop(event.id)
+        else:
+            self._custody.drop_exec(event.exec_id)
         for callback in self._callbacks:
             callback(event)
 
@@ -388,8 +427,53 @@ class RuntimeClient:
             )
         successor = self.supervisor_pid not in (0, body["pid"])
         self.supervisor_pid = body["pid"]
+        if body["orphans"]:
+            await self._hand_over(body["orphans"])
         if successor:
+            self._custody.watch_execs(self._exec_lost)
             await self._report_lost()
+        await self._take_custody()
+
+    async def _hand_over(self, orphans: Iterable[str]) -> None:
+        """A new supervisor: it adopts the containers whose descriptors are here and ends the others."""
+        for container_id in orphans:
+            left = self._custody.duplicate(container_id)
+            if left is None:
+                logger.error("container %s ends with its supervisor: its output has no reader", container_id)
+                continue
+            try:
+                message, _ = await self._ask("adopt", left[0], left[1])
+                _checked(message)
+            except (EngineError, OSError) as error:
+                logger.error("container %s was not adopted: %s", container_id, error)
+            else:
+                logger.warning("container %s was adopted by a new supervisor", container_id)
+                self._custody.watch(container_id, functools.partial(self._tell_exit, container_id))
+        await self._request("settle", {})
+
+    def _tell_exit(self, container_id: str, exit_code: int) -> None:
+        body = {"id": container_id, "pid": self._pids.get(container_id, 0), "exit_code": exit_code}
+        self._background.start(self._request("reaped", body), f"exit code of {container_id[:12]}")
+
+    def _exec_lost(self, exec_id: str, running: RunningExec, exit_code: int) -> None:
+        self._notify(
+            ExitEvent(
+                id=running.container_id,
+                exec_id=exec_id,
+                pid=running.pid,
+                exit_code=exit_code,
+                oom_killed=False,
+                finished_at=time.time(),
+            )
+        )
+
+    async def _take_custody(self) -> None:
+        """Duplicates of what this daemon did not start itself."""
+        for state in await self.list():
+            if state.running and not self._custody.has(state.id):
+                with contextlib.suppress(NotFound):  # it ended in the meantime
+                    body, descriptors = await self._request("estate", {"id": state.id})
+                    self._custody.keep(msgspec.convert(body, Estate), descriptors)
 
     async def _report_lost(self) -> None:
         """The supervisor had died: its containers were ended by the new one."""
@@ -416,7 +500,7 @@ class RuntimeClient:
         loop.remove_reader(channel.sock.fileno())
         loop.remove_writer(channel.sock.fileno())
         channel.close()
-        for future in self._waiting.values():
+        for future, _ in self._waiting.values():
             if not future.done():
                 future.set_exception(Unavailable("the supervisor has gone"))
         self._waiting.clear()

@@ -43,6 +43,12 @@ class JsonLog:
         self._size = os.fstat(self._descriptor).st_size
         self.lost_bytes = 0
 
+    def mend(self) -> None:
+        """End a line that an earlier writer left torn, so that it costs nothing but itself."""
+        with open(self._path, "rb") as file:
+            if self._size and file.seek(-1, os.SEEK_END) is not None and file.read(1) != b"\n":
+                self._write_all(b"\n")
+
     def write(self, stream: int, data: bytes, now_ns: int | None = None) -> None:
         """Log what was read; an unfinished last line waits for its end."""
         waiting = self._partial.pop(stream, None)

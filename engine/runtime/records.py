@@ -1,7 +1,6 @@
 """What a supervisor leaves for its successor in the run folder: which processes were its containers.
 
-A successor cannot become their parent, and nobody reads their output any more: it ends them, so that no
-container runs on unknown to the engine. Written at each start, removed at each end.
+Written at each start, removed at each end; what a successor does with them is in succession.py.
 """
 
 from __future__ import annotations
@@ -51,27 +50,29 @@ class Records:
     def remove(self, container_id: str) -> None:
         (self._folder / container_id).unlink(missing_ok=True)
 
-    def end_orphans(self, cgroups: Cgroups) -> list[ContainerState]:
-        """Kill what an earlier supervisor left; each as the state of a container that was killed."""
-        ended = []
+    def read(self) -> list[Record]:
+        """What an earlier supervisor left; files that it left half-written are removed."""
+        found = []
         for path in sorted(self._folder.iterdir()):
-            with contextlib.suppress(msgspec.DecodeError):
-                record = msgspec.msgpack.decode(path.read_bytes(), type=Record)
-                cgroups.adopt(record.cgroup_parents)
-                _end(record, cgroups)
-                ended.append(
-                    ContainerState(
-                        id=record.id,
-                        pid=record.pid,
-                        start_ticks=record.start_ticks,
-                        started_at=record.started_at,
-                        running=False,
-                        exit_code=EXIT_CODE_LOST,
-                        finished_at=time.time(),
-                    )
-                )
-            path.unlink()
-        return ended
+            try:
+                found.append(msgspec.msgpack.decode(path.read_bytes(), type=Record))
+            except msgspec.DecodeError:
+                path.unlink()
+        return found
+
+    def end(self, record: Record, cgroups: Cgroups) -> ContainerState:
+        """Kill it with all its processes; the state of a container that was killed."""
+        _end(record, cgroups)
+        self.remove(record.id)
+        return ContainerState(
+            id=record.id,
+            pid=record.pid,
+            start_ticks=record.start_ticks,
+            started_at=record.started_at,
+            running=False,
+            exit_code=EXIT_CODE_LOST,
+            finished_at=time.time(),
+        )
 
 
 def _end(record: Record, cgroups: Cgroups) -> None:

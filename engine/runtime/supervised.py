@@ -10,12 +10,14 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import msgspec
 
 from engine.runtime.birth import Newborn, Streams
 from engine.runtime.fanout import Attacher
 from engine.runtime.json_log import JsonLog
-from engine.runtime.wire import ContainerState, StartRequest
+from engine.runtime.wire import ContainerState, Estate, StartRequest
 
 READ_BYTES = 64 * 1024
 HOLD_S = 10.0
@@ -60,6 +62,7 @@ class Container:
         "_poller",
         "_watched",
         "cgroup",
+        "estate",
         "execs",
         "exit_code",
         "finished_at",
@@ -70,36 +73,71 @@ class Container:
         "pid",
         "pidfd",
         "reaped",
-        "seccomp",
-        "start_ticks",
-        "started_at",
-        "stdin_once",
         "streams",
-        "tty",
     )
 
-    def __init__(self, request: StartRequest, newborn: Newborn, poller: Poller, seccomp: bytes) -> None:
-        self.id = request.id
-        self.cgroup = request.cgroup
-        self.tty = request.tty
-        self.stdin_once = request.stdin_once
-        self.seccomp = seccomp
-        self.pid, self.pidfd = newborn.pid, newborn.pidfd
-        self.start_ticks, self.started_at = newborn.start_ticks, newborn.started_at
-        self.streams: Streams = newborn.streams
+    def __init__(
+        self, estate: Estate, pidfd: int, streams: Streams, poller: Poller, attachments: int
+    ) -> None:
+        """`attachments`: that many are announced; output is held until they came."""
+        self.estate = estate
+        self.id, self.cgroup = estate.id, estate.cgroup
+        self.pid, self.pidfd = estate.pid, pidfd
+        self.streams = streams
         self.execs: dict[str, Exec] = {}
         self.reaped = self.paused = self.oom_killed = self.is_removed = False
         self.exit_code, self.finished_at = 0, 0.0
         self._poller = poller
         self._attachers: list[Attacher] = []
         self._watched = False
-        self._expected = request.attachments
+        self._expected = attachments
         self._held_until = time.monotonic() + HOLD_S
         self._log = (
-            JsonLog(request.log_path, request.log_max_size, request.log_max_file)
-            if request.log_driver == "json-file"
+            JsonLog(estate.log_path, estate.log_max_size, estate.log_max_file)
+            if estate.log_driver == "json-file"
             else None
         )
+
+    @classmethod
+    def started(cls, request: StartRequest, newborn: Newborn, seccomp: bytes, poller: Poller) -> Container:
+        estate = Estate(
+            id=request.id,
+            pid=newborn.pid,
+            start_ticks=newborn.start_ticks,
+            started_at=newborn.started_at,
+            cgroup=request.cgroup,
+            tty=request.tty,
+            outputs=tuple(stream for stream, _ in newborn.streams.outputs),
+            has_stdin=newborn.streams.stdin is not None and not request.stdin_once,
+            stdin_once=request.stdin_once,
+            log_driver=request.log_driver,
+            log_path=request.log_path,
+            log_max_size=request.log_max_size,
+            log_max_file=request.log_max_file,
+            seccomp=seccomp,
+        )
+        return cls(estate, newborn.pidfd, newborn.streams, poller, request.attachments)
+
+    @classmethod
+    def adopted(cls, estate: Estate, descriptors: Sequence[int], poller: Poller) -> Container:
+        """Of a supervisor that ended. The descriptors are `estate`'s and belong to the container from now on."""
+        pidfd, *rest = descriptors
+        outputs = list(zip(estate.outputs, rest, strict=False))
+        stdin = rest[len(outputs)] if estate.has_stdin else None
+        master = outputs[0][1] if estate.tty and outputs else None
+        container = cls(estate, pidfd, Streams(stdin, outputs, master), poller, 0)
+        if container._log is not None:
+            container._log.mend()
+        return container
+
+    def bequest(self) -> tuple[Estate, tuple[int, ...]]:
+        """The estate as it is now, with new descriptors."""
+        outputs = self.streams.outputs
+        estate = msgspec.structs.replace(self.estate, outputs=tuple(stream for stream, _ in outputs))
+        chosen = [self.pidfd, *(descriptor for _, descriptor in outputs)]
+        if estate.has_stdin and self.streams.stdin is not None:
+            chosen.append(self.streams.stdin)
+        return estate, tuple(os.dup(descriptor) for descriptor in chosen)
 
     @property
     def running(self) -> bool:
@@ -114,8 +152,8 @@ class Container:
         return ContainerState(
             id=self.id,
             pid=self.pid,
-            start_ticks=self.start_ticks,
-            started_at=self.started_at,
+            start_ticks=self.estate.start_ticks,
+            started_at=self.estate.started_at,
             running=self.running,
             exit_code=self.exit_code,
             oom_killed=self.oom_killed,
@@ -209,7 +247,7 @@ class Container:
     def attach(self, *, stdin: bool) -> tuple[socket.socket, int | None]:
         """(the attacher's end of the output, a descriptor for input); both belong to the caller."""
         ours, theirs = socket.socketpair()
-        self._attachers.append(Attacher(ours, raw=self.tty))
+        self._attachers.append(Attacher(ours, raw=self.estate.tty))
         self._expected = max(self._expected - 1, 0)
         descriptor = self._input() if stdin else None
         if self.is_drained:
@@ -222,7 +260,7 @@ class Container:
             return os.dup(self.streams.master)
         if self.streams.stdin is None:
             return None
-        if not self.stdin_once:
+        if not self.estate.stdin_once:
             return os.dup(self.streams.stdin)
         # Given away: the process sees the end of its input when this attacher closes it.
         given, self.streams.stdin = self.streams.stdin, None

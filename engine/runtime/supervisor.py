@@ -2,7 +2,7 @@
 
 It spawns, pumps output, reaps, and answers the daemon on a unix socket; the daemon may come and go. No
 asyncio and no third-party module but msgspec, because everything here is paid for on every node.
-Invariants: only this process reaps containers; a record stays until the daemon forgets it, so no exit is
+Invariants: only this process reaps containers that it started; a record stays until the daemon forgets it, so no exit is
 lost; the main thread never blocks on a container.
 """
 
@@ -27,6 +27,7 @@ from engine.runtime.birth import Midwife, Newborn, exit_code_of
 from engine.runtime.cgroup import choose_cgroups
 from engine.runtime.event_loop import EpollPoller, SpawnThreads
 from engine.runtime.records import Record, Records
+from engine.runtime.succession import Succession
 from engine.runtime.supervised import Container, Exec
 from engine.runtime.wire import Channel, ExecRequest, ExitEvent, Message, StartRequest
 
@@ -57,7 +58,8 @@ class Supervisor:
         self._threads = SpawnThreads(self._poller, count)
         self._containers: dict[str, Container] = {}
         self._records = Records(run_dir)
-        self._lost = {state.id: state for state in self._records.end_orphans(self._midwife.cgroups)}
+        self._succession = Succession(self._records, self._midwife.cgroups)
+        self._lost: dict[str, wire.ContainerState] = {}
         self._starting: set[str] = set()
         self._leaving: dict[str, str] = {}  # container id -> control group that is not empty yet
         self._filters: dict[bytes, bytes] = {}
@@ -65,6 +67,9 @@ class Supervisor:
         self._stopping = self._terminating = False
         self._verbs: dict[str, Callable[[Channel, int, dict[str, Any]], None]] = {
             "hello": self._hello,
+            "settle": self._settle,
+            "estate": self._estate,
+            "reaped": self._reaped,
             "start": self._start,
             "exec": self._exec,
             "kill": self._kill,
@@ -91,7 +96,11 @@ class Supervisor:
             if self._terminating:
                 self._end_containers()
                 return
-            busy = self._leaving or any(c.needs_clock() for c in self._containers.values())
+            busy = (
+                self._leaving
+                or self._succession.is_waiting
+                or any(c.needs_clock() for c in self._containers.values())
+            )
             self._poller.run_once(TICK_S if busy else RUN_DIR_CHECK_S)
             now = time.monotonic()
             if busy:
@@ -101,6 +110,8 @@ class Supervisor:
                 self._stopping = self._is_orphaned()
 
     def _tick(self, now: float) -> None:
+        for container, exit_code in self._succession.statuses(self._containers, now):
+            self._bury(container, exit_code)
         for container in tuple(self._containers.values()):
             container.tick(now)
             self._try_finish(container)
@@ -112,7 +123,12 @@ class Supervisor:
     def _is_orphaned(self) -> bool:
         """Its folder was removed and nothing runs: nobody can ever reach it again."""
         gone = not (self._run_dir / wire.SOCKET_NAME).exists()
-        return gone and not self._starting and not any(c.running for c in self._containers.values())
+        return (
+            gone
+            and not self._starting
+            and not self._succession.orphans
+            and not any(c.running for c in self._containers.values())
+        )
 
     # ---- connections --------------------------------------------------------------------------------------
 
@@ -140,8 +156,8 @@ class Supervisor:
         if messages is None:
             self._drop(channel)
             return
-        for message, _ in messages:
-            self._dispatch(channel, message)
+        for message, descriptors in messages:
+            self._dispatch(channel, message, descriptors)
         self._rearm(channel)
 
     def _rearm(self, channel: Channel) -> None:
@@ -158,9 +174,12 @@ class Supervisor:
             self._poller.forget(channel.sock.fileno())
             channel.close()
 
-    def _dispatch(self, channel: Channel, message: Message) -> None:
+    def _dispatch(self, channel: Channel, message: Message, descriptors: list[int]) -> None:
         verb = self._verbs.get(message.name)
         try:
+            if message.name == "adopt":
+                self._adopt(channel, message.serial, message.body, descriptors)
+                return
             if verb is None:
                 raise Refused(f"unknown request {message.name}: the daemon is of another version")
             verb(channel, message.serial, message.body or {})
@@ -205,7 +224,39 @@ class Supervisor:
     # ---- verbs --------------------------------------------------------------------------------------------
 
     def _hello(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
-        self._reply(channel, serial, {"pid": os.getpid(), "protocol": wire.PROTOCOL})
+        """`orphans`: containers of a predecessor that wait for "adopt"; "settle" ends those that nobody hands over."""
+        orphans = self._succession.orphans
+        self._reply(channel, serial, {"pid": os.getpid(), "protocol": wire.PROTOCOL, "orphans": orphans})
+
+    def _adopt(self, channel: Channel, serial: int, body: dict[str, Any], descriptors: list[int]) -> None:
+        estate = msgspec.convert(body, wire.Estate)
+        shared = self._filters.setdefault(estate.seccomp, estate.seccomp)
+        container = self._succession.adopt(
+            msgspec.structs.replace(estate, seccomp=shared), descriptors, self._poller
+        )
+        if container is None:
+            raise Missing(f"no such orphan: {estate.id}")
+        self._containers[container.id] = container
+        self._reply(channel, serial)
+        self._poller.watch(container.pidfd, lambda: self._ended(container))
+        container.pump()
+
+    def _settle(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
+        self._lost.update((state.id, state) for state in self._succession.settle())
+        self._reply(channel, serial)
+
+    def _estate(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
+        estate, descriptors = self._running(body["id"]).bequest()
+        self._reply(channel, serial, estate, descriptors)
+
+    def _reaped(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
+        """The daemon turned out to be the parent of an adopted process, and tells how it ended."""
+        container = self._find(body["id"])
+        if container.pid == body["pid"] and not container.reaped:
+            self._poller.forget(container.pidfd)
+            self._succession.told(container.id)
+            self._bury(container, body["exit_code"])
+        self._reply(channel, serial)
 
     def _start(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
         request = msgspec.convert(body, StartRequest)
@@ -237,20 +288,21 @@ class Supervisor:
     def _started(self, channel: Channel, serial: int, request: StartRequest, newborn: Newborn) -> None:
         self._starting.discard(request.id)
         seccomp = self._filters.setdefault(request.seccomp, request.seccomp)
-        container = Container(request, newborn, self._poller, seccomp)
+        container = Container.started(request, newborn, seccomp, self._poller)
         self._containers[request.id] = container
         self._lost.pop(request.id, None)
         self._records.add(
             Record(
                 id=request.id,
                 pid=container.pid,
-                start_ticks=container.start_ticks,
-                started_at=container.started_at,
+                start_ticks=newborn.start_ticks,
+                started_at=newborn.started_at,
                 cgroup=container.cgroup,
                 cgroup_parents=self._midwife.cgroups.made_parents(container.cgroup),
             )
         )
-        self._reply(channel, serial, wire.Started(container.pid, container.start_ticks, container.started_at))
+        estate, descriptors = container.bequest()
+        self._reply(channel, serial, msgspec.structs.replace(estate, seccomp=b""), descriptors)
         self._poller.watch(container.pidfd, lambda: self._ended(container))
         container.pump()
 
@@ -281,7 +333,8 @@ class Supervisor:
         made = Exec(exec_id, newborn, master)
         container.execs[exec_id] = made
         outputs = [descriptor for _, descriptor in streams.outputs]
-        given = (*outputs, *(() if streams.stdin is None else (streams.stdin,)))
+        pidfd = os.dup(newborn.pidfd)
+        given = (pidfd, *outputs, *(() if streams.stdin is None else (streams.stdin,)))
         self._reply(channel, serial, {"pid": newborn.pid, "outputs": len(outputs)}, given)
         self._poller.watch(made.pidfd, lambda: self._exec_ended(container, made))
 
@@ -343,7 +396,7 @@ class Supervisor:
         self._reply(channel, serial, [*states, *self._lost.values()])
 
     def _filter(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
-        self._reply(channel, serial, self._find(body["id"]).seccomp)
+        self._reply(channel, serial, self._find(body["id"]).estate.seccomp)
 
     def _forget(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
         self._lost.pop(body["id"], None)
@@ -397,13 +450,21 @@ class Supervisor:
         )
 
     def _ended(self, container: Container) -> None:
-        info = os.waitid(os.P_PIDFD, container.pidfd, os.WEXITED | os.WNOHANG)
+        try:
+            info = os.waitid(os.P_PIDFD, container.pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:  # adopted
+            self._poller.forget(container.pidfd)
+            self._succession.await_status(container)
+            return
         if info is None:
             return
         self._poller.forget(container.pidfd)
+        self._bury(container, exit_code_of(info))
+
+    def _bury(self, container: Container, exit_code: int) -> None:
         os.close(container.pidfd)
         container.reaped = True
-        container.exit_code = exit_code_of(info)
+        container.exit_code = exit_code
         container.oom_killed = self._midwife.cgroups.oom_kills(container.cgroup) > 0
         # Without a pid namespace of its own, other processes of the container live on and hold its pipes.
         self._midwife.cgroups.kill(container.cgroup)

@@ -7,6 +7,7 @@ include/uapi of Linux 6.x. Must not know containers or plans.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import platform
 import struct
@@ -127,7 +128,8 @@ CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP = 0x100000000, 0x200000000
 PR_SET_KEEPCAPS, PR_CAPBSET_READ, PR_CAPBSET_DROP = 8, 23, 24
 PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 38, 47
 PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
-PR_SET_DUMPABLE = 4
+PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
+_PIDFD_GET_INFO, _PIDFD_INFO_EXIT = 0xC040FF0B, 1 << 3
 
 SECCOMP_SET_MODE_FILTER = 1
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
@@ -222,3 +224,17 @@ def filesystem_magic(descriptor: int) -> int:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return int(struct.unpack_from("l", buffer)[0])
+
+
+def pidfd_exit_status(pidfd: int) -> int | None:
+    """The wait status of a process that somebody else has reaped; None before that, or before Linux 6.15.
+
+    PIDFD_GET_INFO of linux/pidfd.h: struct pidfd_info {mask, cgroupid, 11 ids, exit_code}, 64 bytes.
+    """
+    information = bytearray(struct.pack("QQ12I", _PIDFD_INFO_EXIT, 0, *[0] * 12))
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, information)
+    except OSError:
+        return None
+    mask, *_, status = struct.unpack("QQ11Ii", information)
+    return int(status) if mask & _PIDFD_INFO_EXIT else None

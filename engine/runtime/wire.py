@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-PROTOCOL = 1
+PROTOCOL = 2
 SOCKET_NAME, LOCK_NAME, LOG_NAME = "supervisor.sock", "supervisor.lock", "supervisor.log"
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 DESCRIPTORS_MAX = 16
@@ -62,6 +62,30 @@ class Started(msgspec.Struct, frozen=True):
     pid: int
     start_ticks: int
     started_at: float
+
+
+class Estate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a running container leaves to another supervisor, beside its descriptors.
+
+    These are, in this order: its pidfd; one for each of `outputs` (1 and 2, of a terminal its master as 1); when
+    `has_stdin`, the end to write input to. An input that ends with its writer (`stdin_once`) is not left to anybody,
+    because whoever holds it keeps it open.
+    """
+
+    id: str
+    pid: int
+    start_ticks: int
+    started_at: float
+    cgroup: str
+    tty: bool
+    outputs: tuple[int, ...]
+    has_stdin: bool
+    stdin_once: bool
+    log_driver: str
+    log_path: str
+    log_max_size: int
+    log_max_file: int
+    seccomp: bytes
 
 
 class ContainerState(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from engine.bundle import MASKED_PATHS, READONLY_PATHS, process_capabilities
 from engine.runtime import capabilities
-from engine.runtime.client import ContainerStart
+from engine.runtime.client import ContainerStart, ExitEvent, RuntimeClient
+
+WAIT_S = 20.0
 
 _APPLETS = "sh true false cat ls mount id env hostname ps sleep echo kill head dd stty tty wc nc ip ifconfig"
 _FLAGS = ["nosuid", "noexec", "nodev"]
@@ -113,3 +118,60 @@ def remove_cgroups(parent: str) -> None:
 
 def _mount(kind: str, source: str, target: str, options: list[str]) -> dict[str, Any]:
     return {"destination": target, "type": kind, "source": source, "options": options}
+
+
+class Exits:
+    """Exit events by (container, exec), awaited by tests."""
+
+    def __init__(self, client: RuntimeClient) -> None:
+        self._events: dict[tuple[str, str | None], ExitEvent] = {}
+        self._changed = asyncio.Event()
+        client.on_exit(self._add)
+
+    def _add(self, event: ExitEvent) -> None:
+        self._events[event.id, event.exec_id] = event
+        self._changed.set()
+
+    async def of(self, id: str, exec_id: str | None = None) -> ExitEvent:
+        async with asyncio.timeout(WAIT_S):
+            while (id, exec_id) not in self._events:
+                self._changed.clear()
+                await self._changed.wait()
+        return self._events.pop((id, exec_id))
+
+
+class Node:
+    """A supervisor, its client and bundles to run."""
+
+    def __init__(self, client: RuntimeClient, bundles: Bundles, run_dir: Path) -> None:
+        self.client = client
+        self.bundles = bundles
+        self.run_dir = run_dir
+        self.exits = Exits(client)
+
+    async def run(self, id: str, *args: str, **changes: Any) -> tuple[int, list[str]]:
+        """(exit code, lines of output)."""
+        await self.client.start(self.bundles.start(id, *args, **changes))
+        event = await self.exits.of(id)
+        await self.client.forget(id)
+        lines = [json.loads(line) for line in self.bundles.log(id).splitlines()]
+        return event.exit_code, [line["log"].rstrip("\n") for line in lines]
+
+    async def output(self, id: str, script: str, **changes: Any) -> list[str]:
+        code, lines = await self.run(id, "sh", "-c", f"exec 2>&1; {script}", **changes)
+        assert code == 0, lines
+        return lines
+
+
+async def started_node(tmp_path: Path) -> AsyncIterator[Node]:
+    parent = f"swarmctl-test-{os.getpid()}"
+    bundles = Bundles(tmp_path, parent)
+    client = await RuntimeClient.connect(tmp_path / "run")
+    try:
+        yield Node(client, bundles, tmp_path / "run")
+    finally:
+        closer = client if not client._closed else await RuntimeClient.connect(tmp_path / "run")
+        await closer.shutdown()
+        left = cgroup_leftovers(parent)
+        remove_cgroups(parent)
+        assert left == []

@@ -3,72 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import json
 import os
 import socket
 import struct
-import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from runtime_bundle import Bundles, cgroup_leftovers, mount, remove_cgroups
+from runtime_bundle import WAIT_S, Node, cgroup_leftovers, mount, started_node
 
 from engine.errors import EngineFailure, NotFound
 from engine.runtime import program, seccomp, spawn
 from engine.runtime.capabilities import DEFAULT
-from engine.runtime.client import ExitEvent, RuntimeClient, SpawnError
+from engine.runtime.client import RuntimeClient, SpawnError
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
-
-WAIT_S = 20.0
-
-
-class Exits:
-    """Exit events by (container, exec), awaited by tests."""
-
-    def __init__(self, client: RuntimeClient) -> None:
-        self._events: dict[tuple[str, str | None], ExitEvent] = {}
-        self._changed = asyncio.Event()
-        client.on_exit(self._add)
-
-    def _add(self, event: ExitEvent) -> None:
-        self._events[event.id, event.exec_id] = event
-        self._changed.set()
-
-    async def of(self, id: str, exec_id: str | None = None) -> ExitEvent:
-        async with asyncio.timeout(WAIT_S):
-            while (id, exec_id) not in self._events:
-                self._changed.clear()
-                await self._changed.wait()
-        return self._events.pop((id, exec_id))
-
-
-class Node:
-    """A supervisor, its client and bundles to run."""
-
-    def __init__(self, client: RuntimeClient, bundles: Bundles, run_dir: Path) -> None:
-        self.client = client
-        self.bundles = bundles
-        self.run_dir = run_dir
-        self.exits = Exits(client)
-
-    async def run(self, id: str, *args: str, **changes: Any) -> tuple[int, list[str]]:
-        """(exit code, lines of output)."""
-        await self.client.start(self.bundles.start(id, *args, **changes))
-        event = await self.exits.of(id)
-        await self.client.forget(id)
-        lines = [json.loads(line) for line in self.bundles.log(id).splitlines()]
-        return event.exit_code, [line["log"].rstrip("\n") for line in lines]
-
-    async def output(self, id: str, script: str, **changes: Any) -> list[str]:
-        code, lines = await self.run(id, "sh", "-c", f"exec 2>&1; {script}", **changes)
-        assert code == 0, lines
-        return lines
 
 
 @pytest.fixture(params=["compiled", "portable"])
@@ -79,29 +32,15 @@ async def node(
         monkeypatch.setenv("SWARMCTL_PORTABLE_SPAWN", "1")
     else:
         assert spawn.COMPILED is not None, "build the extension: python setup.py build_ext --inplace"
-    async for made in _node(tmp_path):
+    async for made in started_node(tmp_path):
         yield made
 
 
 @pytest.fixture
 async def fast_node(tmp_path: Path) -> AsyncIterator[Node]:
     """For what does not depend on the interpreter."""
-    async for made in _node(tmp_path):
+    async for made in started_node(tmp_path):
         yield made
-
-
-async def _node(tmp_path: Path) -> AsyncIterator[Node]:
-    parent = f"swarmctl-test-{os.getpid()}"
-    bundles = Bundles(tmp_path, parent)
-    client = await RuntimeClient.connect(tmp_path / "run")
-    try:
-        yield Node(client, bundles, tmp_path / "run")
-    finally:
-        closer = client if not client._closed else await RuntimeClient.connect(tmp_path / "run")
-        await closer.shutdown()
-        left = cgroup_leftovers(parent)
-        remove_cgroups(parent)
-        assert left == []
 
 
 async def test_process_sees_its_own_world(node: Node) -> None:
@@ -601,61 +540,6 @@ async def test_restart_with_the_same_id(fast_node: Node) -> None:
     for n in range(5):
         await fast_node.client.start(fast_node.bundles.start("again", "sh", "-c", f"exit {n}"))
         assert (await fast_node.exits.of("again")).exit_code == n
-
-
-async def test_kill_of_the_supervisor_is_noticed_and_nothing_runs_on(fast_node: Node) -> None:
-    started = await fast_node.client.start(fast_node.bundles.start("orphan", "sleep", "100"))
-    lost = fast_node.client.supervisor_pid
-    os.kill(lost, 9)
-    event = await fast_node.exits.of("orphan")
-    os.waitpid(lost, 0)
-    assert (event.pid, event.exit_code) == (started.pid, 137)
-    with contextlib.suppress(FileNotFoundError):  # until its new parent has reaped it
-        assert " Z " in Path(f"/proc/{started.pid}/stat").read_text()
-    assert fast_node.client.supervisor_pid != lost
-    assert cgroup_leftovers(f"{fast_node.bundles.cgroup_parent}/orphan") == []
-    assert [(state.id, state.running) for state in await fast_node.client.list()] == [("orphan", False)]
-    await fast_node.client.forget("orphan")
-    assert await fast_node.run("next", "echo", "works") == (0, ["works"])
-
-
-DAEMON = """
-import asyncio, sys
-sys.path[:0] = {paths!r}
-from pathlib import Path
-from runtime_bundle import Bundles
-from engine.runtime.client import RuntimeClient
-
-async def main():
-    client = await RuntimeClient.connect(Path({run_dir!r}))
-    bundles = Bundles(Path({folder!r}), {parent!r})
-    script = "i=0; while [ $i -lt 60 ]; do echo line $i; i=$((i+1)); sleep 0.01; done; exit 4"
-    await client.start(bundles.start("abandoned", "sh", "-c", script))
-    print("started", flush=True)
-    await asyncio.sleep(60)
-
-asyncio.run(main())
-"""
-
-
-async def test_kill_of_the_daemon_loses_neither_logs_nor_exit_codes(fast_node: Node) -> None:
-    folder = fast_node.bundles.folder / "daemon"
-    folder.mkdir()
-    code = DAEMON.format(
-        paths=[str(Path(__file__).parents[2]), str(Path(__file__).parent)],
-        run_dir=str(fast_node.run_dir),
-        folder=str(folder),
-        parent=fast_node.bundles.cgroup_parent,
-    )
-    daemon = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
-    assert daemon.stdout is not None
-    assert await daemon.stdout.readline() == b"started\n"
-    daemon.kill()
-    await daemon.wait()
-    event = await fast_node.exits.of("abandoned")
-    assert event.exit_code == 4
-    logged = [json.loads(line)["log"] for line in (folder / "abandoned/log").read_text().splitlines()]
-    assert logged == [f"line {n}\n" for n in range(60)]
 
 
 @pytest.mark.parametrize(
