@@ -33,6 +33,7 @@ MASKED_PATHS = (
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 DEFAULT_SHM_BYTES = 64 * 1024 * 1024
 CPU_PERIOD_US = 100_000
+OPEN_FILES_SOFT, OPEN_FILES_HARD = 1024, 524_288
 
 
 class BundleContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +47,7 @@ class BundleContext(msgspec.Struct, frozen=True, kw_only=True):
     hostname_path: str
     hosts_path: str
     resolv_path: str
+    open_files_max: int = OPEN_FILES_HARD  # RLIMIT_NOFILE that can be given at most
     memory_files: tuple[tuple[str, str], ...] = ()  # (path on the host's tmpfs, target)
     pid_namespace: str = ""  # path of a namespace to join; "host" shares the host's
     ipc_namespace: str = ""
@@ -124,16 +126,21 @@ def process_section(
         "cwd": container.config.working_dir or "/",
         "capabilities": process_capabilities(caps, context.uid),
         "noNewPrivileges": security.no_new_privileges,
-        "rlimits": [
-            {"type": f"RLIMIT_{limit.name.upper()}", "soft": limit.soft, "hard": limit.hard}
-            for limit in host.ulimits or ()
-        ],
+        "rlimits": _limits(host, context.open_files_max),
     }
     if host.oom_score_adj:
         process["oomScoreAdj"] = host.oom_score_adj
     if host.console_size:
         process["consoleSize"] = {"height": host.console_size[0], "width": host.console_size[1]}
     return process
+
+
+def _limits(host: HostConfig, open_files_max: int) -> list[dict[str, Any]]:
+    """The supervisor's own limit of open files is no measure for containers: they get what services have by default."""
+    limits = {limit.name.upper(): (limit.soft, limit.hard) for limit in host.ulimits or ()}
+    defaults = min(OPEN_FILES_SOFT, open_files_max), min(OPEN_FILES_HARD, open_files_max)
+    limits.setdefault("NOFILE", defaults)
+    return [{"type": f"RLIMIT_{name}", "soft": soft, "hard": hard} for name, (soft, hard) in limits.items()]
 
 
 def process_capabilities(caps: Sequence[str], uid: int) -> dict[str, list[str]]:

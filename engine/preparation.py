@@ -7,6 +7,7 @@ fails, nothing of it is left behind.
 from __future__ import annotations
 
 import asyncio
+import resource
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -81,6 +82,7 @@ class HostPreparation:
             hostname_path=network_files.hostname,
             hosts_path=network_files.hosts,
             resolv_path=network_files.resolv,
+            open_files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
             memory_files=tuple(self._memory_files.paths(container.id)),
             pid_namespace=self._namespace(host.pid_mode, "pid"),
             ipc_namespace=self._namespace(host.ipc_mode, "ipc"),

@@ -106,10 +106,10 @@ class HostDaemon:
             for container in self.run("ps", "-aq").out.split():
                 self.run("rm", "-f", "-v", container)
             self.stop()
-        for pid in _processes(f"engine.runtime.supervisor|{self.run_dir}"):
+        for pid in processes(f"engine.runtime.supervisor|{self.run_dir}"):
             os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + 10
-        while _processes(f"engine.runtime.supervisor|{self.run_dir}") and time.monotonic() < deadline:
+        while processes(f"engine.runtime.supervisor|{self.run_dir}") and time.monotonic() < deadline:
             time.sleep(0.02)
         for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
             if line.split()[4].startswith(f"{self.folder}/"):
@@ -133,7 +133,7 @@ class HostDaemon:
         return Result(done.returncode, done.stdout, done.stderr)
 
 
-def _processes(words: str) -> list[int]:
+def processes(words: str) -> list[int]:
     """Pids whose command line has all the words (separated by |)."""
     found = []
     for entry in Path("/proc").iterdir():
@@ -258,7 +258,7 @@ def _leftovers() -> set[str]:
         "mount /run/netns"
     )  # iproute2's own, made by the first `ip netns add` of a machine and kept
     for words in ("swarmd", "engine.runtime.supervisor"):
-        found |= {f"process {pid} {words}" for pid in _processes(words) if pid != os.getpid()}
+        found |= {f"process {pid} {words}" for pid in processes(words) if pid != os.getpid()}
     for controller in Path("/sys/fs/cgroup").iterdir():
         found |= {f"cgroup {path}" for path in controller.glob("swarmctl*")}
     for what, words in (("netns", "ip netns list"), ("link", "ip -br link"), ("table", "nft list tables")):

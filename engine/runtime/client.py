@@ -24,7 +24,7 @@ import msgspec
 
 from engine.background import BackgroundTasks
 from engine.errors import EngineError, EngineFailure, NotFound, Unavailable
-from engine.runtime import host, plan, program, seccomp, wire
+from engine.runtime import host, plan, program, seccomp, syscalls, wire
 from engine.runtime.custody import Custody, RunningExec, reap_forgotten
 from engine.runtime.plan import Plan, RootfsLike, StreamWishes
 from engine.runtime.wire import (
@@ -135,6 +135,7 @@ class RuntimeClient:
     async def connect(cls, run_dir: Path) -> RuntimeClient:
         """Adopt the supervisor of `run_dir`, or start one. Unavailable when it does not come up."""
         run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+        syscalls.allow_many_files()
         client = cls(run_dir, host.gather(run_dir))
         await client._connected()
         client._background.start(reap_forgotten(), "reaping")

@@ -549,6 +549,7 @@ def main(arguments: list[str]) -> int:
     sys.setswitchinterval(0.0005)
     # An exec's child shares this memory until execve, and a container's processes can see it by then.
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    syscalls.allow_many_files()
     os.chdir("/")
     supervisor = Supervisor(run_dir)
     signal.signal(signal.SIGTERM, lambda *_: supervisor.terminate())

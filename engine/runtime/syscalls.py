@@ -10,6 +10,7 @@ import ctypes
 import fcntl
 import os
 import platform
+import resource
 import struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -208,6 +209,12 @@ def setns(descriptor: int, kinds: int) -> None:
 
 def prctl(option: int, *arguments: int) -> int:
     return syscall(NUMBERS["prctl"], option, *arguments, *([0] * (4 - len(arguments))))
+
+
+def allow_many_files() -> None:
+    """The soft limit of open files becomes the hard one: a running container takes a handful of descriptors."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def syncfs(descriptor: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import HostDaemon
+from tests.conftest import HostDaemon, processes
 
 pytestmark = pytest.mark.root
 
@@ -185,6 +186,27 @@ def test_exit_while_no_daemon_runs_is_known_afterwards(host: HostDaemon) -> None
     assert host.ok("wait", container) == "9"
     assert host.ok("logs", container) == "last words"
     host.ok("rm", container)
+
+
+def test_kill_of_the_supervisor_ends_no_container(host: HostDaemon) -> None:
+    script = "read word; echo got $word; exit 12"
+    waiting = host.ok("run", "-d", "-i", "--name", "waiting", "hello", "sh", "-c", script)
+    served = host.ok("run", "-d", "--name", "served", "-p", "8099:80", "hello")
+    supervisors = processes(f"engine.runtime.supervisor|{host.run_dir}")
+    assert len(supervisors) == 1
+    os.kill(supervisors[0], signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while host.run("exec", served, "true").code:
+        assert time.monotonic() < deadline, host.log.read_text()[-2000:]
+        time.sleep(0.05)
+    assert sorted(host.ok("ps", "--format", "{{.Names}}").split()) == ["served", "waiting"]
+    page = host.inside("timeout", "5", "busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8099/")
+    assert page.out.startswith("hello from")
+    assert "GET from" in host.ok("logs", "served")
+    assert host.run("attach", "waiting", text="it\n").code == 12
+    assert host.ok("wait", waiting) == "12"
+    assert host.ok("logs", waiting) == "got it"
+    host.ok("rm", "-f", "served", "waiting")
 
 
 def test_kill_in_the_middle_of_many_starts_leaves_nothing_half_made(host: HostDaemon) -> None:
