@@ -255,6 +255,12 @@ class Ipam(ApiStruct):
     options: dict[str, str] | None = None
 
 
+class ConfigReference(ApiStruct):
+    """Another network whose configuration is to be taken."""
+
+    network: str = ""
+
+
 class NetworkCreate(ApiStruct):
     """Body of POST /networks/create."""
 
@@ -265,6 +271,7 @@ class NetworkCreate(ApiStruct):
     attachable: bool = False
     ingress: bool = False
     config_only: bool = False
+    config_from: ConfigReference | None = None
     enable_ipv4: bool | None = field(default=None, name="EnableIPv4")
     enable_ipv6: bool = field(default=False, name="EnableIPv6")
     ipam: Ipam | None = field(default=None, name="IPAM")

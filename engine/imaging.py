@@ -94,11 +94,13 @@ class Imaging:
         yield {"status": f"Status: Image is up to date for {ref}", "id": image.id[7:19]}
 
     async def prune(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
+        """Images that no container has: those without a name, with dangling=false all of them."""
+        others = {key: values for key, values in filters.items() if key != "dangling"}
         everything = filters.get("dangling", ["true"])[0] in ("false", "0")
         used = {container.image_id for container in self._containers.all()}
         deleted: list[dict[str, str]] = []
         reclaimed = 0
-        for image in self.store.all():
+        for image in self.store.filtered(others):
             if image.id in used or (image.repo_tags and not everything):
                 continue
             reclaimed += image.size

@@ -41,8 +41,10 @@ class NetworkService:
             if body.name in PREDEFINED:
                 raise Forbidden(f"operation is not permitted on predefined {body.name} network")
             raise Conflict(f"network with name {body.name} already exists")
-        if body.config_only:
-            raise InvalidParameter("config-only networks are not supported: give the options directly")
+        if body.config_only or (body.config_from and body.config_from.network):
+            raise InvalidParameter(
+                "ConfigOnly and ConfigFrom are not supported yet: give the options of the network directly"
+            )
         blocks = tuple(
             IpamBlock(
                 subnet=pool.subnet,
@@ -209,7 +211,7 @@ def _block_to_api(block: IpamBlock) -> dict[str, Any]:
 def _matches(network: Network, filters: Mapping[str, list[str]]) -> bool:
     spec = network.spec
     for key, values in filters.items():
-        if not values or key in ("dangling", "until"):
+        if not values or key == "dangling":
             continue
         if key == "name":
             matched = any(value in spec.name for value in values)
@@ -222,12 +224,20 @@ def _matches(network: Network, filters: Mapping[str, list[str]]) -> bool:
         elif key == "type":
             matched = ("builtin" if spec.name in PREDEFINED else "custom") in values
         elif key == "label":
-            matched = all(
-                spec.labels.get(name) == value if separator else name in spec.labels
-                for name, separator, value in (wanted.partition("=") for wanted in values)
-            )
+            matched = _has_labels(spec.labels, values)
+        elif key == "label!":
+            matched = not _has_labels(spec.labels, values)
+        elif key == "until":
+            matched = network.created_at < float(values[0])
         else:
             raise InvalidParameter(f"invalid filter '{key}'")
         if not matched:
             return False
     return True
+
+
+def _has_labels(labels: Mapping[str, str], values: list[str]) -> bool:
+    return all(
+        labels.get(name) == value if separator else name in labels
+        for name, separator, value in (wanted.partition("=") for wanted in values)
+    )

@@ -25,7 +25,7 @@ from raft.consensus import Consensus, ConsensusConfig
 from raft.errors import FailedPrecondition
 from raft.objects.assignment import LogLine, ManagerAddress
 from raft.objects.base import SECOND, new_id
-from raft.objects.node import Node, NodeRole, NodeSpec
+from raft.objects.node import Availability, Node, NodeRole, NodeSpec
 from raft.store import Store, Transaction
 
 logger = logging.getLogger(__name__)
@@ -157,10 +157,10 @@ class ManagerPart:
             validity_s=cluster.spec.node_cert_expiry_ns / SECOND,
         )
 
-    async def _admit(self, role: NodeRole) -> str:
+    async def _admit(self, role: NodeRole, availability: Availability) -> str:
         if not self.consensus.is_leader:
             raise RpcError("not_leader", "this manager is not the leader", leader_address(self.consensus))
-        node = Node(id=new_id(), spec=NodeSpec(role=role), role=role)
+        node = Node(id=new_id(), spec=NodeSpec(role=role, availability=availability), role=role)
 
         def add(tx: Transaction) -> None:
             tx.put(node)

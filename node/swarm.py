@@ -34,7 +34,7 @@ from raft.errors import FailedPrecondition, InvalidArgument, RaftError, Unavaila
 from raft.objects.assignment import LogLine, ManagerAddress
 from raft.objects.base import new_id
 from raft.objects.cluster import CLUSTER_ID, Cluster, ClusterSpec
-from raft.objects.node import ManagerStatus, Node, NodeRole, NodeSpec, NodeStatus
+from raft.objects.node import Availability, ManagerStatus, Node, NodeRole, NodeSpec, NodeStatus
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +110,7 @@ class SwarmMembership:
         spec: ClusterSpec,
         pools: Sequence[str],
         subnet_size: int,
+        availability: Availability,
     ) -> str:
         """Found a cluster with this node as its manager; returns the node's id."""
         if force_new_cluster:
@@ -137,7 +138,7 @@ class SwarmMembership:
                 cluster = msgspec.structs.replace(cluster, subnet_size=subnet_size)
             node = Node(
                 id=identity.node_id,
-                spec=NodeSpec(role=NodeRole.MANAGER),
+                spec=NodeSpec(role=NodeRole.MANAGER, availability=availability),
                 role=NodeRole.MANAGER,
                 status=NodeStatus(address=address),
                 manager=ManagerStatus(address=identity.rpc_address),
@@ -147,7 +148,9 @@ class SwarmMembership:
                 self._folder.save(identity)
             return identity.node_id
 
-    async def swarm_join(self, *, remotes: Sequence[str], token: str, advertise: str, listen: str) -> None:
+    async def swarm_join(
+        self, *, remotes: Sequence[str], token: str, advertise: str, listen: str, availability: Availability
+    ) -> None:
         """Become a worker or manager, as the token says."""
         async with self._lock:
             self._require_none()
@@ -156,7 +159,7 @@ class SwarmMembership:
             remote = self._remote(remotes[0])
             address, port = self._addresses(advertise, listen, toward=split_host_port(remote, 0)[0])
             try:
-                answer = await client.join(self._folder.credentials, remote, token)
+                answer = await client.join(self._folder.credentials, remote, token, availability)
             except RpcError as error:
                 raise _join_error(error) from error
             identity = NodeIdentity(
@@ -205,15 +208,20 @@ class SwarmMembership:
     def is_manager(self) -> bool:
         return self._manager is not None
 
+    def local_state(self) -> str:
+        """active, inactive or error."""
+        if self._identity is not None:
+            return "active"
+        return "error" if self._error else "inactive"
+
     async def info(self) -> dict[str, Any]:
         """The Swarm object of GET /info; a manager without a leader answers without the counts."""
         identity = self._identity
         if identity is None:
-            state = "error" if self._error else "inactive"
             return {
                 "NodeID": "",
                 "NodeAddr": "",
-                "LocalNodeState": state,
+                "LocalNodeState": self.local_state(),
                 "ControlAvailable": False,
                 "Error": self._error,
                 "RemoteManagers": None,

@@ -19,6 +19,7 @@ from engine.config import (
 )
 from node.api.hijack import Session
 from raft.objects.cluster import Cluster, ClusterSpec
+from raft.objects.node import Availability
 
 Filters = Mapping[str, list[str]]
 
@@ -121,6 +122,9 @@ class SwarmBackend(Protocol):
         """The control API (node.manager.forward.ControlProxy), or Unavailable in Docker's words."""
 
     def is_manager(self) -> bool: ...
+    def local_state(self) -> str:
+        """active, inactive or error."""
+
     async def info(self) -> dict[str, Any]:
         """The `Swarm` object of GET /info."""
 
@@ -134,9 +138,10 @@ class SwarmBackend(Protocol):
         spec: ClusterSpec,
         pools: Sequence[str],
         subnet_size: int,
+        availability: Availability,
     ) -> str: ...
     async def swarm_join(
-        self, *, remotes: Sequence[str], token: str, advertise: str, listen: str
+        self, *, remotes: Sequence[str], token: str, advertise: str, listen: str, availability: Availability
     ) -> None: ...
     async def swarm_leave(self, *, force: bool) -> None: ...
     async def swarm_update(

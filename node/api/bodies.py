@@ -85,6 +85,8 @@ class ResourcesBody(ApiStruct):
 class RequirementsBody(ApiStruct):
     limits: ResourcesBody | None = None
     reservations: ResourcesBody | None = None
+    swap_bytes: int | None = None
+    memory_swappiness: int | None = None
 
 
 class RestartBody(ApiStruct):
@@ -145,7 +147,7 @@ class ModeBody(ApiStruct, forbid_unknown_fields=True):
 
 
 class UpdateBody(ApiStruct):
-    parallelism: int = 1
+    parallelism: int = 0
     delay: int = 0
     failure_action: str = ""
     monitor: int | None = None

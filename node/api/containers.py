@@ -12,6 +12,7 @@ from engine.config import ContainerCreate
 from engine.errors import InvalidParameter
 from node.api.context import Context, Route
 from node.api.hijack import Session, hijack
+from node.api.presence import unless_gone, while_present
 from node.api.query import body, encode_json, filters, flag, json_response, no_content, number
 from node.api.streams import log_options, stream_logs
 
@@ -74,7 +75,7 @@ async def wait(context: Context, request: web.Request) -> web.StreamResponse:
         if waiting.done() and waiting.exception() is not None:
             await waiting
         await response.prepare(request)
-        result = await waiting
+        result = await unless_gone(request, waiting)
     finally:
         waiting.cancel()
     answer: dict[str, Any] = {"StatusCode": result.exit_code}
@@ -90,7 +91,10 @@ async def logs(context: Context, request: web.Request) -> web.StreamResponse:
     ref = _ref(request)
     options = log_options(request)
     tty = context.engine.container_is_tty(ref)
-    return await stream_logs(request, context.engine.container_log_batches(ref, options), tty=tty)
+    batches = context.engine.container_log_batches(ref, options)
+    # Attributes of the log driver would come before each line: json-file is not asked for any yet.
+    details = (lambda entry: "") if flag(request, "details") else None
+    return await stream_logs(request, batches, tty=tty, details=details)
 
 
 async def attach(context: Context, request: web.Request) -> web.StreamResponse:
@@ -147,7 +151,7 @@ async def stats(context: Context, request: web.Request) -> web.StreamResponse:
     samples = context.engine.stats_container(
         ref, stream=flag(request, "stream", True), one_shot=flag(request, "one-shot")
     )
-    async for sample in samples:
+    async for sample in while_present(request, samples):
         await response.write(encode_json(sample) + b"\n")
     await response.write_eof()
     return response

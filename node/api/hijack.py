@@ -76,8 +76,9 @@ async def hijack(
     """Serve a session over the request's own connection until both sides have ended.
 
     The head goes out before the session is opened, and output not within FIRST_OUTPUT_S of it: clients read the
-    head through a buffer, and what had come along with it would be lost to them. A session that cannot be opened
-    is reported in the stream, as Docker does.
+    head through a buffer, and what had come along with it would be lost to them. Clients send input when they have
+    seen the head: what comes earlier is dropped, as Docker does. A session that cannot be opened is reported in the
+    stream, as Docker does.
     """
     transport = request.transport
     assert isinstance(transport, asyncio.Transport), "a request in progress has a transport"
@@ -87,11 +88,8 @@ async def hijack(
     else:
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n"
     connection = _Connection(transport, asyncio.get_running_loop())
-    early = _take_early_bytes(request)
     transport.set_protocol(connection)
     request[HEAD_SENT] = True
-    if early:
-        connection.data_received(early)
     with contextlib.suppress(ConnectionError):
         await connection.write(head.encode())
         earliest = asyncio.get_running_loop().time() + FIRST_OUTPUT_S
@@ -136,11 +134,3 @@ async def _copy_output(connection: _Connection, session: Session) -> None:
     while (item := await session.read()) is not None:
         stream, data = item
         await connection.write(data if session.tty else frame(stream, data))
-
-
-def _take_early_bytes(request: web.Request) -> bytes:
-    """Input that came right behind the request's head and that the HTTP parser has put aside."""
-    data = request.content.read_nowait(-1) if not request.content.is_eof() else b""
-    protocol = request.protocol
-    tail = getattr(protocol, "_message_tail", b"")
-    return bytes(data) + bytes(tail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from aiohttp import web
 
 from engine.config import ApiStruct, EndpointConfig, NetworkCreate
 from engine.errors import InvalidParameter, NotFound
+from engine.images.views import moment
 from node.api.context import Context, Route
 from node.api.convert import network_spec_from_api, network_to_api
 from node.api.query import body, filters, json_response, no_content
@@ -88,7 +90,16 @@ async def disconnect(context: Context, request: web.Request) -> web.StreamRespon
 
 
 async def prune(context: Context, request: web.Request) -> web.StreamResponse:
-    return json_response(await context.engine.prune_networks(filters(request)))
+    wanted = dict(filters(request))
+    for key, values in wanted.items():
+        if key == "until":
+            wanted[key] = [str(moment(value, time.time())) for value in values[:1]]
+        elif key not in ("label", "label!"):
+            raise InvalidParameter(f"invalid filter '{key}'")
+    pruned = await context.engine.prune_networks(wanted)
+    if context.swarm.is_manager():
+        pruned["NetworksDeleted"] += await context.swarm.control.prune_networks(wanted)
+    return json_response(pruned)
 
 
 async def _cluster_networks(context: Context, wanted: Mapping[str, list[str]]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from aiohttp import web
 from engine.config import LogOptions
 from engine.errors import InvalidParameter
 from node.api.hijack import frame
+from node.api.presence import while_present
 from node.api.query import flag, moment
 
 FLUSH_BYTES = 256 * 1024
@@ -60,7 +61,7 @@ async def stream_logs(
     stamps = _Timestamps()
     follow = flag(request, "follow")
     buffer = bytearray()
-    async for batch in batches:
+    async for batch in while_present(request, batches):
         for entry in batch:
             line = entry.data
             if details is not None:

@@ -7,7 +7,7 @@ from aiohttp import web
 from engine.errors import NotImplementedHere
 from node.api import bodies
 from node.api.context import Context, Route
-from node.api.convert import cluster_spec_from_api, cluster_to_api
+from node.api.convert import availability_from_api, cluster_spec_from_api, cluster_to_api
 from node.api.query import body, flag, json_response, number
 from raft.errors import InvalidArgument
 
@@ -26,6 +26,7 @@ async def init(context: Context, request: web.Request) -> web.StreamResponse:
         spec=cluster_spec_from_api(asked.spec),
         pools=asked.default_addr_pool or (),
         subnet_size=asked.subnet_size,
+        availability=availability_from_api(asked.availability or "active"),
     )
     return json_response(node_id)
 
@@ -38,6 +39,7 @@ async def join(context: Context, request: web.Request) -> web.StreamResponse:
         token=asked.join_token,
         advertise=asked.advertise_addr,
         listen=asked.listen_addr,
+        availability=availability_from_api(asked.availability or "active"),
     )
     return web.Response(status=200)
 

@@ -9,14 +9,17 @@ from aiohttp import web
 
 from engine.errors import NotImplementedHere
 from node.api.context import API_VERSION, API_VERSION_MIN, SERVER_VERSION, Context, Route
+from node.api.presence import while_present
 from node.api.query import encode_json, filters, json_response, moment
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 async def ping(context: Context, request: web.Request) -> web.StreamResponse:
-    swarm = "active/manager" if context.swarm.is_manager() else "inactive"
-    headers = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache", "Swarm": swarm}
+    state = context.swarm.local_state()
+    if state == "active":
+        state += "/manager" if context.swarm.is_manager() else "/worker"
+    headers = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache", "Swarm": state}
     text = "" if request.method == "HEAD" else "OK"
     return web.Response(text=text, headers={**headers, "Builder-Version": "1"})
 
@@ -63,7 +66,7 @@ async def events(context: Context, request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     await response.write(b"")
-    async for event in stream:
+    async for event in while_present(request, stream):
         await response.write(encode_json(event) + b"\n")
     await response.write_eof()
     return response

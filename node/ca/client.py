@@ -16,13 +16,16 @@ from node.ca.service import METHOD_ROOT, METHOD_SIGN, SignAnswer, SignRequest
 from node.ca.tls import JoinerTls
 from node.rpc import RpcClient, RpcError, TlsContexts
 from raft.objects.cluster import RootCA
+from raft.objects.node import Availability
 
 CALL_S_MAX = 20.0
 ROOT_BYTES_MAX = 64 * 1024
 REDIRECTS_MAX = 3
 
 
-async def join(files: CredentialFiles, address: str, token_text: str) -> SignAnswer:
+async def join(
+    files: CredentialFiles, address: str, token_text: str, availability: Availability = Availability.ACTIVE
+) -> SignAnswer:
     """Become a node of the cluster at `address` (host:port of any manager); the files are saved.
 
     Raises RpcError: invalid_argument for a malformed token, permission_denied for a wrong one or a wrong
@@ -33,7 +36,7 @@ async def join(files: CredentialFiles, address: str, token_text: str) -> SignAns
     except tokens.InvalidToken as error:
         raise RpcError("invalid_argument", str(error)) from error
     root_pem = await fetch_root(address, token.digest)
-    return await _obtain(files, JoinerTls(root_pem), address, str(token))
+    return await _obtain(files, JoinerTls(root_pem), address, str(token), availability)
 
 
 async def renew(files: CredentialFiles, tls: TlsContexts, address: str) -> SignAnswer:
@@ -75,9 +78,15 @@ async def fetch_root(address: str, digest: str) -> str:
     return root_pem
 
 
-async def _obtain(files: CredentialFiles, tls: TlsContexts, address: str, token: str) -> SignAnswer:
+async def _obtain(
+    files: CredentialFiles,
+    tls: TlsContexts,
+    address: str,
+    token: str,
+    availability: Availability = Availability.ACTIVE,
+) -> SignAnswer:
     key = authority.new_key()
-    request = msgspec.json.encode(SignRequest(authority.new_request(key), token))
+    request = msgspec.json.encode(SignRequest(authority.new_request(key), token, availability))
     client = RpcClient(tls)
     try:
         answer = msgspec.json.decode(await _ask_leader(client, address, request), type=SignAnswer)

@@ -18,7 +18,7 @@ from node.ca import authority, tokens
 from node.rpc import MANAGER, NODES, WORKER, Identity, RpcError, RpcServer
 from raft.objects.assignment import ManagerAddress
 from raft.objects.cluster import RootCA
-from raft.objects.node import NodeRole
+from raft.objects.node import Availability, NodeRole
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +33,12 @@ WRONG_TOKEN_DELAY_S = 0.2
 
 
 class SignRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`csr`: PEM. `token`: of a joiner; empty when the caller renews with its certificate."""
+    """`csr`: PEM. `token`: of a joiner; empty when the caller renews with its certificate. `availability`: the
+    joiner's wish."""
 
     csr: str
     token: str = ""
+    availability: Availability = Availability.ACTIVE
 
 
 class SignAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +70,7 @@ class CaService:
         self,
         *,
         state: Callable[[], CaState | None],
-        admit: Callable[[NodeRole], Awaitable[str]],
+        admit: Callable[[NodeRole, Availability], Awaitable[str]],
         role_of: Callable[[str], NodeRole | None],
         managers: Callable[[], Sequence[ManagerAddress]],
         now: Callable[[], float],
@@ -102,7 +104,7 @@ class CaService:
         if request.token:
             role = await self._role_of_token(state.root, request.token)
             self._sign(state, request.csr, "unnamed", role)  # refuse a bad request before a node is written
-            node_id = await self._admit(role)
+            node_id = await self._admit(role, request.availability)
         elif caller is not None:
             node_id = caller.node_id
             role = self._member_role(node_id)

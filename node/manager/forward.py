@@ -227,6 +227,9 @@ class ControlProxy:
     async def remove_network(self, ref: str) -> None:
         await self._call("remove_network", ref)
 
+    async def prune_networks(self, filters: Filters) -> list[str]:
+        return cast("list[str]", await self._call("prune_networks", filters))
+
     async def get_network(self, ref: str) -> Network:
         return cast(Network, await self._call("get_network", ref))
 

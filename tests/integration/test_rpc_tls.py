@@ -30,7 +30,7 @@ from node.rpc import (
 )
 from raft.objects.assignment import ManagerAddress
 from raft.objects.cluster import RootCA
-from raft.objects.node import NodeRole
+from raft.objects.node import Availability, NodeRole
 
 ROOT = authority.new_root(time.time())
 OTHER_ROOT = authority.new_root(time.time())
@@ -345,7 +345,7 @@ async def authority_at(tmp_path: Path) -> AsyncIterator[tuple[str, dict[str, Nod
     """A manager with the CA service; the dict is the cluster's nodes."""
     nodes: dict[str, NodeRole] = {}
 
-    async def admit(role: NodeRole) -> str:
+    async def admit(role: NodeRole, availability: Availability) -> str:
         node_id = f"node{len(nodes)}"
         nodes[node_id] = role
         return node_id

@@ -98,11 +98,30 @@ def test_a_node_that_is_up_is_not_removed(pair: Lab) -> None:
     assert "is not down and can't be removed" in result.err
 
 
-def test_leaving_and_removal(pair: Lab) -> None:
+def test_networks_that_nothing_uses_are_pruned(pair: Lab) -> None:
+    for name, label in (("kept", "keep=1"), ("used", "a=1"), ("idle", "a=1")):
+        pair.ok("n1", "network", "create", "-d", "overlay", "--label", label, name)
+    pair.ok("n1", "network", "create", "--label", "a=1", "local")
+    pair.ok("n1", "service", "create", "-d", "--name", "s", "--replicas", "0", "--network", "used", "hello")
+    assert pair.ok("n1", "network", "prune", "-f", "--filter", "until=1h").count("idle") == 0
+    pruned = pair.ok("n1", "network", "prune", "-f", "--filter", "label!=keep")
+    assert "idle" in pruned and "local" in pruned and "used" not in pruned and "kept" not in pruned
+    names = pair.ok("n1", "network", "ls", "--format", "{{.Name}}").split()
+    assert {"kept", "used", "ingress", "bridge"} <= set(names) and not {"idle", "local"} & set(names)
+    pair.ok("n1", "service", "rm", "s")
+
+
+def test_leaving_removal_and_joining_drained(pair: Lab) -> None:
     pair.ok("n2", "swarm", "leave")
     pair.wait("n2 is down", 15, lambda: "Down" in pair.ok("n1", "node", "ls"))
     pair.ok("n1", "node", "rm", "n2")
     assert "n2" not in pair.ok("n1", "node", "ls")
+    remote = f"{pair.nodes()['n1']['address']}:2377"
+    pair.ok("n2", "swarm", "join", "--availability", "drain", "--token", token(pair, "worker"), remote)
+    pair.wait("n2 is ready", 15, lambda: pair.ok("n1", "node", "ls").count("Ready") == 2)
+    rows = pair.ok("n1", "node", "ls", "--format", "{{.Hostname}} {{.Availability}}").splitlines()
+    assert sorted(rows) == ["n1 Active", "n2 Drain"]
+    pair.ok("n2", "swarm", "leave")
     refused = pair.on("n1", "swarm", "leave")
     assert refused.code
     assert "last manager" in refused.err

@@ -1,6 +1,7 @@
 """The only translators between the API's JSON and the cluster's objects."""
 
 from node.api.convert.cluster import (
+    availability_from_api,
     cluster_spec_from_api,
     cluster_to_api,
     config_spec_from_api,
@@ -16,6 +17,7 @@ from node.api.convert.services_in import service_spec
 from node.api.convert.services_out import service_to_api, spec_to_api, task_to_api
 
 __all__ = [
+    "availability_from_api",
     "cluster_spec_from_api",
     "cluster_to_api",
     "config_spec_from_api",

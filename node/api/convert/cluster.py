@@ -71,17 +71,18 @@ def node_spec_from_api(body: bodies.NodeBody) -> NodeSpec:
         role = NodeRole(body.role)
     except ValueError as error:
         raise InvalidArgument(f'invalid Role: "{body.role}": must be worker or manager') from error
-    try:
-        availability = Availability(body.availability)
-    except ValueError as error:
-        raise InvalidArgument(
-            f'invalid Availability: "{body.availability}": must be active, pause or drain'
-        ) from error
     return NodeSpec(
         annotations=Annotations(name=body.name, labels=body.labels or {}),
         role=role,
-        availability=availability,
+        availability=availability_from_api(body.availability),
     )
+
+
+def availability_from_api(text: str) -> Availability:
+    try:
+        return Availability(text)
+    except ValueError as error:
+        raise InvalidArgument(f'invalid Availability: "{text}": must be active, pause or drain') from error
 
 
 def network_to_api(network: Network) -> dict[str, Any]:
@@ -122,6 +123,7 @@ def network_spec_from_api(body: NetworkCreate) -> NetworkSpec:
     pools = ipam.config or ()
     for name, given in (
         ("ConfigOnly", body.config_only),
+        ("ConfigFrom", bool(body.config_from and body.config_from.network)),
         ("EnableIPv4=false", body.enable_ipv4 is False),
         ("IPAM.Driver", ipam.driver not in ("", "default")),
         ("IPAM.Options", bool(ipam.options)),

@@ -87,11 +87,7 @@ def _task(body: bodies.TaskBody, networks: Sequence[bodies.AttachmentBody] | Non
         restart=_restart(body.restart_policy),
         placement=Placement(
             constraints=tuple(placement.constraints or ()),
-            preferences=tuple(
-                SpreadPreference(descriptor=p.spread.spread_descriptor)
-                for p in placement.preferences or ()
-                if p.spread is not None
-            ),
+            preferences=tuple(map(_preference, placement.preferences or ())),
             max_replicas=placement.max_replicas,
             platforms=tuple(
                 Platform(os=p.os, architecture=p.architecture) for p in placement.platforms or ()
@@ -212,9 +208,18 @@ def _health(body: HealthConfig | None) -> HealthCheck | None:
     )
 
 
+def _preference(body: bodies.PreferenceBody) -> SpreadPreference:
+    if body.spread is None:
+        raise InvalidArgument("Placement.Preferences: only Spread is known, give a SpreadDescriptor")
+    return SpreadPreference(descriptor=body.spread.spread_descriptor)
+
+
 def _requirements(body: bodies.RequirementsBody | None) -> ResourceRequirements:
     if body is None:
         return ResourceRequirements()
+    for name, value in (("SwapBytes", body.swap_bytes), ("MemorySwappiness", body.memory_swappiness)):
+        if value is not None:
+            raise InvalidArgument(f"Resources.{name} is not supported yet: leave it out")
     return ResourceRequirements(
         limits=_resources(body.limits, "Limits"), reservations=_resources(body.reservations, "Reservations")
     )

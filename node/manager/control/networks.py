@@ -36,6 +36,29 @@ class NetworkControl(Control):
 
         await self._store.update(remove)
 
+    async def prune_networks(self, filters: Filters) -> list[str]:
+        """Remove what nothing uses; the names. Filters: label, label!, until (Unix seconds)."""
+        names: list[str] = []
+
+        def prune(tx: Transaction) -> None:
+            names.clear()
+            passing = listing.passing(
+                tx.networks.values(),
+                filters,
+                {
+                    "label": lambda n, values: listing.has_labels(n.spec.annotations.labels, values),
+                    "label!": lambda n, values: not listing.has_labels(n.spec.annotations.labels, values),
+                    "until": lambda n, values: n.meta.created_at < float(values[0]),
+                },
+            )
+            for network in passing:
+                if not network.spec.ingress and _is_unused(tx, network):
+                    tx.delete(Kind.NETWORK, network.id)
+                    names.append(network.spec.annotations.name)
+
+        await self._store.update(prune)
+        return names
+
     async def get_network(self, ref: str) -> Network:
         return find_network(self._store.view(), ref)
 

@@ -54,6 +54,7 @@ class FakeEngine:
         self.may_open = asyncio.Event()
         self.may_open.set()
         self.fail = asyncio.Event()
+        self.left = asyncio.Event()  # a stream ended, for whatever reason
 
     async def inspect_container(self, ref: str, _size: bool = False) -> dict[str, Any]:
         return {"Id": ref}
@@ -63,12 +64,25 @@ class FakeEngine:
 
     async def container_log_batches(self, _ref: str, _options: object) -> AsyncIterator[Sequence[LogRecord]]:
         yield [LogRecord(1, 1, b"line\n")]
-        await self.fail.wait()
+        try:
+            await self.fail.wait()
+        finally:
+            self.left.set()
         raise EngineFailure("the log has gone")
 
     async def wait_container(self, _ref: str, _condition: str = "") -> object:
-        await self.fail.wait()
+        try:
+            await self.fail.wait()
+        finally:
+            self.left.set()
         raise NotFound("No such container: web")
+
+    async def events(self, *_: object) -> AsyncIterator[dict[str, Any]]:
+        try:
+            await self.fail.wait()
+        finally:
+            self.left.set()
+        yield {}
 
     async def attach_container(self, ref: str, **_options: bool) -> EchoSession:
         self.session = EchoSession(broken=ref == "broken")
@@ -80,6 +94,9 @@ class FakeEngine:
 class FakeSwarm:
     def is_manager(self) -> bool:
         return False
+
+    def local_state(self) -> str:
+        return "active"
 
 
 @pytest.fixture
@@ -147,4 +164,30 @@ async def test_half_close_ends_only_the_standard_input(socket: Path, engine: Fak
     writer.write_eof()
     assert await asyncio.wait_for(reader.read(), 5) == b"hello."
     assert engine.session.closed.is_set()
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"POST /containers/web/wait",
+        b"GET /containers/web/logs?stdout=1&follow=1",
+        b"GET /containers/web/logs?stdout=1&follow=1&details=1",
+        b"GET /events",
+    ],
+)
+async def test_a_quiet_stream_ends_when_its_client_leaves(
+    socket: Path, engine: FakeEngine, line: bytes
+) -> None:
+    reader, writer = await ask(socket, line)
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+    assert not engine.left.is_set()
+    writer.close()
+    await asyncio.wait_for(engine.left.wait(), 5)
+
+
+async def test_ping_tells_a_worker_from_a_manager(socket: Path) -> None:
+    reader, writer = await ask(socket, b"HEAD /_ping")
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    assert "Swarm: active/worker" in head and "Api-Version: " in head
     writer.close()

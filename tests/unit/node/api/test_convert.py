@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.config import NetworkCreate
+from engine.config import ConfigReference, NetworkCreate
 from node.api import bodies
 from node.api.convert import cluster_spec_from_api, network_spec_from_api, service_spec, spec_to_api
 from raft.errors import InvalidArgument
@@ -123,6 +123,12 @@ def test_network_field_without_support_is_refused_by_name(body: dict[str, Any], 
         network_spec_from_api(network(body))
 
 
+def test_a_configuration_from_another_network_is_refused_by_name() -> None:
+    body = NetworkCreate(name="n", driver="overlay", config_from=ConfigReference(network="other"))
+    with pytest.raises(InvalidArgument, match="ConfigFrom"):
+        network_spec_from_api(body)
+
+
 def test_network_as_clients_send_it_is_accepted() -> None:
     sent = {
         "IPAM": {"Driver": "default", "Options": {}, "Config": []},
@@ -151,3 +157,26 @@ def test_bind_option_without_support_is_refused_by_name(option: str) -> None:
 def test_cluster_setting_without_support_is_refused_by_name(body: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidArgument, match=field):
         cluster_spec_from_api(msgspec.convert(body, bodies.SwarmSpecBody))
+
+
+@pytest.mark.parametrize(
+    ("template", "field"),
+    [
+        ({"Resources": {"SwapBytes": 5}}, "Resources.SwapBytes"),
+        ({"Resources": {"MemorySwappiness": 10}}, "Resources.MemorySwappiness"),
+        ({"Placement": {"Preferences": [{}]}}, "Placement.Preferences"),
+    ],
+)
+def test_task_field_without_support_is_refused_by_name(template: dict[str, Any], field: str) -> None:
+    body = {"Name": "s", "TaskTemplate": {"ContainerSpec": {"Image": "i"}, **template}}
+    with pytest.raises(InvalidArgument, match=field):
+        service_spec(msgspec.convert(body, bodies.ServiceBody))
+
+
+@pytest.mark.parametrize(("update", "parallelism"), [(None, 1), ({}, 0), ({"Parallelism": 3}, 3)])
+def test_parallelism_that_is_not_given_means_all_at_once(
+    update: dict[str, Any] | None, parallelism: int
+) -> None:
+    """Docker's zero value; without any UpdateConfig its default is one at a time."""
+    body = {"Name": "s", "TaskTemplate": {"ContainerSpec": {"Image": "i"}}, "UpdateConfig": update}
+    assert service_spec(msgspec.convert(body, bodies.ServiceBody)).update.parallelism == parallelism
