@@ -39,7 +39,7 @@ class Result:
 
 
 class HostDaemon:
-    """One swarmd in its own network namespace. `run` is our CLI, `docker` the real client."""
+    """One swarmd in its own network namespace. `run` is our CLI."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -88,9 +88,6 @@ class HostDaemon:
 
     def run(self, *words: str, text: str | None = None) -> Result:
         return self._command([str(BIN / "swarmctl"), *words], text)
-
-    def docker(self, *words: str, text: str | None = None) -> Result:
-        return self._command(["docker", *words], text)
 
     def inside(self, *words: str) -> Result:
         """A command in the daemon's own network namespace."""

@@ -1,13 +1,17 @@
-"""Clients that nobody here wrote, against a real daemon: the docker SDK, and the docker CLI where it is installed."""
+"""Clients that nobody here wrote, against a real daemon: the docker SDK, and the docker CLI."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import uuid
+from pathlib import Path
 
 import docker
 import pytest
 
-from tests.conftest import HostDaemon, Lab
+from tests.conftest import ROOT, HostDaemon, Lab, Result
 
 pytestmark = pytest.mark.root
 
@@ -51,53 +55,116 @@ def test_sdk_errors_have_dockers_status(host: HostDaemon) -> None:
         api.close()
 
 
-def docker_cli(host: HostDaemon, *words: str, text: str | None = None) -> str:
-    result = host.docker(*words, text=text)
-    assert result.code == 0, f"docker {' '.join(words)}: {result.err}"
-    return result.out
+def unpacked_client() -> Path | None:
+    """The client of the distribution's own package, without installing it (that would start a daemon)."""
+    folder = ROOT / ".venv" / "docker-client"
+    client = folder / "usr/bin/docker"
+    if client.exists():
+        return client
+    folder.mkdir(parents=True, exist_ok=True)
+    for package in ("docker-cli", "docker.io"):
+        command = ["apt-get", "download", "-q", package]
+        if subprocess.run(command, cwd=folder, capture_output=True).returncode == 0:
+            for archive in folder.glob(f"{package}_*.deb"):
+                subprocess.run(["dpkg-deb", "-x", str(archive), str(folder)], check=True)
+                archive.unlink()
+            if client.exists():
+                return client
+    return None
 
 
-def test_docker_cli_on_one_host(host: HostDaemon) -> None:
-    if shutil.which("docker") is None:
-        return  # the SDK tests above go the same way
-    assert "swarmctl" in docker_cli(host, "version")
-    assert "Swarm: inactive" in docker_cli(host, "info")
-    assert docker_cli(host, "run", "--rm", "hello", "echo", "hi") == "hi\n"
-    assert docker_cli(host, "run", "-i", "--rm", "hello", "cat", text="in\n") == "in\n"
-    assert host.docker("run", "--rm", "hello", "sh", "-c", "exit 9").code == 9
-    assert host.docker("run", "--rm", "hello", "nosuch").code == 127
-    container = docker_cli(
-        host, "run", "-d", "--name", "cli", "hello", "sh", "-c", "echo logged; sleep 1000"
+@pytest.fixture(scope="module", params=["installed", "packaged"])
+def client(request: pytest.FixtureRequest) -> Path:
+    """The docker that is installed, and the distribution's; where only one can be had, it has to do for both."""
+    installed = shutil.which("docker")
+    found = [Path(installed)] if installed else []
+    unpacked = unpacked_client()
+    found += [unpacked] if unpacked is not None else []
+    assert found, "no docker client: install one, or make `apt-get download docker.io` work"
+    return found[0 if request.param == "installed" else -1]
+
+
+class Cli:
+    """A docker client pointed at one daemon."""
+
+    def __init__(self, client: Path, socket: object) -> None:
+        self._client = client
+        self._environment = os.environ | {"DOCKER_HOST": f"unix://{socket}"}
+
+    def run(self, *words: str, text: str = "") -> Result:
+        command = [str(self._client), *words]
+        done = subprocess.run(
+            command, input=text, capture_output=True, text=True, timeout=60, env=self._environment
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def ok(self, *words: str, text: str = "") -> str:
+        result = self.run(*words, text=text)
+        assert result.code == 0, f"docker {' '.join(words)}: {result.err}"
+        return result.out
+
+
+def test_docker_cli_on_one_host(host: HostDaemon, client: Path, hello_archive: Path) -> None:
+    docker = Cli(client, host.socket)
+    assert "swarmctl" in docker.ok("version")
+    assert "Swarm: inactive" in docker.ok("info")
+    assert "Loaded image: hello:latest" in docker.ok("load", "-i", str(hello_archive))
+    assert docker.ok("run", "--rm", "hello", "echo", "hi") == "hi\n"
+    assert docker.ok("run", "-i", "--rm", "hello", "cat", text="in\n") == "in\n"
+    assert docker.run("run", "--rm", "hello", "sh", "-c", "exit 9").code == 9
+    assert docker.run("run", "--rm", "hello", "nosuch").code == 127
+    container = docker.ok(
+        "run", "-d", "--name", "cli", "hello", "sh", "-c", "echo logged; sleep 1000"
     ).strip()
-    assert docker_cli(host, "exec", "cli", "hostname").strip() == container[:12]
-    assert docker_cli(host, "logs", "cli") == "logged\n"
-    assert "cli" in docker_cli(host, "ps")
-    assert "hello" in docker_cli(host, "images")
-    assert "bridge" in docker_cli(host, "network", "ls")
-    docker_cli(host, "rm", "-f", "cli")
+    assert docker.ok("exec", "cli", "hostname").strip() == container[:12]
+    assert docker.ok("logs", "cli") == "logged\n"
+    assert "cli" in docker.ok("ps")
+    assert "hello" in docker.ok("images")
+    assert "bridge" in docker.ok("network", "ls")
+    missing = docker.run("inspect", "nosuch")
+    assert missing.code == 1 and "No such object: nosuch" in missing.err
+    taken = docker.run("run", "--name", "cli", "hello")
+    assert taken.code == 125 and "is already in use by container" in taken.err
+    docker.ok("rm", "-f", "cli")
 
 
-def test_docker_cli_on_a_swarm(swarm: Lab, host: HostDaemon) -> None:
-    if shutil.which("docker") is None:
-        return
-    host_socket, host.socket = host.socket, type(host.socket)(str(swarm.nodes()["n1"]["socket"]))
+def test_docker_cli_makes_a_swarm(client: Path) -> None:
+    lab = Lab(f"cli{uuid.uuid4().hex[:6]}")
     try:
-        assert docker_cli(host, "node", "ls").count("Ready") == 3
-        words = ("service", "create", "--detach", "--name", "by-docker", "--replicas", "2", "hello")
-        service = docker_cli(host, *words).split()[-1]
-        swarm.wait("2 tasks run", 20, lambda: len(swarm.running("n1", "by-docker")) == 2)
-        assert "2/2" in docker_cli(host, "service", "ls")
-        assert docker_cli(host, "service", "ps", "by-docker").count("Running") >= 2
-        docker_cli(host, "service", "scale", "--detach", "by-docker=3")
-        swarm.wait("3 tasks run", 20, lambda: len(swarm.running("n1", "by-docker")) == 3)
-        assert service in docker_cli(host, "service", "inspect", "by-docker")
-        docker_cli(host, "secret", "create", "docker-secret", "-", text="x")
-        docker_cli(host, "config", "create", "docker-config", "-", text="y")
-        assert "docker-secret" in docker_cli(host, "secret", "ls")
-        assert "docker-config" in docker_cli(host, "config", "ls")
-        docker_cli(host, "secret", "rm", "docker-secret")
-        docker_cli(host, "config", "rm", "docker-config")
-        docker_cli(host, "service", "rm", "by-docker")
-        assert "SWMTKN-1-" in docker_cli(host, "swarm", "join-token", "worker")
+        up = lab.lab("up", "--nodes", "2")
+        assert up.code == 0, up.err
+        first, second = lab.nodes().values()
+        manager, worker = Cli(client, first["socket"]), Cli(client, second["socket"])
+        assert "is now a manager" in manager.ok("swarm", "init", "--advertise-addr", str(first["address"]))
+        token = manager.ok("swarm", "join-token", "-q", "worker").strip()
+        assert "joined a swarm as a worker" in worker.ok(
+            "swarm", "join", "--token", token, f"{first['address']}:2377"
+        )
+        lab.wait("both are ready", 15, lambda: manager.ok("node", "ls").count("Ready") == 2)
+        assert "not a swarm manager" in worker.run("node", "ls").err
+        assert "Swarm: active" in worker.ok("info")
+        worker.ok("swarm", "leave")
     finally:
-        host.socket = host_socket
+        lab.lab("down")
+
+
+def test_docker_cli_on_a_swarm(swarm: Lab, client: Path) -> None:
+    docker = Cli(client, swarm.nodes()["n1"]["socket"])
+    assert docker.ok("node", "ls").count("Ready") == 3
+    service = docker.ok(
+        "service", "create", "--detach", "--name", "by-docker", "--replicas", "2", "hello"
+    ).split()[-1]
+    swarm.wait("2 tasks run", 20, lambda: len(swarm.running("n1", "by-docker")) == 2)
+    assert "2/2" in docker.ok("service", "ls")
+    assert docker.ok("service", "ps", "by-docker").count("Running") >= 2
+    docker.ok("service", "scale", "--detach", "by-docker=3")
+    swarm.wait("3 tasks run", 20, lambda: len(swarm.running("n1", "by-docker")) == 3)
+    assert service in docker.ok("service", "inspect", "by-docker")
+    docker.ok("secret", "create", "docker-secret", "-", text="x")
+    docker.ok("config", "create", "docker-config", "-", text="y")
+    assert "docker-secret" in docker.ok("secret", "ls")
+    assert "docker-config" in docker.ok("config", "ls")
+    docker.ok("secret", "rm", "docker-secret")
+    docker.ok("config", "rm", "docker-config")
+    docker.ok("service", "rm", "by-docker")
+    assert "SWMTKN-1-" in docker.ok("swarm", "join-token", "worker")
