@@ -7,6 +7,7 @@ here are never changed; a parent that was made here goes when its last container
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -60,7 +61,7 @@ class Cgroups(Protocol):
     def made_parents(self, path: str) -> tuple[str, ...]:
         """The parents of `path` that were made here, for `adopt` by a successor."""
 
-    def adopt(self, parents: Sequence[str]) -> None:
+    def adopt(self, path: str, parents: Sequence[str]) -> None:
         """Folders that an earlier supervisor made: they go with their last container, as our own."""
 
     def remove(self, path: str) -> bool:
@@ -75,6 +76,30 @@ def choose_cgroups(root: Path = CGROUP_ROOT) -> Cgroups:
     if (root / "cgroup.controllers").exists():
         return CgroupsV2(root)
     return CgroupsV1(root)
+
+
+class Users:
+    """Which groups stand below which parents: a parent that was made here goes with its last user.
+
+    Starts run in parallel. Parents are made and removed under `lock`, so that none goes between a start's finding
+    it and using it.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._paths: set[str] = set()
+
+    def enter(self, path: str) -> None:
+        self._paths.add(path)
+
+    def leave(self, path: str) -> list[str]:
+        """The parents that nobody needs any more, innermost first."""
+        self._paths.discard(path)
+        return [
+            parent
+            for parent in parents_of(path)
+            if not any(other.startswith(f"{parent}/") for other in self._paths)
+        ]
 
 
 def parents_of(path: str) -> Iterator[str]:

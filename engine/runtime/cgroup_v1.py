@@ -6,7 +6,7 @@ Source: Documentation/admin-guide/cgroup-v1.
 """
 
 # Plain strings: this runs for every start or line, where Path objects cost too much.
-# ruff: noqa: PTH102, PTH106, PTH110
+# ruff: noqa: PTH102, PTH106, PTH110, PTH120
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.runtime.cgroup import Membership, flat_keyed, parents_of, read, write
+from engine.runtime.cgroup import Membership, Users, flat_keyed, parents_of, read, write
 
 FREEZE_TIMEOUT_S = 10.0
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -34,16 +34,20 @@ class CgroupsV1:
         self._folders = _hierarchies(root)
         self._made: set[str] = set()
         self._filled: set[str] = set()
+        self._users = Users()
 
     def create(self, path: str, resources: Mapping[str, Any]) -> Membership:
-        for folder in self._unique():
-            self._make(folder, path)
+        self._make_parents(path)
         try:
+            for folder in self._unique():
+                if not self._make(folder, path):
+                    self._reuse(f"{folder}/{path}")
             self.update(path, resources)
             self._devices(path, resources.get("devices") or ())
             return self.membership(path)
         except BaseException:
-            self.remove(path)
+            if not self.remove(path):
+                self._remove_parents(path)
             raise
 
     def membership(self, path: str) -> Membership:
@@ -127,7 +131,8 @@ class CgroupsV1:
         folder = self._any()
         return tuple(parent for parent in parents_of(path) if f"{folder}/{parent}" in self._made)
 
-    def adopt(self, parents: Sequence[str]) -> None:
+    def adopt(self, path: str, parents: Sequence[str]) -> None:
+        self._users.enter(path)
         self._made.update(f"{folder}/{parent}" for folder in self._unique() for parent in parents)
 
     def remove(self, path: str) -> bool:
@@ -139,40 +144,37 @@ class CgroupsV1:
         return done
 
     def _remove_parents(self, path: str) -> None:
-        for parent in parents_of(path):
-            for folder in self._unique():
-                if f"{folder}/{parent}" in self._made:
-                    with contextlib.suppress(OSError):
-                        os.rmdir(f"{folder}/{parent}")
-                        self._made.discard(f"{folder}/{parent}")
-                        self._filled.discard(f"{folder}/{parent}")
+        with self._users.lock:
+            for parent in self._users.leave(path):
+                for folder in self._unique():
+                    if f"{folder}/{parent}" in self._made:
+                        with contextlib.suppress(OSError):
+                            os.rmdir(f"{folder}/{parent}")
+                            self._made.discard(f"{folder}/{parent}")
+                            self._filled.discard(f"{folder}/{parent}")
 
-    def _make(self, folder: str, path: str) -> None:
-        """The folder and its parents; a cpuset is useless until it has processors and memory nodes."""
-        current = folder
-        parts = path.split("/")
-        for number, part in enumerate(parts):
-            parent, current = current, f"{current}/{part}"
-            try:
-                os.mkdir(current, 0o755)
-            except FileExistsError:
-                if number == len(parts) - 1:
-                    self._reuse(current)
-                elif folder == self._folders.get("cpuset") and current not in self._filled:
-                    # Made by another start that may not have come to fill it yet.
-                    self._fill_cpuset(parent, current)
-                    self._filled.add(current)
-                continue
-            except FileNotFoundError:
-                # The last container of the parent went at this very moment and took it along.
-                self._make(folder, path)
-                return
-            if number < len(parts) - 1:
-                self._made.add(current)
-            if folder == self._folders.get("cpuset"):
-                self._fill_cpuset(parent, current)
-                if number < len(parts) - 1:
-                    self._filled.add(current)
+    def _make_parents(self, path: str) -> None:
+        with self._users.lock:
+            self._users.enter(path)
+            for parent in reversed(list(parents_of(path))):
+                for folder in self._unique():
+                    made = f"{folder}/{parent}"
+                    if self._make(folder, parent):
+                        self._made.add(made)
+                    elif folder == self._folders.get("cpuset") and made not in self._filled:
+                        self._fill_cpuset(os.path.dirname(made), made)
+                    self._filled.add(made)
+
+    def _make(self, folder: str, path: str) -> bool:
+        """False when it is there already. A cpuset is useless until it has processors and memory nodes."""
+        made = f"{folder}/{path}"
+        try:
+            os.mkdir(made, 0o755)
+        except FileExistsError:
+            return False
+        if folder == self._folders.get("cpuset"):
+            self._fill_cpuset(os.path.dirname(made), made)
+        return True
 
     def _fill_cpuset(self, parent: str, folder: str) -> None:
         for name in ("cpuset.cpus", "cpuset.mems"):

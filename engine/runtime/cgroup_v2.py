@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.runtime.cgroup import Membership, flat_keyed, parents_of, read, write
+from engine.runtime.cgroup import Membership, Users, flat_keyed, parents_of, read, write
 
 FREEZE_TIMEOUT_S = 10.0
 _CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
@@ -32,15 +32,17 @@ class CgroupsV2:
     def __init__(self, root: Path) -> None:
         self._root = str(root)
         self._made: set[str] = set()
+        self._users = Users()
 
     def create(self, path: str, resources: Mapping[str, Any]) -> Membership:
         """Rules for devices are not applied: they need an eBPF program, which this version does not load."""
-        self._make(path)
         try:
+            self._make(path)
             self.update(path, resources)
             return self.membership(path)
         except BaseException:
-            self.remove(path)
+            if not self.remove(path):
+                self._remove_parents(path)
             raise
 
     def membership(self, path: str) -> Membership:
@@ -101,7 +103,8 @@ class CgroupsV2:
     def made_parents(self, path: str) -> tuple[str, ...]:
         return tuple(parent for parent in parents_of(path) if self._file(parent) in self._made)
 
-    def adopt(self, parents: Sequence[str]) -> None:
+    def adopt(self, path: str, parents: Sequence[str]) -> None:
+        self._users.enter(path)
         self._made.update(self._file(parent) for parent in parents)
 
     def remove(self, path: str) -> bool:
@@ -113,33 +116,35 @@ class CgroupsV2:
                 continue
             except OSError:
                 return False
-        for parent in self.made_parents(path):
-            with contextlib.suppress(OSError):
-                os.rmdir(self._file(parent))
-                self._made.discard(self._file(parent))
+        self._remove_parents(path)
         return True
 
     def _make(self, path: str) -> None:
         """The folder and its parents; each parent hands its controllers on to its children."""
-        current = self._root
-        parts = path.split("/")
-        for number, part in enumerate(parts):
-            self._delegate(current)
-            current = f"{current}/{part}"
-            try:
-                os.mkdir(current, 0o755)
-            except FileExistsError:
-                if number == len(parts) - 1 and read(f"{current}/cgroup.procs").strip():
-                    raise FileExistsError(
-                        errno.EEXIST, "the control group is in use by other processes", current
-                    ) from None
-                continue
-            except FileNotFoundError:
-                # The last container of the parent went at this very moment and took it along.
-                self._make(path)
-                return
-            if number < len(parts) - 1:
-                self._made.add(current)
+        with self._users.lock:
+            self._users.enter(path)
+            self._delegate(self._root)
+            for parent in reversed(list(parents_of(path))):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(self._file(parent), 0o755)
+                    self._made.add(self._file(parent))
+                self._delegate(self._file(parent))
+        folder = self._file(path)
+        try:
+            os.mkdir(folder, 0o755)
+        except FileExistsError:
+            if read(f"{folder}/cgroup.procs").strip():
+                raise FileExistsError(
+                    errno.EEXIST, "the control group is in use by other processes", folder
+                ) from None
+
+    def _remove_parents(self, path: str) -> None:
+        with self._users.lock:
+            for parent in self._users.leave(path):
+                if self._file(parent) in self._made:
+                    with contextlib.suppress(OSError):
+                        os.rmdir(self._file(parent))
+                        self._made.discard(self._file(parent))
 
     def _delegate(self, folder: str) -> None:
         available = read(f"{folder}/cgroup.controllers").split()

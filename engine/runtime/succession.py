@@ -31,7 +31,7 @@ class Succession:
         self._cgroups = cgroups
         self._orphans: dict[str, Record] = {record.id: record for record in records.read()}
         for record in self._orphans.values():
-            cgroups.adopt(record.cgroup_parents)
+            cgroups.adopt(record.cgroup, record.cgroup_parents)
         self._strangers: dict[str, float] = {}
 
     @property

@@ -564,3 +564,11 @@ def test_kernel_applies_the_default_filter(name: str, arguments: tuple[Any, ...]
     with pytest.raises(spawn.ProgramFailed) as failure:
         spawn.spawn(program.pack(ops), [])
     assert (failure.value.index, failure.value.errno) == (1, code)
+
+
+async def test_parents_of_control_groups_come_and_go_under_parallel_starts(fast_node: Node) -> None:
+    async def lives(lane: int) -> None:
+        for number in range(25):
+            assert await fast_node.run(f"lane{lane}-{number}", "true") == (0, [])
+
+    await asyncio.gather(*(lives(lane) for lane in range(3)))
