@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.runtime.cgroup import choose_cgroups
+from engine.runtime.cgroup import Users, choose_cgroups
 from engine.runtime.cgroup_v1 import CgroupsV1
 from engine.runtime.cgroup_v2 import CgroupsV2, limits
 from engine.runtime.host import CgroupMount, cgroup_hierarchies
@@ -139,3 +139,12 @@ def test_hierarchies_of_version_1_and_2() -> None:
     ]
     unified = "30 25 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
     assert cgroup_hierarchies(unified) == [CgroupMount("", "cgroup2", (), "/sys/fs/cgroup")]
+
+
+def test_a_parent_is_needed_until_its_last_user_has_left() -> None:
+    users = Users()
+    for path in ("a/b/one", "a/b/two", "a/c/three"):
+        users.enter(path)
+    assert users.leave("a/b/one") == []
+    assert users.leave("a/b/two") == ["a/b"]
+    assert users.leave("a/c/three") == ["a/c", "a"]
