@@ -272,7 +272,7 @@ class NetworkDriver:
             updated = msgspec.structs.replace(
                 found, endpoints=tuple(e for e in found.endpoints if e is not endpoint)
             )
-            self._resolver.set_networks(sandbox_id, [e.network for e in updated.endpoints])
+            self._resolver.set_networks(sandbox_id, updated.endpoints)
             self._sandboxes[sandbox_id] = updated
             self._save_sandbox(updated)
 
@@ -395,7 +395,7 @@ class NetworkDriver:
                 self._resolver.add_name(endpoint.network, made.id, name, endpoint.cidr.partition("/")[0])
         if made.embedded_dns:
             await self._resolver.open(made.id, Path(made.netns_path), dns_servers)
-            self._resolver.set_networks(made.id, [endpoint.network for endpoint in made.endpoints])
+            self._resolver.set_networks(made.id, made.endpoints)
 
     async def _publish(self, made: Sandbox) -> None:
         text = firewall.publish_elements(made.ports, self._published_address(made)) if made.ports else ""
