@@ -13,7 +13,7 @@ import ipaddress
 import logging
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -212,9 +212,12 @@ class NetworkDriver:
                 endpoints=tuple(endpoints),
                 ports=ports,
                 embedded_dns=any(self._has_dns(endpoint) for endpoint in endpoints),
+                dns_servers=request.dns_servers,
+                ndots_set=request.ndots_set,
             )
             undo.callback(self._resolver.remove_names, made.id)
-            await self._finish(made, request.dns_servers)
+            undo.callback(self._resolver.close_sandbox, made.id)
+            await self._finish(made)
             undo.pop_all()
         self._sandboxes[made.id] = made
         self._save_sandbox(made)
@@ -253,7 +256,7 @@ class NetworkDriver:
                 endpoints=(*found.endpoints, endpoint),
                 embedded_dns=found.embedded_dns or self._has_dns(endpoint),
             )
-            await self._name_endpoints(updated, ())
+            await self._name_endpoints(updated)
             self._sandboxes[sandbox_id] = updated
             self._save_sandbox(updated)
             return endpoint
@@ -379,9 +382,9 @@ class NetworkDriver:
             mtu=_mtu(network),
         )
 
-    async def _finish(self, made: Sandbox, dns_servers: Sequence[str]) -> None:
+    async def _finish(self, made: Sandbox) -> None:
         """What comes after the wiring: names, published ports, rules of overlay networks."""
-        await self._name_endpoints(made, dns_servers)
+        await self._name_endpoints(made)
         await self._publish(made)
         interfaces = {e.network: e.interface for e in made.endpoints if self._overlays.has(e.network)}
         if interfaces:
@@ -389,12 +392,14 @@ class NetworkDriver:
             egress = outer.cidr.partition("/")[0] if outer else ""
             await self._overlays.attached(made.id, Path(made.netns_path), interfaces, egress)
 
-    async def _name_endpoints(self, made: Sandbox, dns_servers: Sequence[str]) -> None:
+    async def _name_endpoints(self, made: Sandbox) -> None:
         for endpoint in made.endpoints:
             for name in endpoint.dns_names:
                 self._resolver.add_name(endpoint.network, made.id, name, endpoint.cidr.partition("/")[0])
         if made.embedded_dns:
-            await self._resolver.open(made.id, Path(made.netns_path), dns_servers)
+            await self._resolver.open(
+                made.id, Path(made.netns_path), made.dns_servers, ndots_set=made.ndots_set
+            )
             self._resolver.set_networks(made.id, made.endpoints)
 
     async def _publish(self, made: Sandbox) -> None:
@@ -486,7 +491,7 @@ class NetworkDriver:
                 pool.take(endpoint.cidr)
         self._ports.adopt(found.id, found.ports)
         self._sandboxes[found.id] = found
-        await self._name_endpoints(found, ())
+        await self._name_endpoints(found)
         await self._publish(found)
 
     def _remove_leftovers(self, live: set[str]) -> None:
