@@ -100,6 +100,7 @@ class ContainerNetworking:
             endpoints=tuple(endpoints),
             publishes=tuple(publishes(container)),
             dns_servers=tuple(host.dns or ()),
+            ndots_set=_has_ndots(host.dns_options or ()),
             sysctls=sysctls,
         )
 
@@ -132,12 +133,13 @@ class ContainerNetworking:
         search, options = list(host.dns_search or ()), list(host.dns_options or ())
         inherited = HOST_RESOLV_CONF.read_text() if HOST_RESOLV_CONF.exists() else ""
         if not servers:
-            servers = _resolv_values(inherited, "nameserver")
+            servers = _nameservers(inherited)
             if sandbox is not None and container.network_mode != "host":
-                servers = [server for server in servers if not ipaddress.ip_address(server).is_loopback]
+                servers = filter(_is_reachable_from_inside, servers)
         if sandbox is not None and sandbox.embedded_dns:
             servers = [EMBEDDED_DNS]
-            options = options or ["ndots:0"]
+            # Docker's way: a bare name is asked for as it is before the search domains are tried.
+            options += [] if _has_ndots(options) else ["ndots:0"]
         search = search or _resolv_values(inherited, "search")
         lines = [f"nameserver {server}" for server in servers]
         if search and search != ["."]:
@@ -213,6 +215,25 @@ def _resolv_values(text: str, keyword: str) -> list[str]:
         if len(words) > 1 and words[0] == keyword:
             values += words[1:]
     return values
+
+
+def _nameservers(text: str) -> list[str]:
+    """One for each line; a comment may follow."""
+    lines = [line.split() for line in text.splitlines()]
+    return [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
+
+
+def _is_reachable_from_inside(server: str) -> bool:
+    """Not what is no address, nor what means another interface or loopback inside the container."""
+    try:
+        address = ipaddress.ip_address(server)
+    except ValueError:
+        return False
+    return not address.is_loopback and getattr(address, "scope_id", None) is None
+
+
+def _has_ndots(options: Iterable[str]) -> bool:
+    return any(option.startswith("ndots:") for option in options)
 
 
 def checked_networks(

@@ -63,6 +63,7 @@ class SandboxRequest(Record, frozen=True):
     endpoints: tuple[EndpointRequest, ...] = ()
     publishes: tuple[Publish, ...] = ()
     dns_servers: tuple[str, ...] = ()
+    ndots_set: bool = False
     sysctls: dict[str, str] = {}
 
 

@@ -2,137 +2,147 @@
 
 One resolver serves all sandboxes of the node; each has its own sockets, opened inside its namespace on a
 free port, to which nftables redirects port 53 (so that a container may have a name server of its own).
-Answers live TTL_S seconds: names follow tasks. Wire format: RFC 1035 by dnslib.
+Every question gets an answer: what cannot be forwarded, or not in time, is a SERVFAIL.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
+import contextlib
 import logging
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 import dnslib
 
-from overlay_net import nft
+from overlay_net import dns_message, dns_names, nft, resolvers
+from overlay_net.dns_message import MESSAGE_BYTES_MAX, Question
+from overlay_net.dns_names import Visible, Zone
+from overlay_net.errors import KernelRefused
 from overlay_net.namespaces import Workers, inside
+from overlay_net.records import Endpoint
+from overlay_net.resolvers import HostServers, Server
 
 logger = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 ADDRESS = "127.0.0.11"
-TTL_S = 3
-FORWARD_TIMEOUT_S = 2.0
-FORWARDS_MAX = 64
-MESSAGE_BYTES_MAX = 65535
-_REVERSE = ".in-addr.arpa"
+FORWARDS_MAX = 1024  # questions of all sandboxes that wait for a name server
+SANDBOX_FORWARDS_MAX = 256  # of these, one sandbox's
+CONNECTIONS_MAX = 64  # of one sandbox, by TCP
+IDLE_S = 10.0
+BACKLOG_BYTES = 1 << 20  # the kernel's usual share holds fewer queries than may wait here
 
+_SO_RCVBUFFORCE = 33  # linux/socket.h; missing in the socket module
 
-class Zone:
-    """The names of one network: those of the cluster (replaced as a whole) and those of local containers."""
-
-    def __init__(self) -> None:
-        self.cluster: dict[str, tuple[str, ...]] = {}
-        self.local: dict[str, dict[str, str]] = {}
-
-    def addresses(self, name: str) -> tuple[str, ...]:
-        return self.cluster.get(name, ()) or tuple(self.local.get(name, {}).values())
-
-    def knows(self, name: str) -> bool:
-        return name in self.cluster or name in self.local
-
-    def name_of(self, address: str) -> str:
-        """The shortest name with that address, or ""."""
-        names = [name for name, addresses in self.cluster.items() if address in addresses]
-        names += [name for name, holders in self.local.items() if address in holders.values()]
-        return min(names, key=len, default="")
-
-
-def answer(query: dnslib.DNSRecord, zones: Sequence[Zone], turn: int) -> dnslib.DNSRecord | None:
-    """The reply from the zones, or None when somebody else has to be asked. Pure. `turn` rotates answers."""
-    name = str(query.q.qname).rstrip(".").lower()
-    reply = query.reply()
-    reply.header.ra = 1
-    if query.q.qtype == dnslib.QTYPE.PTR and name.endswith(_REVERSE):
-        address = ".".join(reversed(name.removesuffix(_REVERSE).split(".")))
-        found = next((known for zone in zones if (known := zone.name_of(address))), "")
-        if not found:
-            return None
-        reply.add_answer(dnslib.RR(query.q.qname, dnslib.QTYPE.PTR, rdata=dnslib.PTR(found), ttl=TTL_S))
-        return reply
-    zone = next((zone for zone in zones if zone.knows(name)), None)
-    if zone is None:
-        return None
-    addresses = zone.addresses(name)
-    if query.q.qtype in (dnslib.QTYPE.A, dnslib.QTYPE.ANY) and addresses:
-        first = turn % len(addresses)
-        for address in addresses[first:] + addresses[:first]:
-            reply.add_answer(dnslib.RR(query.q.qname, dnslib.QTYPE.A, rdata=dnslib.A(address), ttl=TTL_S))
-    return reply
+Sockets: TypeAlias = tuple[socket.socket, socket.socket]  # UDP, TCP
 
 
 class _Listener:
-    """The sockets of one sandbox and what it may see."""
+    """The sockets of one sandbox, what it may see and whom it asks."""
 
-    def __init__(self, upstream: Sequence[str]) -> None:
-        self.upstream = tuple(upstream)
-        self.networks: list[str] = []
+    def __init__(self, sandbox: str, namespace: Path) -> None:
+        self.sandbox = sandbox
+        self.namespace = namespace
+        self.identity = _identity(namespace)
+        self.servers: tuple[Server, ...] | None = None  # None: the host's
+        self.ndots_set = False
+        self.forwarding = False
+        self.networks: list[Visible] = []
         self.udp: asyncio.DatagramTransport | None = None
         self.tcp: asyncio.Server | None = None
+        self.forwards: set[asyncio.Task[bytes]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()  # replies to come by UDP
+        self.connections: set[asyncio.Task[None]] = set()
+        self.overloaded = False
 
     def close(self) -> None:
         if self.udp is not None:
             self.udp.close()
         if self.tcp is not None:
             self.tcp.close()
+        for task in (*self.forwards, *self.tasks, *self.connections):
+            task.cancel()
 
 
 class Resolver:
-    def __init__(self, workers: Workers) -> None:
+    """`listen` gives the sockets of a namespace; `host` the host's name servers."""
+
+    def __init__(
+        self,
+        workers: Workers,
+        *,
+        listen: Callable[[Path], Sockets] | None = None,
+        host: HostServers | None = None,
+    ) -> None:
         self._workers = workers
+        self._listen = listen or _open_sockets
+        self._host = host or HostServers()
         self._zones: dict[str, Zone] = {}
         self._listeners: dict[str, _Listener] = {}
-        self._forwards = asyncio.Semaphore(FORWARDS_MAX)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._turn = 0
+        self._forwards: set[asyncio.Task[bytes]] = set()
 
     # ---- names --------------------------------------------------------------------------------------------
 
     def set_names(self, network: str, names: Mapping[str, tuple[str, ...]]) -> None:
         """Replace the cluster's names on a network."""
-        self._zone(network).cluster = {name.lower(): addresses for name, addresses in names.items()}
+        self._zone(network).set_cluster(names)
 
     def add_name(self, network: str, sandbox: str, name: str, address: str) -> None:
-        self._zone(network).local.setdefault(name.lower(), {})[sandbox] = address
+        self._zone(network).add(sandbox, name, address)
 
     def remove_names(self, sandbox: str, network: str = "") -> None:
         """Forget a sandbox's names, on one network or on all."""
         for zone in [self._zone(network)] if network else list(self._zones.values()):
-            for name in [name for name, holders in zone.local.items() if sandbox in holders]:
-                del zone.local[name][sandbox]
-                if not zone.local[name]:
-                    del zone.local[name]
+            zone.remove(sandbox)
 
-    def set_networks(self, sandbox: str, networks: Sequence[str]) -> None:
-        if sandbox in self._listeners:
-            self._listeners[sandbox].networks = list(networks)
+    def set_networks(self, sandbox: str, endpoints: Sequence[Endpoint]) -> None:
+        """What the sandbox sees, in order. Without a way out (internal networks only) nothing is forwarded."""
+        listener = self._listeners.get(sandbox)
+        if listener is not None:
+            listener.networks = [Visible(e.network_name, self._zone(e.network)) for e in endpoints]
+            listener.forwarding = any(endpoint.gateway for endpoint in endpoints)
 
     # ---- sandboxes ----------------------------------------------------------------------------------------
 
-    async def open(self, sandbox: str, namespace: Path, upstream: Sequence[str]) -> None:
-        """Listen inside the namespace; an open one is replaced."""
+    async def open(
+        self, sandbox: str, namespace: Path, upstream: Sequence[str], *, ndots_set: bool = False
+    ) -> None:
+        """Listen inside the namespace; one that listens there already gets the new settings.
+
+        `upstream`: the container's own name servers, asked from inside; without, the host's. `ndots_set`: the
+        user gave the option ndots, so the client completes bare names itself and they are not forwarded.
+        """
+        listener = self._listeners.get(sandbox)
+        if listener is None or listener.identity != _identity(namespace):
+            listener = await self._opened(sandbox, namespace)
+        source = f"container {sandbox[: dns_names.SHORT_ID]}"
+        listener.servers = resolvers.servers(upstream, source) if upstream else None
+        listener.ndots_set = ndots_set
+
+    async def _opened(self, sandbox: str, namespace: Path) -> _Listener:
+        listener = _Listener(sandbox, namespace)
+        udp, tcp = await self._workers.run(self._listen, namespace)
+        try:
+            loop = asyncio.get_running_loop()
+            listener.udp, _ = await loop.create_datagram_endpoint(
+                lambda: _Datagrams(self, listener), sock=udp
+            )
+            listener.tcp = await asyncio.start_server(
+                lambda reader, writer: self._accept(listener, reader, writer), sock=tcp
+            )
+        except BaseException:
+            listener.close()
+            udp.close()
+            tcp.close()
+            raise
         self.close_sandbox(sandbox)
-        udp, tcp = await self._workers.run(_open_sockets, namespace)
-        loop = asyncio.get_running_loop()
-        listener = _Listener(upstream)
         self._listeners[sandbox] = listener
-        transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self, listener), sock=udp)
-        listener.udp = transport
-        listener.tcp = await asyncio.start_server(
-            lambda reader, writer: self._serve_tcp(listener, reader, writer), sock=tcp
-        )
+        return listener
 
     def close_sandbox(self, sandbox: str) -> None:
         listener = self._listeners.pop(sandbox, None)
@@ -140,75 +150,103 @@ class Resolver:
             listener.close()
 
     async def close(self) -> None:
+        ending = [
+            task
+            for listener in self._listeners.values()
+            for task in (*listener.forwards, *listener.tasks, *listener.connections)
+        ]
         for sandbox in tuple(self._listeners):
             self.close_sandbox(sandbox)
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*ending, return_exceptions=True)
 
     # ---- queries ------------------------------------------------------------------------------------------
 
     def handle_datagram(self, listener: _Listener, data: bytes, peer: tuple[str, int]) -> None:
-        reply = self._local_reply(listener, data)
+        reply = self._reply(listener, data, tcp=False)
         if isinstance(reply, bytes):
-            self._send(listener, reply, peer)
-        elif reply is not None and len(self._tasks) < 4 * FORWARDS_MAX:
-            task = asyncio.get_running_loop().create_task(self._forward_datagram(listener, reply, data, peer))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            _send(listener, reply, peer)
+        elif reply is not None:
+            forward = self._start_forward(listener, reply, tcp=False)
+            _keep(listener.tasks, asyncio.ensure_future(_send_later(listener, forward, peer)))
 
-    def _local_reply(self, listener: _Listener, data: bytes) -> bytes | dnslib.DNSRecord | None:
-        """The reply's bytes, the parsed query to forward, or None for what is no query."""
-        try:
-            query = dnslib.DNSRecord.parse(data)
-            self._turn += 1
-            reply = answer(query, [self._zone(network) for network in listener.networks], self._turn)
-            return query if reply is None else bytes(reply.pack())
-        except (dnslib.DNSError, ValueError, IndexError, UnicodeError):
-            return None
-
-    async def _forward_datagram(
-        self, listener: _Listener, query: dnslib.DNSRecord, data: bytes, peer: tuple[str, int]
-    ) -> None:
-        self._send(listener, await self._forward(listener, query, data), peer)
-
-    async def _serve_tcp(
+    def _accept(
         self, listener: _Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        try:
+        if len(listener.connections) >= CONNECTIONS_MAX:
+            writer.close()
+            return
+        _keep(listener.connections, asyncio.ensure_future(self._serve(listener, reader, writer)))
+
+    async def _serve(
+        self, listener: _Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """One connection: queries one after the other, until the client closes it or is idle (RFC 7766)."""
+        with contextlib.closing(writer), contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while True:
-                async with asyncio.timeout(10):
-                    (length,) = struct.unpack(">H", await reader.readexactly(2))
+                async with asyncio.timeout(IDLE_S):
+                    (length,) = struct.unpack("!H", await reader.readexactly(2))
                     data = await reader.readexactly(length)
-                reply = self._local_reply(listener, data)
+                reply = self._reply(listener, data, tcp=True)
                 if reply is None:
                     return
                 if not isinstance(reply, bytes):
-                    reply = await self._forward(listener, reply, data)
-                writer.write(struct.pack(">H", len(reply)) + reply)
-                await writer.drain()
-        except (OSError, asyncio.IncompleteReadError, TimeoutError):
-            return
+                    reply = await self._start_forward(listener, reply, tcp=True)
+                writer.write(struct.pack("!H", len(reply)) + reply)
+                async with asyncio.timeout(IDLE_S):
+                    await writer.drain()
+
+    def _reply(self, listener: _Listener, data: bytes, *, tcp: bool) -> bytes | Question | None:
+        """The reply's bytes, the question to forward, or None for what is not to be answered."""
+        question = dns_message.read(data)
+        if not isinstance(question, Question):
+            return question
+        records = dns_names.records(question, listener.networks)
+        if records is not None:
+            return dns_message.fitted(question, records, MESSAGE_BYTES_MAX if tcp else question.udp_bytes)
+        if not listener.forwarding or self._is_overloaded(listener):
+            return dns_message.failure(question, dnslib.RCODE.SERVFAIL)
+        if listener.ndots_set and _is_bare(question):
+            return dns_message.reply(question, ())
+        return question
+
+    # ---- forwarding ---------------------------------------------------------------------------------------
+
+    def _is_overloaded(self, listener: _Listener) -> bool:
+        """Logged once, until the sandbox has no question under way any more."""
+        overloaded = len(listener.forwards) >= SANDBOX_FORWARDS_MAX or len(self._forwards) >= FORWARDS_MAX
+        if overloaded and not listener.overloaded:
+            logger.warning(
+                "container %s: %d questions wait for a name server (%d on this node): others are refused",
+                listener.sandbox[: dns_names.SHORT_ID],
+                len(listener.forwards),
+                len(self._forwards),
+            )
+            listener.overloaded = True
+        return overloaded
+
+    def _start_forward(self, listener: _Listener, question: Question, *, tcp: bool) -> asyncio.Task[bytes]:
+        task = asyncio.get_running_loop().create_task(self._forward(listener, question, tcp))
+        _keep(listener.forwards, task)
+        _keep(self._forwards, task)
+        return task
+
+    async def _forward(self, listener: _Listener, question: Question, tcp: bool) -> bytes:
+        try:
+            if listener.servers is None:
+                reply = await resolvers.forward(question, self._host.current(), tcp=tcp)
+            else:
+                opener = self._opener(listener.namespace)
+                reply = await resolvers.forward(question, listener.servers, tcp=tcp, opener=opener)
         finally:
-            writer.close()
+            if len(listener.forwards) <= 1:
+                listener.overloaded = False
+        return reply or dns_message.failure(question, dnslib.RCODE.SERVFAIL)
 
-    async def _forward(self, listener: _Listener, query: dnslib.DNSRecord, data: bytes) -> bytes:
-        """An upstream server's answer; NXDOMAIN without one, SERVFAIL when none answers."""
-        servers = listener.upstream or host_servers()
-        async with self._forwards:
-            for server in servers[:3]:
-                try:
-                    async with asyncio.timeout(FORWARD_TIMEOUT_S):
-                        return await _ask(server, data)
-                except (OSError, TimeoutError):
-                    continue
-        reply = query.reply()
-        reply.header.rcode = dnslib.RCODE.SERVFAIL if servers else dnslib.RCODE.NXDOMAIN
-        return bytes(reply.pack())
+    def _opener(self, namespace: Path) -> resolvers.Opener:
+        async def opener(family: int, kind: int) -> socket.socket:
+            return await self._workers.run(_open_inside, namespace, family, kind)
 
-    def _send(self, listener: _Listener, data: bytes, peer: tuple[str, int]) -> None:
-        if listener.udp is not None and not listener.udp.is_closing():
-            listener.udp.sendto(data, peer)
+        return opener
 
     def _zone(self, network: str) -> Zone:
         return self._zones.setdefault(network, Zone())
@@ -223,36 +261,53 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._resolver.handle_datagram(self._listener, data, addr)
 
 
-def host_servers() -> tuple[str, ...]:
-    """Name servers of the host that a container's query can be sent to."""
+def _is_bare(question: Question) -> bool:
+    return question.type in (dnslib.QTYPE.A, dnslib.QTYPE.AAAA) and "." not in question.name
+
+
+def _keep(tasks: set[asyncio.Task[_T]], task: asyncio.Task[_T]) -> None:
+    """The loop holds tasks weakly; a set that shrinks by itself holds them, and counts."""
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+
+async def _send_later(listener: _Listener, forward: asyncio.Task[bytes], peer: tuple[str, int]) -> None:
+    _send(listener, await forward, peer)
+
+
+def _send(listener: _Listener, data: bytes, peer: tuple[str, int]) -> None:
+    if listener.udp is not None and not listener.udp.is_closing():
+        listener.udp.sendto(data, peer)
+
+
+# ---- namespaces -------------------------------------------------------------------------------------------
+
+
+def _identity(namespace: Path) -> tuple[int, int]:
+    """A namespace that was made anew at the same path is another one."""
+    found = namespace.stat()
+    return found.st_dev, found.st_ino
+
+
+def _open_inside(namespace: Path, family: int, kind: int) -> socket.socket:
     try:
-        lines = Path("/etc/resolv.conf").read_text().splitlines()
-    except OSError:
-        return ()
-    words = [line.split() for line in lines]
-    servers = [word[1] for word in words if len(word) > 1 and word[0] == "nameserver"]
-    return tuple(
-        server for server in servers if not ipaddress.ip_address(server.partition("%")[0]).is_loopback
-    )
+        with inside(namespace):
+            return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    except KernelRefused as error:
+        raise OSError(str(error)) from error
 
 
-async def _ask(server: str, data: bytes) -> bytes:
-    loop = asyncio.get_running_loop()
-    family = socket.AF_INET6 if ":" in server else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as connection:
-        connection.connect((server, 53))
-        await loop.sock_sendall(connection, data)
-        return await loop.sock_recv(connection, MESSAGE_BYTES_MAX)
-
-
-def _open_sockets(namespace: Path) -> tuple[socket.socket, socket.socket]:
-    with inside(namespace):
-        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+def _open_sockets(namespace: Path) -> Sockets:
+    with contextlib.ExitStack() as undo, inside(namespace):
+        flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        udp = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM | flags))
+        tcp = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM | flags))
+        udp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, BACKLOG_BYTES)
         udp.bind((ADDRESS, 0))
         tcp.bind((ADDRESS, 0))
-        tcp.listen(64)
+        tcp.listen(CONNECTIONS_MAX)
         nft.apply(redirect_rules(udp.getsockname()[1], tcp.getsockname()[1]))
+        undo.pop_all()
     return udp, tcp
 
 

@@ -146,6 +146,7 @@ class NetworkDriver:
                 ports=ports,
                 embedded_dns=any(self._has_dns(endpoint) for endpoint in endpoints),
                 dns_servers=request.dns_servers,
+                ndots_set=request.ndots_set,
             )
             undo.callback(self._resolver.remove_names, made.id)
             await self._name_endpoints(made)
@@ -213,7 +214,7 @@ class NetworkDriver:
             updated = msgspec.structs.replace(
                 found, endpoints=tuple(e for e in found.endpoints if e is not endpoint)
             )
-            self._resolver.set_networks(sandbox_id, [e.network for e in updated.endpoints])
+            self._resolver.set_networks(sandbox_id, updated.endpoints)
             self._sandboxes[sandbox_id] = updated
             self._save_sandbox(updated)
 
@@ -322,12 +323,14 @@ class NetworkDriver:
         for endpoint in made.endpoints:
             for name in endpoint.dns_names:
                 self._resolver.add_name(endpoint.network, made.id, name, endpoint.cidr.partition("/")[0])
-        self._resolver.set_networks(made.id, [endpoint.network for endpoint in made.endpoints])
+        self._resolver.set_networks(made.id, made.endpoints)
 
     async def _open_resolver(self, made: Sandbox) -> None:
         if made.embedded_dns:
-            await self._resolver.open(made.id, Path(made.netns_path), made.dns_servers)
-            self._resolver.set_networks(made.id, [endpoint.network for endpoint in made.endpoints])
+            await self._resolver.open(
+                made.id, Path(made.netns_path), made.dns_servers, ndots_set=made.ndots_set
+            )
+            self._resolver.set_networks(made.id, made.endpoints)
 
     async def _publish(self, made: Sandbox) -> None:
         if not made.ports:

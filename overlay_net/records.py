@@ -74,6 +74,7 @@ class SandboxRequest(Record, frozen=True):
     endpoints: tuple[EndpointRequest, ...] = ()
     publishes: tuple[Publish, ...] = ()
     dns_servers: tuple[str, ...] = ()  # upstream servers for this container instead of the host's
+    ndots_set: bool = False  # the user gave the resolver option ndots
     sysctls: dict[str, str] = {}  # net.* only, applied inside the namespace
 
 
@@ -101,6 +102,7 @@ class Sandbox(Record, frozen=True):
     ports: tuple[Publish, ...] = ()
     embedded_dns: bool = False
     dns_servers: tuple[str, ...] = ()
+    ndots_set: bool = False
 
 
 # ---- the overlay map of this node -------------------------------------------------------------------------

@@ -24,7 +24,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "node.loop": (),
     "node.ca": ("node.ca", "node.rpc", "raft.objects"),
     "node.api": (
-        *("node.api", "node.config", "engine.config", "engine.errors"),
+        *("node.api", "node.config", "engine.config", "engine.errors", "engine.times"),
         *("raft.objects", "raft.errors"),
     ),
     "node.agent": (
@@ -54,7 +54,12 @@ GUARDED = {
         "raft.voting",
         "raft.replication",
     ),
-    "dnslib": ("overlay_net.dns",),
+    "dnslib": (
+        "overlay_net.dns",
+        "overlay_net.dns_message",
+        "overlay_net.dns_names",
+        "overlay_net.resolvers",
+    ),
     "click": ("cli",),
 }
 

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from engine.config import ApiStruct, EndpointConfig, NetworkCreate
 from engine.errors import InvalidParameter, NotFound
-from engine.images.views import moment
+from engine.times import moment
 from node.api.context import Context, Route
 from node.api.convert import network_spec_from_api, network_to_api
 from node.api.query import body, filters, json_response, no_content
