@@ -13,8 +13,6 @@ import functools
 import itertools
 import logging
 import os
-import socket
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -24,7 +22,7 @@ import msgspec
 
 from engine.background import BackgroundTasks
 from engine.errors import EngineError, EngineFailure, NotFound, Unavailable
-from engine.runtime import host, plan, program, seccomp, syscalls, wire
+from engine.runtime import host, launch, plan, program, seccomp, syscalls, wire
 from engine.runtime.custody import Custody, RunningExec, reap_forgotten
 from engine.runtime.plan import Plan, RootfsLike, StreamWishes
 from engine.runtime.wire import (
@@ -53,7 +51,6 @@ logger = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S = 60.0
 LOST_EXIT_CODE = 137
-START_TIMEOUT_S = 10.0
 Numbers: TypeAlias = list[int]  # inside the class, `list` is a verb
 Reply: TypeAlias = "asyncio.Future[tuple[Message, Numbers]]"
 _NOT_FOUND, _NOT_EXECUTABLE, _FAILED = 127, 126, 128
@@ -297,7 +294,7 @@ class RuntimeClient:
         self._disconnect()
         await self._background.close()
         self._custody.close()
-        await asyncio.to_thread(_reap, self.supervisor_pid)
+        await asyncio.to_thread(launch.reap, self.supervisor_pid)
 
     # ---- requests -----------------------------------------------------------------------------------------
 
@@ -406,10 +403,10 @@ class RuntimeClient:
             raise Unavailable("the runtime client is closed")
         async with self._connecting:
             if self._channel is None:
-                sock = _dial(self._run_dir)
+                sock = launch.dial(self._run_dir)
                 if sock is None:
-                    await self._launch()
-                    sock = _dial(self._run_dir)
+                    await launch.launch(self._run_dir)
+                    sock = launch.dial(self._run_dir)
                 if sock is None:
                     log_path = self._run_dir / wire.LOG_NAME
                     raise Unavailable(f"the supervisor does not start: see {log_path}")
@@ -515,24 +512,6 @@ class RuntimeClient:
         except (Unavailable, OSError) as error:
             logger.error("the supervisor was lost and cannot be replaced: %s", error)
 
-    async def _launch(self) -> None:
-        """Start a supervisor; returns when its socket is there (or another one's is)."""
-        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        loop = asyncio.get_running_loop()
-        ready = asyncio.Event()
-        loop.add_reader(reading, ready.set)
-        try:
-            _launch_process(self._run_dir, writing)
-            os.close(writing)
-            writing = -1
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ready.wait(), START_TIMEOUT_S)
-        finally:
-            loop.remove_reader(reading)
-            os.close(reading)
-            if writing >= 0:
-                os.close(writing)
-
 
 def spawn_error(made: Plan, index: int, code: int) -> SpawnError:
     """What a failed operation means to the user, in runc's words."""
@@ -564,51 +543,3 @@ def _checked(message: Message) -> Any:
             raise ProcessLookupError(code, text)
         raise EngineFailure(text)
     raise EngineFailure(message.body["message"] if message.body else f"unknown reply {message.name}")
-
-
-def _dial(run_dir: Path) -> socket.socket | None:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        sock.connect(str(run_dir / wire.SOCKET_NAME))
-    except (FileNotFoundError, ConnectionRefusedError):
-        sock.close()
-        return None
-    return sock
-
-
-def _launch_process(run_dir: Path, ready: int) -> None:
-    """An isolated Python without site-packages: it sees this installation and msgspec, nothing else."""
-    paths = list(
-        dict.fromkeys(
-            str(Path(origin).parent.parent) for origin in (_package_file("engine"), msgspec.__file__)
-        )
-    )
-    code = f"import sys; sys.path[:0] = {paths!r}; from engine.runtime.supervisor import main; "
-    arguments = [
-        sys.executable,
-        "-I",
-        "-S",
-        "-c",
-        code + "sys.exit(main(sys.argv[1:]))",
-        str(run_dir),
-        "swarmctl-supervisor",
-    ]
-    log_flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    actions = [
-        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_DUP2, ready, 1),
-        (os.POSIX_SPAWN_OPEN, 2, str(run_dir / wire.LOG_NAME), log_flags, 0o600),
-    ]
-    os.posix_spawn(sys.executable, arguments, os.environ, file_actions=actions, setsid=True)
-
-
-def _package_file(name: str) -> str:
-    origin = sys.modules[name].__file__
-    assert origin is not None
-    return origin
-
-
-def _reap(pid: int) -> None:
-    """The supervisor is our child when we started it: leave no zombie."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)

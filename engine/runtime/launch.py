@@ -1,0 +1,83 @@
+"""Finding the supervisor of a run folder, and starting one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from pathlib import Path
+
+import msgspec
+
+from engine.runtime import wire
+
+START_TIMEOUT_S = 10.0
+
+
+async def launch(run_dir: Path) -> None:
+    """Start a supervisor; returns when its socket is there (or another one's is)."""
+    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(reading, ready.set)
+    try:
+        _launch_process(run_dir, writing)
+        os.close(writing)
+        writing = -1
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ready.wait(), START_TIMEOUT_S)
+    finally:
+        loop.remove_reader(reading)
+        os.close(reading)
+        if writing >= 0:
+            os.close(writing)
+
+
+def dial(run_dir: Path) -> socket.socket | None:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(str(run_dir / wire.SOCKET_NAME))
+    except (FileNotFoundError, ConnectionRefusedError):
+        sock.close()
+        return None
+    return sock
+
+
+def _launch_process(run_dir: Path, ready: int) -> None:
+    """An isolated Python without site-packages: it sees this installation and msgspec, nothing else."""
+    paths = list(
+        dict.fromkeys(
+            str(Path(origin).parent.parent) for origin in (_package_file("engine"), msgspec.__file__)
+        )
+    )
+    code = f"import sys; sys.path[:0] = {paths!r}; from engine.runtime.supervisor import main; "
+    arguments = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        code + "sys.exit(main(sys.argv[1:]))",
+        str(run_dir),
+        "swarmctl-supervisor",
+    ]
+    log_flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_DUP2, ready, 1),
+        (os.POSIX_SPAWN_OPEN, 2, str(run_dir / wire.LOG_NAME), log_flags, 0o600),
+    ]
+    os.posix_spawn(sys.executable, arguments, os.environ, file_actions=actions, setsid=True)
+
+
+def _package_file(name: str) -> str:
+    origin = sys.modules[name].__file__
+    assert origin is not None
+    return origin
+
+
+def reap(pid: int) -> None:
+    """The supervisor is our child when we started it: leave no zombie."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
