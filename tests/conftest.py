@@ -188,7 +188,9 @@ class Lab:
         return _run([str(BIN / "swarmctl"), "lab", "exec", "--name", self.name, node, *words])
 
     def nodes(self) -> dict[str, dict[str, object]]:
-        rows = json.loads(self.lab("status", "--format", "json").out)
+        status = self.lab("status", "--format", "json")
+        assert status.code == 0, status.err
+        rows = json.loads(status.out)
         return {row["name"]: row for row in rows}
 
     def wait(self, what: str, seconds: float, holds: object) -> float:

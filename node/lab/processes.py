@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from node.lab.model import MARKER, LabError, LabNode
@@ -107,11 +107,18 @@ def cgroup_folders(node: LabNode) -> list[Path]:
     return [folder for mount in cgroup_mounts() if (folder := mount / node.cgroup).is_dir()]
 
 
+def _files_below(folder: Path, name: str) -> Iterator[Path]:
+    """Control groups come and go while they are listed: what has gone is left out."""
+    for path, _, files in os.walk(folder):
+        if name in files:
+            yield Path(path, name)
+
+
 def container_pids(node: LabNode) -> list[int]:
     ours = _own_line()
     found: set[int] = set()
     for folder in cgroup_folders(node):
-        for procs in folder.rglob("cgroup.procs"):
+        for procs in _files_below(folder, "cgroup.procs"):
             with contextlib.suppress(ValueError):
                 found.update(int(line) for line in _read(procs).split())
     return sorted(pid for pid in found - ours if pid > 0 and _is_alive(pid))
@@ -121,7 +128,7 @@ def _thaw(node: LabNode) -> None:
     """A frozen process does not die of SIGKILL in a version 1 hierarchy."""
     for folder in cgroup_folders(node):
         for name, value in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
-            for file in folder.rglob(name):
+            for file in _files_below(folder, name):
                 with contextlib.suppress(OSError):
                     file.write_text(value)
 
@@ -131,10 +138,9 @@ def remove_cgroups(node: LabNode) -> None:
     deadline = time.monotonic() + _END_SECONDS
     while True:
         for folder in cgroup_folders(node):
-            inner = sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True)
-            for path in [*inner, folder]:
+            for path, _, _ in os.walk(folder, topdown=False):
                 with contextlib.suppress(OSError):
-                    path.rmdir()
+                    Path(path).rmdir()
         left = cgroup_folders(node)
         if not left:
             break
