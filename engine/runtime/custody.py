@@ -177,9 +177,9 @@ def _forget(pid: int) -> None:
 
 
 def _zombie_children() -> Iterator[int]:
-    for file in Path("/proc/self/task").glob("*/children"):
+    for thread in os.listdir("/proc/self/task"):  # noqa: PTH208 - names, of which some may be gone by now
         with contextlib.suppress(OSError):
-            for pid in map(int, file.read_text().split()):
+            for pid in map(int, Path(f"/proc/self/task/{thread}/children").read_text().split()):
                 with contextlib.suppress(OSError):
                     if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
                         yield pid
