@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 
+from node.api.connection import connection_of
 from node.api.context import API_VERSION, API_VERSION_MIN, SERVER_VERSION, Context, Handler, Route
 from node.api.errors import status_of
 from node.api.hijack import HEAD_SENT
@@ -84,6 +85,19 @@ def _cut_off(request: web.Request, error: Exception) -> web.StreamResponse:
 
 @web.middleware
 async def _guard(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Errors become answers. What a client sent behind a request for a session that it did not get is served."""
+    response = await _answer(request, handler)
+    connection = connection_of(request)
+    if connection is not None:
+        connection.resume()
+        if connection.ended:
+            response.force_close()
+    return response
+
+
+async def _answer(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
     """Errors become {"message": ...} with the status of their class."""

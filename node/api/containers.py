@@ -112,8 +112,6 @@ async def attach(context: Context, request: web.Request) -> web.StreamResponse:
         return session
 
     try:
-        if request.transport is None:
-            raise ConnectionResetError("the client left while its session was opened")
         return await hijack(request, tty=session.tty, open_session=opened)
     finally:
         await session.close()

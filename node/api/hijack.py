@@ -15,6 +15,7 @@ from typing import Protocol
 from aiohttp import web
 
 from engine.errors import EngineError
+from node.api.connection import connection_of
 
 _HEADER = struct.Struct(">B3xI")
 _RAW = "application/vnd.docker.raw-stream"
@@ -76,20 +77,20 @@ async def hijack(
     """Serve a session over the request's own connection until both sides have ended.
 
     The head goes out before the session is opened, and output not within FIRST_OUTPUT_S of it: clients read the
-    head through a buffer, and what had come along with it would be lost to them. Clients send input when they have
-    seen the head: what comes earlier is dropped, as Docker does. A session that cannot be opened is reported in the
-    stream, as Docker does.
+    head through a buffer, and what had come along with it would be lost to them. A session that cannot be opened
+    is reported in the stream, as Docker does.
     """
-    transport = request.transport
-    assert isinstance(transport, asyncio.Transport), "a request in progress has a transport"
+    transport, served = request.transport, connection_of(request)
+    if not isinstance(transport, asyncio.Transport) or served is None:
+        raise ConnectionResetError("the client left while its session was opened")
     content_type = _RAW if tty else _MULTIPLEXED
     if request.headers.get("Upgrade"):
         head = f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
     else:
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n"
     connection = _Connection(transport, asyncio.get_running_loop())
-    transport.set_protocol(connection)
     request[HEAD_SENT] = True
+    served.hand_over(connection)
     with contextlib.suppress(ConnectionError):
         await connection.write(head.encode())
         earliest = asyncio.get_running_loop().time() + FIRST_OUTPUT_S

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import grp
 import os
 import socket
@@ -10,12 +11,33 @@ from pathlib import Path
 
 from aiohttp import web
 
+from node.api.connection import HttpConnection
+
 SOCKET_MODE = 0o660
 SHUTDOWN_TIMEOUT_S = 2.0
 
 
 class SocketInUse(Exception):
     """Another daemon answers on that socket."""
+
+
+class _Site(web.BaseSite):
+    """A unix socket whose connections are HttpConnections."""
+
+    def __init__(self, runner: web.AppRunner, path: Path) -> None:
+        super().__init__(runner)
+        self._path = path
+
+    @property
+    def name(self) -> str:
+        return f"http://unix:{self._path}:"
+
+    async def start(self) -> None:
+        await super().start()
+        server = self._runner.server
+        assert server is not None, "a runner that was set up has a server"
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(lambda: HttpConnection(server()), str(self._path))
 
 
 async def serve(app: web.Application, sockets: Sequence[Path], group: str = "") -> web.AppRunner:
@@ -31,7 +53,7 @@ async def serve(app: web.Application, sockets: Sequence[Path], group: str = "") 
     for path in sockets:
         _free(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        await web.UnixSite(runner, str(path)).start()
+        await _Site(runner, path).start()
         path.chmod(SOCKET_MODE)
         if group:
             os.chown(path, -1, grp.getgrnam(group).gr_gid)
