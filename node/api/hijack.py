@@ -15,7 +15,7 @@ from typing import Protocol
 from aiohttp import web
 
 from engine.errors import EngineError
-from node.api.connection import connection_of
+from node.api.connection import HttpConnection, connection_of
 
 _HEADER = struct.Struct(">B3xI")
 _RAW = "application/vnd.docker.raw-stream"
@@ -44,8 +44,11 @@ def frame(stream: int, data: bytes) -> bytes:
 class _Connection(asyncio.streams.FlowControlMixin):
     """The client's side after the take-over. Reading is paused while the process does not read."""
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, served: HttpConnection, loop: asyncio.AbstractEventLoop
+    ) -> None:
         super().__init__(loop)
+        self._served = served
         self.reader = asyncio.StreamReader(limit=INPUT_BUFFER_BYTES, loop=loop)
         self.reader.set_transport(transport)
         self.gone = asyncio.Event()
@@ -60,6 +63,7 @@ class _Connection(asyncio.streams.FlowControlMixin):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._served.connection_lost(exc)
         self.gone.set()
         if not self.reader.at_eof():
             self.reader.feed_eof()
@@ -88,7 +92,7 @@ async def hijack(
         head = f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
     else:
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n"
-    connection = _Connection(transport, asyncio.get_running_loop())
+    connection = _Connection(transport, served, asyncio.get_running_loop())
     request[HEAD_SENT] = True
     served.hand_over(connection)
     with contextlib.suppress(ConnectionError):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -99,6 +100,27 @@ def decode(data: bytes, kind: type[_T]) -> _T:
         raise InvalidParameter(f"invalid request body: {error}") from error
     except msgspec.DecodeError as error:
         raise InvalidParameter(f"invalid JSON: {error}") from error
+
+
+@asynccontextmanager
+async def closing(stream: AsyncIterator[_T]) -> AsyncIterator[AsyncIterator[_T]]:
+    """`stream`, which is closed when it is not read to its end."""
+    try:
+        yield stream
+    finally:
+        if isinstance(stream, AsyncGenerator):
+            await stream.aclose()
+
+
+async def stream_lines(request: web.Request, objects: AsyncIterator[object]) -> web.StreamResponse:
+    """The head at once, then one JSON object per line as they come."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    async with closing(objects):
+        await response.prepare(request)
+        async for item in objects:
+            await response.write(_encoder.encode(item) + b"\n")
+        await response.write_eof()
+    return response
 
 
 async def stream_json(request: web.Request, messages: Any) -> web.StreamResponse:

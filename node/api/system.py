@@ -9,8 +9,7 @@ from aiohttp import web
 
 from engine.errors import NotImplementedHere
 from node.api.context import API_VERSION, API_VERSION_MIN, SERVER_VERSION, Context, Route
-from node.api.presence import while_present
-from node.api.query import encode_json, filters, json_response, moment
+from node.api.query import filters, json_response, moment, stream_lines
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -63,13 +62,7 @@ async def info(context: Context, _request: web.Request) -> web.StreamResponse:
 
 async def events(context: Context, request: web.Request) -> web.StreamResponse:
     stream = context.engine.events(moment(request, "since"), moment(request, "until"), filters(request))
-    response = web.StreamResponse(headers={"Content-Type": "application/json"})
-    await response.prepare(request)
-    await response.write(b"")
-    async for event in while_present(request, stream):
-        await response.write(encode_json(event) + b"\n")
-    await response.write_eof()
-    return response
+    return await stream_lines(request, stream)
 
 
 async def disk_usage(context: Context, _request: web.Request) -> web.StreamResponse:
@@ -85,7 +78,7 @@ ROUTES = [
     Route("HEAD", "/_ping", ping),
     Route("GET", "/version", version),
     Route("GET", "/info", info),
-    Route("GET", "/events", events),
+    Route("GET", "/events", events, streams=True),
     Route("GET", "/system/df", disk_usage),
     Route("POST", "/auth", auth),
 ]
