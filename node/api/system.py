@@ -17,10 +17,17 @@ _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 async def ping(context: Context, request: web.Request) -> web.StreamResponse:
     state = context.swarm.local_state()
     if state == "active":
-        state += "/manager" if context.swarm.is_manager() else "/worker"
-    headers = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache", "Swarm": state}
+        state = "active/manager" if context.swarm.is_manager() else "active/worker"
+    headers = {
+        "Cache-Control": "no-cache, no-store, must-revalidate",
+        "Pragma": "no-cache",
+        "Swarm": state,
+        "Builder-Version": "1",
+    }
+    if request.method == "HEAD":
+        headers["Content-Length"] = "0"
     text = "" if request.method == "HEAD" else "OK"
-    return web.Response(text=text, headers={**headers, "Builder-Version": "1"})
+    return web.Response(text=text, content_type="text/plain", charset="utf-8", headers=headers)
 
 
 async def version(_context: Context, _request: web.Request) -> web.StreamResponse:
