@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import Any
 
 from aiohttp import web
@@ -12,7 +13,17 @@ from engine.config import ContainerCreate
 from engine.errors import InvalidParameter
 from node.api.context import Context, Route
 from node.api.hijack import Session, hijack
-from node.api.query import body, encode_json, filters, flag, json_response, no_content, number, stream_lines
+from node.api.query import (
+    body,
+    encode_json,
+    filters,
+    flag,
+    json_response,
+    no_content,
+    number,
+    prune_filters,
+    stream_lines,
+)
 from node.api.streams import log_options, stream_logs
 
 
@@ -159,7 +170,8 @@ async def changes(context: Context, request: web.Request) -> web.StreamResponse:
 
 
 async def prune(context: Context, request: web.Request) -> web.StreamResponse:
-    return json_response(await context.engine.prune_containers(filters(request)))
+    wanted = prune_filters(request, ("label", "label!", "until"), time.time())
+    return json_response(await context.engine.prune_containers(wanted))
 
 
 def _ref(request: web.Request) -> str:

@@ -101,9 +101,6 @@ class FakeSwarm:
     def local_state(self) -> str:
         return self.state
 
-    def local_state(self) -> str:
-        return "active"
-
 
 @pytest.fixture
 def engine() -> FakeEngine:
