@@ -253,7 +253,7 @@ def _update(body: bodies.UpdateBody | None, name: str) -> UpdateConfig:
         failure_action=_choice(
             FailureAction, body.failure_action, FailureAction.PAUSE, f"{name}.FailureAction"
         ),
-        monitor_ns=body.monitor,
+        monitor_ns=body.monitor or None,  # Docker knows no monitoring of no length
         max_failure_ratio=body.max_failure_ratio,
         order=_choice(UpdateOrder, body.order, UpdateOrder.STOP_FIRST, f"{name}.Order"),
     )
