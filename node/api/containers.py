@@ -12,6 +12,7 @@ from aiohttp import web
 from engine.config import ContainerCreate
 from engine.errors import InvalidParameter
 from node.api.context import Context, Route
+from node.api.convert import check_mount
 from node.api.hijack import Session, hijack
 from node.api.query import (
     body,
@@ -29,6 +30,8 @@ from node.api.streams import log_options, stream_logs
 
 async def create(context: Context, request: web.Request) -> web.StreamResponse:
     asked = await body(request, ContainerCreate)
+    for mount in (asked.host_config and asked.host_config.mounts) or ():
+        check_mount(mount)
     container_id, warnings = await context.engine.create_container(request.query.get("name", ""), asked)
     return json_response({"Id": container_id, "Warnings": warnings}, 201)
 

@@ -11,7 +11,7 @@ from aiohttp import web
 from engine.config import ApiStruct, EndpointConfig, NetworkCreate
 from engine.errors import InvalidParameter, NotFound
 from node.api.context import Context, Route
-from node.api.convert import network_spec_from_api, network_to_api
+from node.api.convert import check_local_network, network_spec_from_api, network_to_api
 from node.api.query import body, filters, json_response, no_content, prune_filters
 from raft import errors as raft
 
@@ -44,6 +44,7 @@ async def create(context: Context, request: web.Request) -> web.StreamResponse:
     if asked.driver == "overlay" or asked.scope == "swarm":
         network = await context.swarm.control.create_network(network_spec_from_api(asked))
         return json_response({"Id": network.id, "Warning": ""}, 201)
+    check_local_network(asked)
     return json_response({"Id": await context.engine.create_network(asked), "Warning": ""}, 201)
 
 

@@ -7,11 +7,17 @@ import sys
 
 from aiohttp import web
 
-from engine.errors import NotImplementedHere
+from engine.errors import InvalidParameter, NotImplementedHere
 from node.api.context import API_VERSION, API_VERSION_MIN, SERVER_VERSION, Context, Route
 from node.api.query import filters, json_response, moment, stream_lines
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+DISK_USERS = {
+    "image": ("Images", "LayersSize"),
+    "container": ("Containers",),
+    "volume": ("Volumes",),
+    "build-cache": ("BuildCache",),
+}
 
 
 async def ping(context: Context, request: web.Request) -> web.StreamResponse:
@@ -72,8 +78,15 @@ async def events(context: Context, request: web.Request) -> web.StreamResponse:
     return await stream_lines(request, stream)
 
 
-async def disk_usage(context: Context, _request: web.Request) -> web.StreamResponse:
-    return json_response(await context.engine.disk_usage())
+async def disk_usage(context: Context, request: web.Request) -> web.StreamResponse:
+    """Whole, or only of the kinds that `type` names."""
+    wanted = request.query.getall("type", [])
+    for kind in wanted:
+        if kind not in DISK_USERS:
+            raise InvalidParameter(f"unknown object type: {kind}")
+    shown = await context.engine.disk_usage()
+    left_out = [key for kind, keys in DISK_USERS.items() if wanted and kind not in wanted for key in keys]
+    return json_response({key: value for key, value in shown.items() if key not in left_out})
 
 
 async def auth(_context: Context, _request: web.Request) -> web.StreamResponse:

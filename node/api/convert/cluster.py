@@ -118,19 +118,31 @@ def network_to_api(network: Network) -> dict[str, Any]:
     }
 
 
-def network_spec_from_api(body: NetworkCreate) -> NetworkSpec:
+def check_local_network(body: NetworkCreate) -> None:
+    """InvalidArgument names what no network has here."""
+    _refuse_network(body, ("Ingress", body.ingress))
+
+
+def _refuse_network(body: NetworkCreate, *more: tuple[str, bool]) -> None:
     ipam = body.ipam or Ipam()
-    pools = ipam.config or ()
     for name, given in (
         ("ConfigOnly", body.config_only),
         ("ConfigFrom", bool(body.config_from and body.config_from.network)),
         ("EnableIPv4=false", body.enable_ipv4 is False),
         ("IPAM.Driver", ipam.driver not in ("", "default")),
         ("IPAM.Options", bool(ipam.options)),
-        ("IPAM.Config.AuxiliaryAddresses", any(pool.auxiliary_addresses for pool in pools)),
+        *more,
     ):
         if given:
-            raise InvalidArgument(f"{name} is not supported yet for cluster networks: leave it out")
+            raise InvalidArgument(
+                f"{name} is not supported yet for {body.driver or 'bridge'} networks: leave it out"
+            )
+
+
+def network_spec_from_api(body: NetworkCreate) -> NetworkSpec:
+    pools = (body.ipam.config if body.ipam else None) or ()
+    auxiliary = any(pool.auxiliary_addresses for pool in pools)
+    _refuse_network(body, ("IPAM.Config.AuxiliaryAddresses", auxiliary))
     return NetworkSpec(
         annotations=Annotations(name=body.name, labels=body.labels or {}),
         driver=Driver(name=body.driver or "overlay", options=body.options or {}),
