@@ -87,6 +87,8 @@ class BindOptions(ApiStruct):
     propagation: str = ""
     non_recursive: bool = False
     create_mountpoint: bool = False
+    read_only_non_recursive: bool = False
+    read_only_force_recursive: bool = False
 
 
 class VolumeDriverConfig(ApiStruct):
@@ -104,6 +106,7 @@ class VolumeOptions(ApiStruct):
 class TmpfsOptions(ApiStruct):
     size_bytes: int = 0
     mode: int = 0
+    options: list[list[str]] | None = None
 
 
 class MountPoint(ApiStruct):
@@ -117,6 +120,7 @@ class MountPoint(ApiStruct):
     bind_options: BindOptions | None = None
     volume_options: VolumeOptions | None = None
     tmpfs_options: TmpfsOptions | None = None
+    image_options: dict[str, Any] | None = None
 
 
 class HostConfig(ApiStruct):
@@ -240,6 +244,7 @@ class VolumeCreate(ApiStruct):
     driver: str = ""
     driver_opts: dict[str, str] | None = None
     labels: dict[str, str] | None = None
+    cluster_volume_spec: dict[str, Any] | None = None
 
 
 class IpamPool(ApiStruct):

@@ -35,7 +35,7 @@ from engine.creation import Creation
 from engine.errors import Conflict, InvalidParameter
 from engine.events import EventBus
 from engine.execs import Execs
-from engine.filters import container_filter
+from engine.filters import container_filter, prune_filter
 from engine.health import ExecProber, HealthMonitor
 from engine.images.store import ImageStore
 from engine.imaging import Imaging
@@ -292,8 +292,7 @@ class Engine:
         return await self._lifecycle.attach(container, stdin=stdin and stream, streams=streams)
 
     async def prune_containers(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
-        usable = {key: values for key, values in filters.items() if key == "label"}
-        matches = container_filter(usable, self._containers.find)
+        matches = prune_filter(filters)
         deleted, reclaimed = [], 0
         for container in tuple(self._containers.all()):
             if container.state.status in ("created", "exited", "dead") and matches(container):

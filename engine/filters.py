@@ -1,7 +1,8 @@
-"""The filters of `docker ps`. Pure."""
+"""The filters of `docker ps` and of `docker container prune`. Pure."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from engine.container import Container
@@ -23,6 +24,7 @@ KNOWN = (
     "status",
     "volume",
 )
+PRUNE_KNOWN = ("label", "label!", "until")
 
 
 def container_filter(
@@ -43,6 +45,24 @@ def container_filter(
             if key not in references and not _matches(container, key, values):
                 return False
         return True
+
+    return matches
+
+
+def prune_filter(filters: Mapping[str, list[str]]) -> Callable[[Container], bool]:
+    """Which containers a prune may take. `until`: Unix seconds. InvalidParameter names an unknown filter."""
+    for key in filters:
+        if key not in PRUNE_KNOWN:
+            raise InvalidParameter(f"invalid filter '{key}'")
+    wanted, unwanted = filters.get("label", ()), filters.get("label!", ())
+    until = min((float(value) for value in filters.get("until", ())), default=math.inf)
+
+    def matches(container: Container) -> bool:
+        if not all(_has_label(container.labels, value) for value in wanted):
+            return False
+        if unwanted and all(_has_label(container.labels, value) for value in unwanted):
+            return False
+        return container.created_at < until
 
     return matches
 

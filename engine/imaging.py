@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from engine.containers import Containers
-from engine.errors import NotFound
+from engine.errors import InvalidParameter, NotFound
 from engine.events import EventBus
 from engine.images.store import ImageStore
 
@@ -96,7 +96,10 @@ class Imaging:
     async def prune(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
         """Images that no container has: those without a name, with dangling=false all of them."""
         others = {key: values for key, values in filters.items() if key != "dangling"}
-        everything = filters.get("dangling", ["true"])[0] in ("false", "0")
+        unnamed = filters.get("dangling") or ["true"]
+        if unnamed[0] not in ("true", "1", "false", "0") or len(set(unnamed)) > 1:
+            raise InvalidParameter(f"invalid filter 'dangling={unnamed}'")
+        everything = unnamed[0] in ("false", "0")
         used = {container.image_id for container in self._containers.all()}
         deleted: list[dict[str, str]] = []
         reclaimed = 0

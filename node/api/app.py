@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
@@ -30,12 +31,37 @@ _VERSION = re.compile(r"^(\d+)\.(\d+)$")
 def build_app(context: Context, routes: Iterable[Route]) -> web.Application:
     """Every route is served with and without a /v1.NN prefix."""
     app = web.Application(middlewares=[_guard], client_max_size=BODY_BYTES_MAX)
+    calls = _Calls()
+    app.on_cleanup.append(calls.cancel)
     for route in routes:
-        handler = _bound(context, route.handler)
+        handler = _bound(context, route.handler if route.streams else calls.carried(route.handler))
         for prefix in ("", r"/v{version:[0-9]+\.[0-9]+}"):
             app.router.add_route(route.method, prefix + route.path, handler)
     app.on_response_prepare.append(_add_headers)
     return app
+
+
+class _Calls:
+    """Calls that go on when their client has gone: a change that has begun is not left half-done."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Future[web.StreamResponse]] = set()
+
+    def carried(self, handler: Handler) -> Handler:
+        async def call(context: Context, request: web.Request) -> web.StreamResponse:
+            running = asyncio.ensure_future(handler(context, request))
+            self._running.add(running)
+            running.add_done_callback(self._running.discard)
+            return await asyncio.shield(running)
+
+        return call
+
+    async def cancel(self, _app: web.Application) -> None:
+        """The server ends."""
+        running = tuple(self._running)
+        for call in running:
+            call.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 def _bound(context: Context, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

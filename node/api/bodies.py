@@ -62,6 +62,7 @@ class ContainerBody(ApiStruct):
     stop_signal: str = ""
     stop_grace_period: int | None = None
     health_check: HealthConfig | None = field(default=None, name="Healthcheck")
+    health_check_as_documented: HealthConfig | None = field(default=None, name="HealthCheck")
     hosts: list[str] | None = None
     dns_config: DnsConfig | None = field(default=None, name="DNSConfig")
     secrets: list[SecretReference] | None = None

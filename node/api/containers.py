@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import Any
 
 from aiohttp import web
@@ -11,14 +12,26 @@ from aiohttp import web
 from engine.config import ContainerCreate
 from engine.errors import InvalidParameter
 from node.api.context import Context, Route
+from node.api.convert import check_mount
 from node.api.hijack import Session, hijack
-from node.api.presence import unless_gone, while_present
-from node.api.query import body, encode_json, filters, flag, json_response, no_content, number
+from node.api.query import (
+    body,
+    encode_json,
+    filters,
+    flag,
+    json_response,
+    no_content,
+    number,
+    prune_filters,
+    stream_lines,
+)
 from node.api.streams import log_options, stream_logs
 
 
 async def create(context: Context, request: web.Request) -> web.StreamResponse:
     asked = await body(request, ContainerCreate)
+    for mount in (asked.host_config and asked.host_config.mounts) or ():
+        check_mount(mount)
     container_id, warnings = await context.engine.create_container(request.query.get("name", ""), asked)
     return json_response({"Id": container_id, "Warnings": warnings}, 201)
 
@@ -75,7 +88,7 @@ async def wait(context: Context, request: web.Request) -> web.StreamResponse:
         if waiting.done() and waiting.exception() is not None:
             await waiting
         await response.prepare(request)
-        result = await unless_gone(request, waiting)
+        result = await waiting
     finally:
         waiting.cancel()
     answer: dict[str, Any] = {"StatusCode": result.exit_code}
@@ -112,8 +125,6 @@ async def attach(context: Context, request: web.Request) -> web.StreamResponse:
         return session
 
     try:
-        if request.transport is None:
-            raise ConnectionResetError("the client left while its session was opened")
         return await hijack(request, tty=session.tty, open_session=opened)
     finally:
         await session.close()
@@ -146,15 +157,10 @@ async def top(context: Context, request: web.Request) -> web.StreamResponse:
 async def stats(context: Context, request: web.Request) -> web.StreamResponse:
     ref = _ref(request)
     await context.engine.inspect_container(ref)
-    response = web.StreamResponse(headers={"Content-Type": "application/json"})
-    await response.prepare(request)
     samples = context.engine.stats_container(
         ref, stream=flag(request, "stream", True), one_shot=flag(request, "one-shot")
     )
-    async for sample in while_present(request, samples):
-        await response.write(encode_json(sample) + b"\n")
-    await response.write_eof()
-    return response
+    return await stream_lines(request, samples)
 
 
 async def update(context: Context, request: web.Request) -> web.StreamResponse:
@@ -167,7 +173,8 @@ async def changes(context: Context, request: web.Request) -> web.StreamResponse:
 
 
 async def prune(context: Context, request: web.Request) -> web.StreamResponse:
-    return json_response(await context.engine.prune_containers(filters(request)))
+    wanted = prune_filters(request, ("label", "label!", "until"), time.time())
+    return json_response(await context.engine.prune_containers(wanted))
 
 
 def _ref(request: web.Request) -> str:
@@ -188,15 +195,15 @@ ROUTES = [
     Route("POST", "/containers/{id}/restart", restart),
     Route("POST", "/containers/{id}/kill", kill),
     Route("DELETE", "/containers/{id}", remove),
-    Route("POST", "/containers/{id}/wait", wait),
-    Route("GET", "/containers/{id}/logs", logs),
+    Route("POST", "/containers/{id}/wait", wait, streams=True),
+    Route("GET", "/containers/{id}/logs", logs, streams=True),
     Route("POST", "/containers/{id}/attach", attach),
     Route("POST", "/containers/{id}/resize", resize),
     Route("POST", "/containers/{id}/rename", rename),
     Route("POST", "/containers/{id}/pause", pause),
     Route("POST", "/containers/{id}/unpause", unpause),
     Route("GET", "/containers/{id}/top", top),
-    Route("GET", "/containers/{id}/stats", stats),
+    Route("GET", "/containers/{id}/stats", stats, streams=True),
     Route("POST", "/containers/{id}/update", update),
     Route("GET", "/containers/{id}/changes", changes),
 ]

@@ -24,8 +24,12 @@ Handler = Callable[[Context, web.Request], Awaitable[web.StreamResponse]]
 
 
 class Route(NamedTuple):
-    """`path` in aiohttp's form, without the version prefix."""
+    """`path` in aiohttp's form, without the version prefix.
+
+    `streams`: the call is cancelled when its client goes; any other is carried to its end.
+    """
 
     method: str
     path: str
     handler: Handler
+    streams: bool = False

@@ -43,8 +43,11 @@ def frame(stream: int, data: bytes) -> bytes:
 class _Connection(asyncio.streams.FlowControlMixin):
     """The client's side after the take-over. Reading is paused while the process does not read."""
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, served: asyncio.BaseProtocol, loop: asyncio.AbstractEventLoop
+    ) -> None:
         super().__init__(loop)
+        self._served = served  # the HTTP server's side, which must hear of the end
         self.reader = asyncio.StreamReader(limit=INPUT_BUFFER_BYTES, loop=loop)
         self.reader.set_transport(transport)
         self.gone = asyncio.Event()
@@ -59,6 +62,7 @@ class _Connection(asyncio.streams.FlowControlMixin):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._served.connection_lost(exc)
         self.gone.set()
         if not self.reader.at_eof():
             self.reader.feed_eof()
@@ -81,13 +85,14 @@ async def hijack(
     stream, as Docker does.
     """
     transport = request.transport
-    assert isinstance(transport, asyncio.Transport), "a request in progress has a transport"
+    if not isinstance(transport, asyncio.Transport):
+        raise ConnectionResetError("the client left while its session was opened")
     content_type = _RAW if tty else _MULTIPLEXED
     if request.headers.get("Upgrade"):
         head = f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
     else:
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n"
-    connection = _Connection(transport, asyncio.get_running_loop())
+    connection = _Connection(transport, transport.get_protocol(), asyncio.get_running_loop())
     transport.set_protocol(connection)
     request[HEAD_SENT] = True
     with contextlib.suppress(ConnectionError):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 
 from aiohttp import web
 
 from engine.errors import InvalidParameter
 from node.api.context import Context, Route
-from node.api.query import filters, flag, json_response, stream_json
+from node.api.query import filters, flag, json_response, prune_filters, stream_json
 
 CHUNK_BYTES = 1 << 20
 
@@ -81,7 +82,10 @@ async def create(context: Context, request: web.Request) -> web.StreamResponse:
 
 
 async def prune(context: Context, request: web.Request) -> web.StreamResponse:
-    return json_response(await context.engine.prune_images(filters(request)))
+    wanted = prune_filters(request, ("dangling", "label", "label!", "until"), time.time())
+    if "until" in wanted:
+        wanted["until"] = [str(int(float(wanted["until"][0])))]  # an image's time is in whole seconds
+    return json_response(await context.engine.prune_images(wanted))
 
 
 async def _upload(request: web.Request) -> AsyncIterator[bytes]:
@@ -105,8 +109,8 @@ ROUTES = [
     Route("POST", "/images/create", create),
     Route("POST", "/images/load", load),
     Route("POST", "/images/prune", prune),
-    Route("GET", "/images/get", save_many),
-    Route("GET", "/images/{name:.+}/get", save),
+    Route("GET", "/images/get", save_many, streams=True),
+    Route("GET", "/images/{name:.+}/get", save, streams=True),
     Route("GET", "/images/{name:.+}/json", inspect),
     Route("GET", "/images/{name:.+}/history", history),
     Route("POST", "/images/{name:.+}/tag", tag),

@@ -10,11 +10,12 @@ from aiohttp import web
 
 from engine.config import ApiStruct, EndpointConfig, NetworkCreate
 from engine.errors import InvalidParameter, NotFound
-from engine.times import moment
 from node.api.context import Context, Route
-from node.api.convert import network_spec_from_api, network_to_api
-from node.api.query import body, filters, json_response, no_content
+from node.api.convert import check_local_network, network_spec_from_api, network_to_api
+from node.api.query import body, filters, json_response, no_content, prune_filters
 from raft import errors as raft
+
+LIST_FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 
 
 class NetworkConnect(ApiStruct):
@@ -29,6 +30,9 @@ class NetworkDisconnect(ApiStruct):
 
 async def listing(context: Context, request: web.Request) -> web.StreamResponse:
     wanted = filters(request)
+    for key in wanted:
+        if key not in LIST_FILTERS:
+            raise InvalidParameter(f"invalid filter '{key}'")
     rows = await context.engine.list_networks(wanted)
     known = {row["Id"] for row in rows}
     rows += [row for row in await _cluster_networks(context, wanted) if row["Id"] not in known]
@@ -40,6 +44,7 @@ async def create(context: Context, request: web.Request) -> web.StreamResponse:
     if asked.driver == "overlay" or asked.scope == "swarm":
         network = await context.swarm.control.create_network(network_spec_from_api(asked))
         return json_response({"Id": network.id, "Warning": ""}, 201)
+    check_local_network(asked)
     return json_response({"Id": await context.engine.create_network(asked), "Warning": ""}, 201)
 
 
@@ -90,12 +95,8 @@ async def disconnect(context: Context, request: web.Request) -> web.StreamRespon
 
 
 async def prune(context: Context, request: web.Request) -> web.StreamResponse:
-    wanted = dict(filters(request))
-    for key, values in wanted.items():
-        if key == "until":
-            wanted[key] = [str(moment(value, time.time())) for value in values[:1]]
-        elif key not in ("label", "label!"):
-            raise InvalidParameter(f"invalid filter '{key}'")
+    """Those of this host, and on a manager those of the cluster: a worker knows of neither use nor label."""
+    wanted = prune_filters(request, ("label", "label!", "until"), time.time())
     pruned = await context.engine.prune_networks(wanted)
     if context.swarm.is_manager():
         pruned["NetworksDeleted"] += await context.swarm.control.prune_networks(wanted)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,7 +16,11 @@ from engine.errors import InvalidParameter
 
 BODY_BYTES_MAX = 16 << 20
 _T = TypeVar("_T")
-_TRUE = ("1", "true", "True", "TRUE", "yes", "on")
+_FALSE = ("", "0", "no", "false", "none")
+_SECONDS = re.compile(r"-?\d{1,15}(?:\.\d+)?", re.ASCII)
+_UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|us|µs|ns|h|m|s)", re.ASCII)
+_DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+", re.ASCII)
 _encoder = msgspec.json.Encoder()
 _FILTERS = msgspec.json.Decoder(dict[str, list[str] | dict[str, bool]])
 
@@ -32,8 +38,9 @@ def no_content() -> web.Response:
 
 
 def flag(request: web.Request, name: str, default: bool = False) -> bool:
+    """As Docker reads them: whatever is not 0, no, false, none or empty is true."""
     value = request.query.get(name)
-    return default if value is None else value in _TRUE
+    return default if value is None else value.strip().lower() not in _FALSE
 
 
 def number(request: web.Request, name: str, default: int) -> int:
@@ -63,15 +70,39 @@ def filters(request: web.Request) -> Mapping[str, list[str]]:
     }
 
 
+def prune_filters(request: web.Request, known: Collection[str], now: float) -> dict[str, list[str]]:
+    """What a prune may take. A filter that is not known would take too much: InvalidParameter names it.
+
+    `until` becomes Unix seconds; a duration is that long before `now`.
+    """
+    wanted = dict(filters(request))
+    for key in wanted:
+        if key not in known:
+            raise InvalidParameter(f"invalid filter '{key}'")
+    until = wanted.pop("until", [])
+    if len(until) > 1:
+        raise InvalidParameter("more than one until filter specified")
+    if until:
+        wanted["until"] = [f"{_before(until[0], now):.6f}"]
+    return wanted
+
+
+def _before(text: str, now: float) -> float:
+    """Unix seconds of a number of them, of an RFC 3339 time, or of a duration before now such as 1h30m."""
+    if _DURATION.fullmatch(text):
+        return now - sum(float(n) * _UNIT_S[unit] for n, unit in _DURATION_PART.findall(text))
+    return _instant(text, "until")
+
+
 def moment(request: web.Request, name: str) -> float:
     """A Unix time with fraction, an RFC 3339 time, or 0.0 when it is not given."""
     value = request.query.get(name, "")
-    if value in ("", "0"):
-        return 0.0
-    try:
+    return _instant(value, name) if value else 0.0
+
+
+def _instant(value: str, name: str) -> float:
+    if _SECONDS.fullmatch(value):
         return float(value)
-    except ValueError:
-        pass
     try:
         parsed = datetime.datetime.fromisoformat(value)
     except ValueError as error:
@@ -99,6 +130,27 @@ def decode(data: bytes, kind: type[_T]) -> _T:
         raise InvalidParameter(f"invalid request body: {error}") from error
     except msgspec.DecodeError as error:
         raise InvalidParameter(f"invalid JSON: {error}") from error
+
+
+@asynccontextmanager
+async def closing(stream: AsyncIterator[_T]) -> AsyncIterator[AsyncIterator[_T]]:
+    """`stream`, which is closed when it is not read to its end."""
+    try:
+        yield stream
+    finally:
+        if isinstance(stream, AsyncGenerator):
+            await stream.aclose()
+
+
+async def stream_lines(request: web.Request, objects: AsyncIterator[object]) -> web.StreamResponse:
+    """The head at once, then one JSON object per line as they come."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    async with closing(objects):
+        await response.prepare(request)
+        async for item in objects:
+            await response.write(_encoder.encode(item) + b"\n")
+        await response.write_eof()
+    return response
 
 
 async def stream_json(request: web.Request, messages: Any) -> web.StreamResponse:

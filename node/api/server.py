@@ -24,6 +24,7 @@ async def serve(app: web.Application, sockets: Sequence[Path], group: str = "") 
         app,
         access_log=None,
         handle_signals=False,
+        handler_cancellation=True,
         shutdown_timeout=SHUTDOWN_TIMEOUT_S,
         keepalive_timeout=3600,
     )

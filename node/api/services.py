@@ -84,5 +84,5 @@ ROUTES = [
     Route("GET", "/services/{id}", inspect),
     Route("POST", "/services/{id}/update", update),
     Route("DELETE", "/services/{id}", remove),
-    Route("GET", "/services/{id}/logs", logs),
+    Route("GET", "/services/{id}/logs", logs, streams=True),
 ]

@@ -11,8 +11,7 @@ from aiohttp import web
 from engine.config import LogOptions
 from engine.errors import InvalidParameter
 from node.api.hijack import frame
-from node.api.presence import while_present
-from node.api.query import flag, moment
+from node.api.query import closing, flag, moment
 
 FLUSH_BYTES = 256 * 1024
 
@@ -57,31 +56,32 @@ async def stream_logs(
     timestamps = flag(request, "timestamps")
     kind = "raw" if tty else "multiplexed"
     response = web.StreamResponse(headers={"Content-Type": f"application/vnd.docker.{kind}-stream"})
-    await response.prepare(request)
     stamps = _Timestamps()
     follow = flag(request, "follow")
     buffer = bytearray()
-    async for batch in while_present(request, batches):
-        for entry in batch:
-            line = entry.data
-            if details is not None:
-                line = details(entry).encode() + b" " + line
-            if timestamps:
-                line = stamps.text(entry.timestamp_ns) + b" " + line
-            buffer += line if tty else frame(entry.stream, line)
-        if follow or len(buffer) >= FLUSH_BYTES:
-            await response.write(bytes(buffer))
-            buffer.clear()
-    if buffer:
+    async with closing(batches):
+        await response.prepare(request)
+        async for batch in batches:
+            for entry in batch:
+                line = entry.data
+                if details is not None:
+                    line = details(entry).encode() + b" " + line
+                if timestamps:
+                    line = stamps.text(entry.timestamp_ns) + b" " + line
+                buffer += line if tty else frame(entry.stream, line)
+            if follow or len(buffer) >= FLUSH_BYTES:
+                await response.write(bytes(buffer))
+                buffer.clear()
         await response.write(bytes(buffer))
-    await response.write_eof()
+        await response.write_eof()
     return response
 
 
 async def one_by_one(entries: AsyncIterator[LogEntry]) -> AsyncIterator[Sequence[LogEntry]]:
     """Entries that come singly, as batches."""
-    async for entry in entries:
-        yield (entry,)
+    async with closing(entries):
+        async for entry in entries:
+            yield (entry,)
 
 
 class _Timestamps:

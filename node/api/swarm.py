@@ -55,9 +55,10 @@ async def update(context: Context, request: web.Request) -> web.StreamResponse:
         raise NotImplementedHere(
             "autolock is not implemented yet in swarmctl: there is no unlock key to rotate"
         )
+    current = (await context.swarm.swarm_inspect()).spec
     await context.swarm.swarm_update(
         number(request, "version", 0),
-        cluster_spec_from_api(asked),
+        cluster_spec_from_api(asked, current),
         rotate_worker_token=flag(request, "rotateWorkerToken"),
         rotate_manager_token=flag(request, "rotateManagerToken"),
     )

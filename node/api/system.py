@@ -7,21 +7,33 @@ import sys
 
 from aiohttp import web
 
-from engine.errors import NotImplementedHere
+from engine.errors import InvalidParameter, NotImplementedHere
 from node.api.context import API_VERSION, API_VERSION_MIN, SERVER_VERSION, Context, Route
-from node.api.presence import while_present
-from node.api.query import encode_json, filters, json_response, moment
+from node.api.query import filters, json_response, moment, stream_lines
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+DISK_USERS = {
+    "image": ("Images", "LayersSize"),
+    "container": ("Containers",),
+    "volume": ("Volumes",),
+    "build-cache": ("BuildCache",),
+}
 
 
 async def ping(context: Context, request: web.Request) -> web.StreamResponse:
     state = context.swarm.local_state()
     if state == "active":
-        state += "/manager" if context.swarm.is_manager() else "/worker"
-    headers = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache", "Swarm": state}
+        state = "active/manager" if context.swarm.is_manager() else "active/worker"
+    headers = {
+        "Cache-Control": "no-cache, no-store, must-revalidate",
+        "Pragma": "no-cache",
+        "Swarm": state,
+        "Builder-Version": "1",
+    }
+    if request.method == "HEAD":
+        headers["Content-Length"] = "0"
     text = "" if request.method == "HEAD" else "OK"
-    return web.Response(text=text, headers={**headers, "Builder-Version": "1"})
+    return web.Response(text=text, content_type="text/plain", charset="utf-8", headers=headers)
 
 
 async def version(_context: Context, _request: web.Request) -> web.StreamResponse:
@@ -63,17 +75,18 @@ async def info(context: Context, _request: web.Request) -> web.StreamResponse:
 
 async def events(context: Context, request: web.Request) -> web.StreamResponse:
     stream = context.engine.events(moment(request, "since"), moment(request, "until"), filters(request))
-    response = web.StreamResponse(headers={"Content-Type": "application/json"})
-    await response.prepare(request)
-    await response.write(b"")
-    async for event in while_present(request, stream):
-        await response.write(encode_json(event) + b"\n")
-    await response.write_eof()
-    return response
+    return await stream_lines(request, stream)
 
 
-async def disk_usage(context: Context, _request: web.Request) -> web.StreamResponse:
-    return json_response(await context.engine.disk_usage())
+async def disk_usage(context: Context, request: web.Request) -> web.StreamResponse:
+    """Whole, or only of the kinds that `type` names."""
+    wanted = request.query.getall("type", [])
+    for kind in wanted:
+        if kind not in DISK_USERS:
+            raise InvalidParameter(f"unknown object type: {kind}")
+    shown = await context.engine.disk_usage()
+    left_out = [key for kind, keys in DISK_USERS.items() if wanted and kind not in wanted for key in keys]
+    return json_response({key: value for key, value in shown.items() if key not in left_out})
 
 
 async def auth(_context: Context, _request: web.Request) -> web.StreamResponse:
@@ -85,7 +98,7 @@ ROUTES = [
     Route("HEAD", "/_ping", ping),
     Route("GET", "/version", version),
     Route("GET", "/info", info),
-    Route("GET", "/events", events),
+    Route("GET", "/events", events, streams=True),
     Route("GET", "/system/df", disk_usage),
     Route("POST", "/auth", auth),
 ]

@@ -37,5 +37,5 @@ async def logs(context: Context, request: web.Request) -> web.StreamResponse:
 ROUTES = [
     Route("GET", "/tasks", listing),
     Route("GET", "/tasks/{id}", inspect),
-    Route("GET", "/tasks/{id}/logs", logs),
+    Route("GET", "/tasks/{id}/logs", logs, streams=True),
 ]

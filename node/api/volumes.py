@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from engine.config import VolumeCreate
+from engine.errors import NotImplementedHere
 from node.api.context import Context, Route
 from node.api.query import filters, flag, json_response, no_content, optional_body
 
@@ -15,6 +16,8 @@ async def listing(context: Context, request: web.Request) -> web.StreamResponse:
 
 async def create(context: Context, request: web.Request) -> web.StreamResponse:
     asked = await optional_body(request, VolumeCreate) or VolumeCreate()
+    if asked.cluster_volume_spec is not None:
+        raise NotImplementedHere("ClusterVolumeSpec: cluster volumes are not supported yet: leave it out")
     return json_response(await context.engine.create_volume(asked), 201)
 
 

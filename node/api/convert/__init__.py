@@ -2,6 +2,7 @@
 
 from node.api.convert.cluster import (
     availability_from_api,
+    check_local_network,
     cluster_spec_from_api,
     cluster_to_api,
     config_spec_from_api,
@@ -13,11 +14,14 @@ from node.api.convert.cluster import (
     secret_spec_from_api,
     secret_to_api,
 )
+from node.api.convert.mounts import check_mount
 from node.api.convert.services_in import service_spec
 from node.api.convert.services_out import service_to_api, spec_to_api, task_to_api
 
 __all__ = [
     "availability_from_api",
+    "check_local_network",
+    "check_mount",
     "cluster_spec_from_api",
     "cluster_to_api",
     "config_spec_from_api",

@@ -118,19 +118,31 @@ def network_to_api(network: Network) -> dict[str, Any]:
     }
 
 
-def network_spec_from_api(body: NetworkCreate) -> NetworkSpec:
+def check_local_network(body: NetworkCreate) -> None:
+    """InvalidArgument names what no network has here."""
+    _refuse_network(body, ("Ingress", body.ingress))
+
+
+def _refuse_network(body: NetworkCreate, *more: tuple[str, bool]) -> None:
     ipam = body.ipam or Ipam()
-    pools = ipam.config or ()
     for name, given in (
         ("ConfigOnly", body.config_only),
         ("ConfigFrom", bool(body.config_from and body.config_from.network)),
         ("EnableIPv4=false", body.enable_ipv4 is False),
         ("IPAM.Driver", ipam.driver not in ("", "default")),
         ("IPAM.Options", bool(ipam.options)),
-        ("IPAM.Config.AuxiliaryAddresses", any(pool.auxiliary_addresses for pool in pools)),
+        *more,
     ):
         if given:
-            raise InvalidArgument(f"{name} is not supported yet for cluster networks: leave it out")
+            raise InvalidArgument(
+                f"{name} is not supported yet for {body.driver or 'bridge'} networks: leave it out"
+            )
+
+
+def network_spec_from_api(body: NetworkCreate) -> NetworkSpec:
+    pools = (body.ipam.config if body.ipam else None) or ()
+    auxiliary = any(pool.auxiliary_addresses for pool in pools)
+    _refuse_network(body, ("IPAM.Config.AuxiliaryAddresses", auxiliary))
     return NetworkSpec(
         annotations=Annotations(name=body.name, labels=body.labels or {}),
         driver=Driver(name=body.driver or "overlay", options=body.options or {}),
@@ -198,22 +210,35 @@ def cluster_spec_to_api(spec: ClusterSpec) -> dict[str, Any]:
             "HeartbeatTick": spec.heartbeat_tick,
         },
         "Dispatcher": {"HeartbeatPeriod": spec.heartbeat_ns},
-        "CAConfig": {"NodeCertExpiry": spec.node_cert_expiry_ns},
+        "CAConfig": {
+            "NodeCertExpiry": spec.node_cert_expiry_ns,
+            **({"ForceRotate": spec.force_rotate} if spec.force_rotate else {}),
+        },
         "TaskDefaults": {},
         "EncryptionConfig": {"AutoLockManagers": spec.autolock},
     }
 
 
-def cluster_spec_from_api(body: bodies.SwarmSpecBody | None) -> ClusterSpec:
-    """What is not given keeps its default. InvalidArgument for what is not supported."""
+def cluster_spec_from_api(
+    body: bodies.SwarmSpecBody | None, current: ClusterSpec | None = None
+) -> ClusterSpec:
+    """What is not given keeps its default. InvalidArgument for what is not supported.
+
+    `current`: of the cluster that is to be changed; a different ForceRotate asks for another root certificate.
+    """
     if body is None:
         return ClusterSpec()
     default = ClusterSpec()
     if body.encryption_config and body.encryption_config.auto_lock_managers:
         raise InvalidArgument("EncryptionConfig.AutoLockManagers is not supported yet: leave it out")
     ca = body.ca_config or bodies.CaBody()
-    if ca.external_c_as or ca.signing_ca_cert or ca.signing_ca_key or ca.force_rotate:
-        raise InvalidArgument("CAConfig: external CAs and rotation of the root are not supported yet")
+    if ca.external_c_as or ca.signing_ca_cert or ca.signing_ca_key:
+        raise InvalidArgument("CAConfig: external CAs and roots from elsewhere are not supported yet")
+    if current is not None and ca.force_rotate != current.force_rotate:
+        raise InvalidArgument(
+            "CAConfig.ForceRotate: rotation of the root certificate is not supported yet: "
+            f"leave it at {current.force_rotate}"
+        )
     if body.task_defaults and body.task_defaults.get("LogDriver"):
         raise InvalidArgument("TaskDefaults.LogDriver is not supported yet: set the log driver per service")
     raft = body.raft or bodies.RaftBody()
@@ -230,6 +255,7 @@ def cluster_spec_from_api(body: bodies.SwarmSpecBody | None) -> ClusterSpec:
         or default.log_entries_for_slow_followers,
         election_tick=raft.election_tick or default.election_tick,
         heartbeat_tick=raft.heartbeat_tick or default.heartbeat_tick,
+        force_rotate=ca.force_rotate,
     )
 
 

@@ -6,8 +6,9 @@ import enum
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from engine.config import HealthConfig, MountPoint
+from engine.config import HealthConfig
 from node.api import bodies
+from node.api.convert.mounts import mount_spec
 from raft.errors import InvalidArgument
 from raft.objects.base import Annotations, Driver, Platform
 from raft.objects.service import (
@@ -17,7 +18,6 @@ from raft.objects.service import (
     FailureAction,
     FileReference,
     HealthCheck,
-    MountSpec,
     NetworkAttachmentSpec,
     Placement,
     PortConfig,
@@ -117,12 +117,12 @@ def _container(body: bodies.ContainerBody) -> ContainerSpec:
         user=body.user,
         groups=tuple(body.groups or ()),
         labels=body.labels or {},
-        mounts=tuple(_mount(mount) for mount in body.mounts or ()),
+        mounts=tuple(mount_spec(mount) for mount in body.mounts or ()),
         secrets=tuple(_file(s.secret_id, s.secret_name, s.file) for s in body.secrets or ()),
         configs=tuple(_file(c.config_id, c.config_name, c.file) for c in body.configs or ()),
         stop_signal=body.stop_signal,
         stop_grace_period_ns=body.stop_grace_period,
-        health_check=_health(body.health_check),
+        health_check=_health(body.health_check or body.health_check_as_documented),
         hosts=tuple(body.hosts or ()),
         dns_nameservers=tuple(dns.nameservers or ()),
         dns_search=tuple(dns.search or ()),
@@ -153,33 +153,6 @@ def _is_set(value: object) -> bool:
     if isinstance(value, dict):
         return any(_is_set(inner) for inner in value.values())
     return bool(value)
-
-
-def _mount(body: MountPoint) -> MountSpec:
-    volume, bind, tmpfs = body.volume_options, body.bind_options, body.tmpfs_options
-    driver = volume.driver_config if volume else None
-    if volume is not None and volume.subpath:
-        raise InvalidArgument(
-            "Mounts.VolumeOptions.Subpath is not supported yet: mount the volume as a whole"
-        )
-    if bind is not None and bind.non_recursive:
-        raise InvalidArgument("Mounts.BindOptions.NonRecursive is not supported yet: leave it out")
-    if bind is not None and bind.create_mountpoint:
-        raise InvalidArgument(
-            "Mounts.BindOptions.CreateMountpoint is not supported yet: make the folder first"
-        )
-    return MountSpec(
-        type=body.type,
-        source=body.source,
-        target=body.target,
-        read_only=body.read_only,
-        propagation=bind.propagation if bind else "",
-        no_copy=volume.no_copy if volume else False,
-        volume_labels=(volume.labels if volume else None) or {},
-        volume_driver=Driver(name=driver.name, options=driver.options or {}) if driver else Driver(),
-        tmpfs_size_bytes=tmpfs.size_bytes if tmpfs else 0,
-        tmpfs_mode=tmpfs.mode if tmpfs else 0,
-    )
 
 
 def _file(id: str, name: str, target: bodies.FileTarget | None) -> FileReference:
@@ -253,7 +226,7 @@ def _update(body: bodies.UpdateBody | None, name: str) -> UpdateConfig:
         failure_action=_choice(
             FailureAction, body.failure_action, FailureAction.PAUSE, f"{name}.FailureAction"
         ),
-        monitor_ns=body.monitor,
+        monitor_ns=body.monitor or None,  # Docker knows no monitoring of no length
         max_failure_ratio=body.max_failure_ratio,
         order=_choice(UpdateOrder, body.order, UpdateOrder.STOP_FIRST, f"{name}.Order"),
     )

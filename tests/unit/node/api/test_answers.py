@@ -92,11 +92,14 @@ class FakeEngine:
 
 
 class FakeSwarm:
+    state = "inactive"
+    manager = False
+
     def is_manager(self) -> bool:
-        return False
+        return self.manager
 
     def local_state(self) -> str:
-        return "active"
+        return self.state
 
 
 @pytest.fixture
@@ -105,8 +108,13 @@ def engine() -> FakeEngine:
 
 
 @pytest.fixture
-async def socket(tmp_path: Path, engine: FakeEngine) -> AsyncIterator[Path]:
-    context = Context(engine=cast(EngineBackend, engine), swarm=cast(SwarmBackend, FakeSwarm()))
+def swarm() -> FakeSwarm:
+    return FakeSwarm()
+
+
+@pytest.fixture
+async def socket(tmp_path: Path, engine: FakeEngine, swarm: FakeSwarm) -> AsyncIterator[Path]:
+    context = Context(engine=cast(EngineBackend, engine), swarm=cast(SwarmBackend, swarm))
     runner = await serve(build_app(context, ROUTES), [tmp_path / "s"])
     yield tmp_path / "s"
     await runner.cleanup()
@@ -186,8 +194,31 @@ async def test_a_quiet_stream_ends_when_its_client_leaves(
     await asyncio.wait_for(engine.left.wait(), 5)
 
 
-async def test_ping_tells_a_worker_from_a_manager(socket: Path) -> None:
-    reader, writer = await ask(socket, b"HEAD /_ping")
-    head = (await reader.readuntil(b"\r\n\r\n")).decode()
-    assert "Swarm: active/worker" in head and "Api-Version: " in head
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+@pytest.mark.parametrize(
+    ("state", "manager", "shown"),
+    [
+        ("inactive", False, b"inactive"),
+        ("error", False, b"error"),
+        ("active", False, b"active/worker"),
+        ("active", True, b"active/manager"),
+    ],
+)
+async def test_ping_tells_versions_and_the_part_in_a_swarm(
+    socket: Path, swarm: FakeSwarm, method: bytes, state: str, manager: bool, shown: bytes
+) -> None:
+    swarm.state, swarm.manager = state, manager
+    reader, writer = await ask(socket, method + b" /_ping", b"Connection: close\r\n")
+    head, _, text = (await asyncio.wait_for(reader.read(), 5)).partition(b"\r\n\r\n")
+    fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    assert {name: fields[name] for name in (b"swarm", b"docker-experimental", b"builder-version")} == {
+        b"swarm": shown,
+        b"docker-experimental": b"false",
+        b"builder-version": b"1",
+    }
+    assert fields[b"cache-control"] == b"no-cache, no-store, must-revalidate"
+    assert fields[b"api-version"] == b"1.51"
+    assert fields[b"content-type"] == b"text/plain; charset=utf-8"
+    assert (text, fields[b"content-length"]) == ((b"OK", b"2") if method == b"GET" else (b"", b"0"))
     writer.close()

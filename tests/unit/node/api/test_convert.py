@@ -10,9 +10,12 @@ import pytest
 from engine.config import ConfigReference, NetworkCreate
 from node.api import bodies
 from node.api.convert import cluster_spec_from_api, network_spec_from_api, service_spec, spec_to_api
+from node.api.convert.cluster import cluster_spec_to_api
+from raft import defaults
 from raft.errors import InvalidArgument
 from raft.objects import service as objects
 from raft.objects.base import Annotations, Driver, Platform
+from raft.objects.cluster import ClusterSpec
 from raft.objects.service import ServiceMode
 
 CONTAINER = objects.ContainerSpec(
@@ -54,7 +57,7 @@ UPDATE = objects.UpdateConfig(
     parallelism=0,
     delay_ns=5,
     failure_action=objects.FailureAction.ROLLBACK,
-    monitor_ns=0,
+    monitor_ns=1,
     max_failure_ratio=0.5,
     order=objects.UpdateOrder.START_FIRST,
 )
@@ -159,6 +162,29 @@ def test_cluster_setting_without_support_is_refused_by_name(body: dict[str, Any]
         cluster_spec_from_api(msgspec.convert(body, bodies.SwarmSpecBody))
 
 
+def test_cluster_spec_survives_the_way_there_and_back() -> None:
+    spec = ClusterSpec(
+        annotations=Annotations(name="default", labels={"a": "b"}),
+        task_history_limit=0,
+        heartbeat_ns=2,
+        node_cert_expiry_ns=3,
+        snapshot_interval=4,
+        keep_old_snapshots=5,
+        log_entries_for_slow_followers=6,
+        election_tick=7,
+        heartbeat_tick=8,
+        force_rotate=9,
+    )
+    shown = msgspec.json.encode(cluster_spec_to_api(spec))
+    assert cluster_spec_from_api(msgspec.json.decode(shown, type=bodies.SwarmSpecBody), spec) == spec
+
+
+@pytest.mark.parametrize("asked", [{}, {"CAConfig": {"ForceRotate": 3}}])
+def test_rotation_of_the_root_is_refused_by_name(asked: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument, match="ForceRotate"):
+        cluster_spec_from_api(msgspec.convert(asked, bodies.SwarmSpecBody), ClusterSpec(force_rotate=2))
+
+
 @pytest.mark.parametrize(
     ("template", "field"),
     [
@@ -180,3 +206,43 @@ def test_parallelism_that_is_not_given_means_all_at_once(
     """Docker's zero value; without any UpdateConfig its default is one at a time."""
     body = {"Name": "s", "TaskTemplate": {"ContainerSpec": {"Image": "i"}}, "UpdateConfig": update}
     assert service_spec(msgspec.convert(body, bodies.ServiceBody)).update.parallelism == parallelism
+
+
+@pytest.mark.parametrize("field", ["UpdateConfig", "RollbackConfig"])
+def test_defaults_of_an_update_are_dockers(field: str) -> None:
+    """moby daemon/cluster/convert: what is not given is the zero value, except for what swarmkit fills in."""
+    body = {"TaskTemplate": {"ContainerSpec": {"Image": "i"}}, field: {"Monitor": 0}}
+    shown = spec_to_api(defaults.service_spec(service_spec(msgspec.convert(body, bodies.ServiceBody))))
+    assert shown[field] == {
+        "Parallelism": 0,
+        "FailureAction": "pause",
+        "Monitor": 5_000_000_000,
+        "MaxFailureRatio": 0.0,
+        "Order": "stop-first",
+    }
+
+
+def test_service_is_shown_with_dockers_defaults() -> None:
+    """As moby shows it with insertDefaults=true, whether that is asked for or not."""
+    body = {"Name": "s", "TaskTemplate": {"ContainerSpec": {"Image": "i"}}}
+    shown = spec_to_api(defaults.service_spec(service_spec(msgspec.convert(body, bodies.ServiceBody))))
+    update = {
+        "Parallelism": 1,
+        "FailureAction": "pause",
+        "Monitor": 5_000_000_000,
+        "MaxFailureRatio": 0.0,
+        "Order": "stop-first",
+    }
+    assert (shown["UpdateConfig"], shown["RollbackConfig"]) == (update, update)
+    task = shown["TaskTemplate"]
+    assert task["ContainerSpec"]["StopGracePeriod"] == 10_000_000_000
+    assert task["ContainerSpec"]["DNSConfig"] == {}
+    assert task["Resources"] == {"Limits": {}, "Reservations": {}}
+    assert task["RestartPolicy"] == {
+        "Condition": "any",
+        "Delay": 5_000_000_000,
+        "MaxAttempts": 0,
+        "Window": 0,
+    }
+    assert shown["Mode"] == {"Replicated": {"Replicas": 1}}
+    assert shown["EndpointSpec"] == {"Mode": "vip"}
