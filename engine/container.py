@@ -54,7 +54,8 @@ class State(msgspec.Struct, kw_only=True):
     started_at: float = 0.0
     finished_at: float = 0.0
     stopped_by_user: bool = False
-    restart_count: int = 0
+    restart_count: int = 0  # since somebody started it
+    quick_exits: int = 0  # see engine.restart
     health: Health | None = None
 
 

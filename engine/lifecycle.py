@@ -27,7 +27,7 @@ from engine.errors import (
     StartFailed,
 )
 from engine.events import EventBus
-from engine.restart import RestartDecision, restart_decision
+from engine.restart import restart_decision
 from engine.runtime.client import ContainerStart, ExitEvent, RuntimeClient, SpawnError
 from engine.signals import parse_signal
 
@@ -84,6 +84,7 @@ class Lifecycle:
             if container.state.status in (Status.REMOVING, Status.DEAD):
                 raise Conflict(f"container {container.name} is marked for removal and cannot be started")
             container.state.stopped_by_user = False
+            container.state.restart_count = container.state.quick_exits = 0
             await self._start_locked(container)
 
     async def stop(self, container: Container, timeout_s: int | None = None, signal: str = "") -> None:
@@ -228,8 +229,7 @@ class Lifecycle:
             state.finished_at, state.pid, state.start_ticks = event.finished_at, 0, 0
             decision = restart_decision(container, ran_s)
             state.status = Status.RESTARTING if decision.restart else Status.EXITED
-            if decision.reset_count:
-                state.restart_count = 0
+            state.quick_exits = decision.quick_exits
             self._containers.save(container)
             if state.oom_killed:
                 self._publish(container, "oom")
@@ -240,12 +240,14 @@ class Lifecycle:
             await self._preparation.release(container)
             await self._runtime.forget(event.id)
         if decision.restart:
-            self._background.start(self._restart_later(container, decision), f"restart of {container.name}")
+            self._background.start(
+                self._restart_later(container, decision.delay_s), f"restart of {container.name}"
+            )
         elif container.host_config.auto_remove:
             await self.remove(container, force=True, volumes=True)
 
-    async def _restart_later(self, container: Container, decision: RestartDecision) -> None:
-        await asyncio.sleep(decision.delay_s)
+    async def _restart_later(self, container: Container, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
         async with self._containers.lock(container):
             if container.state.status is not Status.RESTARTING or container.state.stopped_by_user:
                 return
@@ -277,10 +279,8 @@ class Lifecycle:
         elif state.status is Status.REMOVING:
             await self.remove(container, force=True, volumes=False)
         elif state.status is Status.RESTARTING or _starts_at_boot(container):
-            state.status = Status.RESTARTING
-            await self._restart_later(
-                container, RestartDecision(restart=True, delay_s=0.0, reset_count=False)
-            )
+            state.status, state.stopped_by_user = Status.RESTARTING, False
+            await self._restart_later(container, 0.0)
         else:
             await self._preparation.release(container)
 
@@ -317,7 +317,7 @@ class Lifecycle:
     async def _start_failed(self, container: Container, error: Exception) -> None:
         state = container.state
         code = error.exit_code if isinstance(error, SpawnError) else 128
-        state.status = Status.EXITED if state.restart_count else Status.CREATED
+        state.status = Status.EXITED if state.started_at else Status.CREATED
         state.exit_code, state.error = code, str(error)
         state.finished_at = time.time()
         self._containers.save(container)
