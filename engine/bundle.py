@@ -269,7 +269,8 @@ def _user_mount(mount: ResolvedMount) -> dict[str, Any]:
     access = "ro" if mount.read_only else "rw"
     if mount.kind == "tmpfs":
         return _mount("tmpfs", "tmpfs", mount.target, [*mount.options, access])
-    return _mount("bind", mount.source, mount.target, ["rbind", mount.propagation or "rprivate", access])
+    depth = "bind" if mount.non_recursive else "rbind"
+    return _mount("bind", mount.source, mount.target, [depth, mount.propagation or "rprivate", access])
 
 
 def _mount(kind: str, source: str, target: str, options: list[str]) -> dict[str, Any]:

@@ -69,6 +69,7 @@ class ResolvedMount(msgspec.Struct, kw_only=True):
     name: str = ""  # volume name
     driver: str = ""
     propagation: str = ""
+    non_recursive: bool = False  # what is mounted below a bind source is left out
     mode: str = ""  # the options string as given
     options: list[str] = []
     copy_up: bool = False
