@@ -176,7 +176,7 @@ async def test_a_removal_that_fails_half_way_leaves_a_dead_container(setup: Setu
     async def destroy(container: Container, *, volumes: bool) -> None:
         raise OSError(16, "Device or resource busy")
 
-    setup.host.destroy = destroy  # type: ignore[method-assign]
+    setup.host.destroy = destroy
     container = setup.add(exited(0))
     with pytest.raises(EngineFailure, match="cannot remove container web"):
         await setup.lifecycle.remove(container, force=False, volumes=False)

@@ -49,7 +49,7 @@ def resolver(volumes: VolumeStore, others: Others) -> MountResolver:
 
 def resolve(resolver: MountResolver, *image_volumes: str, **host: object) -> dict[str, ResolvedMount]:
     config = ContainerConfig(volumes={path: {} for path in image_volumes})
-    return {mount.target: mount for mount in resolver.resolve(config, HostConfig(**host))}  # type: ignore[arg-type]
+    return {mount.target: mount for mount in resolver.resolve(config, HostConfig(**host))}
 
 
 def volume_names(volumes: VolumeStore) -> list[str]:
