@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Sequence
 
+from engine.bundle import SecurityOptions
 from engine.config import ContainerConfig, ContainerCreate, HostConfig, SecretFile, TaskEndpoint
 from engine.container import Container, State
 from engine.containers import Containers, checked_name
@@ -23,6 +24,7 @@ from engine.networking import checked_networks, publishes
 from engine.networks import NetworkProvider
 from engine.preparation import HostPreparation
 from engine.process import merged_config, process_args
+from engine.runtime import capabilities
 from engine.signals import parse_signal
 from engine.volumes import VolumeStore
 
@@ -159,6 +161,10 @@ def checked_host_config(host: HostConfig, config: ContainerConfig) -> list[str]:
         if policy.name not in ("", "no") and host.auto_remove:
             raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
     log_settings(host.log_config)
+    SecurityOptions.parse(host)
+    capabilities.container_capabilities(
+        add=host.cap_add or (), drop=host.cap_drop or (), privileged=host.privileged
+    )
     _check_namespaces(host)
     _refuse_unsupported(host)
     if config.stop_signal:
