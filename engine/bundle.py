@@ -5,7 +5,7 @@ Source: OCI runtime specification 1.1, config.md; defaults (mounts, masked paths
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -85,7 +85,7 @@ def build_spec(container: Container, context: BundleContext) -> dict[str, Any]:
         spec["linux"]["devices"] = [
             host_device(device.path_on_host, device.path_in_container) for device in host.devices
         ]
-    if not host.privileged and security.seccomp != "unconfined":
+    if security.seccomp != "unconfined" and (security.seccomp or not host.privileged):
         spec["linux"]["seccomp"] = seccomp.container_profile(security.seccomp, caps)
     return spec
 
@@ -100,9 +100,9 @@ class SecurityOptions(msgspec.Struct, frozen=True):
     def parse(cls, host: HostConfig) -> SecurityOptions:
         no_new_privileges, profile = False, ""
         for option in host.security_opt or ():
-            name, _, value = option.replace(":", "=", 1).partition("=")
-            if name == "no-new-privileges":
-                no_new_privileges = value in ("", "true")
+            name, _, value = option.partition("=" if "=" in option.partition(":")[0] else ":")
+            if name == "no-new-privileges" and value in ("", "true", "false"):
+                no_new_privileges = value != "false"
             elif name == "seccomp":
                 profile = "" if value == "builtin" else value
             elif (name, value) not in (("label", "disable"), ("apparmor", "unconfined")):
@@ -256,8 +256,14 @@ def _mounts(container: Container, context: BundleContext) -> list[dict[str, Any]
         _mount("mqueue", "mqueue", "/dev/mqueue", flags),
         _mount("tmpfs", "shm", "/dev/shm", [*flags, "mode=1777", f"size={shm}"]),
     ]
+    if host.ipc_mode == "none":
+        mounts.pop()
+    elif context.ipc_namespace == "host":
+        mounts[-1] = _mount("bind", "/dev/shm", "/dev/shm", ["rbind", "rprivate"])
     targets = {mount.target for mount in container.mounts}
-    mounts = [mount for mount in mounts if mount["destination"] not in targets]
+    mounts = [mount for mount in mounts if not _is_hidden(mount["destination"], targets)]
+    mounts += [_user_mount(mount) for mount in container.mounts]
+    # After the user's, so that a volume at /etc does not hide them.
     for source, target in (
         (context.resolv_path, "/etc/resolv.conf"),
         (context.hostname_path, "/etc/hostname"),
@@ -265,18 +271,23 @@ def _mounts(container: Container, context: BundleContext) -> list[dict[str, Any]
     ):
         if target not in targets and source:
             mounts.append(_mount("bind", source, target, ["rbind", "rprivate"]))
-    mounts += [_user_mount(mount) for mount in container.mounts]
     mounts += [
         _mount("bind", source, target, ["bind", "rprivate", "ro"]) for source, target in context.memory_files
     ]
     return mounts
 
 
+def _is_hidden(default: str, targets: Collection[str]) -> bool:
+    """A mount of the user at the same place, or at /dev above it, takes the place of a default one."""
+    return default in targets or ("/dev" in targets and default.startswith("/dev/"))
+
+
 def _user_mount(mount: ResolvedMount) -> dict[str, Any]:
     access = "ro" if mount.read_only else "rw"
     if mount.kind == "tmpfs":
         return _mount("tmpfs", "tmpfs", mount.target, [*mount.options, access])
-    return _mount("bind", mount.source, mount.target, ["rbind", mount.propagation or "rprivate", access])
+    depth = "bind" if mount.non_recursive else "rbind"
+    return _mount("bind", mount.source, mount.target, [depth, mount.propagation or "rprivate", access])
 
 
 def _mount(kind: str, source: str, target: str, options: list[str]) -> dict[str, Any]:

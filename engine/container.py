@@ -55,7 +55,8 @@ class State(msgspec.Struct, kw_only=True):
     finished_at: float = 0.0
     stopped_by_user: bool = False
     removes_volumes: bool = False  # while REMOVING: its anonymous volumes go too
-    restart_count: int = 0
+    restart_count: int = 0  # since somebody started it
+    quick_exits: int = 0  # see engine.restart
     health: Health | None = None
 
 
@@ -69,6 +70,7 @@ class ResolvedMount(msgspec.Struct, kw_only=True):
     name: str = ""  # volume name
     driver: str = ""
     propagation: str = ""
+    non_recursive: bool = False  # what is mounted below a bind source is left out
     mode: str = ""  # the options string as given
     options: list[str] = []
     copy_up: bool = False

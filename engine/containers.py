@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Iterable
 
-from engine.container import Container
+from engine.container import Container, Status
 from engine.errors import InvalidParameter, NotFound
 from engine.state import StateStore
 
@@ -34,6 +34,15 @@ class Containers:
         if not matches:
             raise NotFound(f"No such container: {ref}")
         return matches[0]
+
+    def users_of_volume(self, name: str) -> list[str]:
+        """Ids of the containers that need a volume; one that is being removed needs it no more. Thread-safe."""
+        return [
+            container.id
+            for container in tuple(self.all())
+            if container.state.status is not Status.REMOVING
+            and any(mount.name == name for mount in container.mounts)
+        ]
 
     def lock(self, container: Container) -> asyncio.Lock:
         """Held while a verb changes the container's state."""

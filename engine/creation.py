@@ -10,18 +10,21 @@ import secrets
 import time
 from collections.abc import Sequence
 
+from engine.bundle import SecurityOptions
 from engine.config import ContainerConfig, ContainerCreate, HostConfig, SecretFile, TaskEndpoint
 from engine.container import Container, State
 from engine.containers import Containers, checked_name
 from engine.errors import Conflict, EngineError, InvalidParameter, NotFound
 from engine.events import EventBus
 from engine.images.store import ImageStore
+from engine.log_settings import log_settings
 from engine.mounts import MountResolver
 from engine.names import random_name
 from engine.networking import checked_networks, publishes
 from engine.networks import NetworkProvider
-from engine.preparation import HostPreparation, checked_log_driver
+from engine.preparation import HostPreparation
 from engine.process import merged_config, process_args
+from engine.runtime import capabilities
 from engine.signals import parse_signal
 from engine.volumes import VolumeStore
 
@@ -157,7 +160,12 @@ def checked_host_config(host: HostConfig, config: ContainerConfig) -> list[str]:
             )
         if policy.name not in ("", "no") and host.auto_remove:
             raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
-    checked_log_driver(host.log_config.type if host.log_config else "")
+    log_settings(host.log_config)
+    SecurityOptions.parse(host)
+    capabilities.container_capabilities(
+        add=host.cap_add or (), drop=host.cap_drop or (), privileged=host.privileged
+    )
+    _check_namespaces(host)
     _refuse_unsupported(host)
     if config.stop_signal:
         parse_signal(config.stop_signal)
@@ -166,6 +174,18 @@ def checked_host_config(host: HostConfig, config: ContainerConfig) -> list[str]:
             f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path"
         )
     return warnings
+
+
+def _check_namespaces(host: HostConfig) -> None:
+    joined = ("container:",)
+    for name, mode, words, prefixes in (
+        ("PID", host.pid_mode, ("", "host", "private"), joined),
+        ("IPC", host.ipc_mode, ("", "none", "private", "shareable", "host"), joined),
+        ("UTS", host.uts_mode, ("", "host"), ()),
+        ("cgroup namespace", host.cgroupns_mode, ("", "private", "host"), ()),
+    ):
+        if mode not in words and not (mode.startswith(prefixes) and mode.partition(":")[2]):
+            raise InvalidParameter(f"invalid {name} mode: {mode}")
 
 
 def _refuse_unsupported(host: HostConfig) -> None:

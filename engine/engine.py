@@ -75,7 +75,7 @@ class Engine:
         self._containers = Containers(self._state)
         find = self._containers.find
         self._images = ImageStore(settings.root / "images", self._storage)
-        self._volumes = VolumeStore(settings.root / "volumes", self._volume_users)
+        self._volumes = VolumeStore(settings.root / "volumes", self._containers.users_of_volume)
         self._memory_files = MemoryFiles(settings.memory_files_dir)
         self._provider = networks
         networking = ContainerNetworking(settings, networks, find)
@@ -107,6 +107,7 @@ class Engine:
         for leftover in self.settings.containers_dir.iterdir():
             if leftover.name not in self._state.containers:
                 await asyncio.to_thread(_remove_tree, leftover)
+        self._memory_files.recover(self._state.containers)
         known_layers = {chain for image in self._images.all() for chain in image.chain_ids}
         await asyncio.to_thread(self._storage.recover, known_layers, set(self._state.containers))
         states = {state.id: state for state in await self._runtime.list()}
@@ -149,9 +150,6 @@ class Engine:
             self._execs.exited(event)
         else:
             self._lifecycle.exited(event)
-
-    def _volume_users(self, name: str) -> list[str]:
-        return [c.id for c in self._containers.all() if any(mount.name == name for mount in c.mounts)]
 
     # ---- containers ---------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from engine.errors import (
     StartFailed,
 )
 from engine.events import EventBus
-from engine.restart import RestartDecision, restart_decision
+from engine.restart import restart_decision
 from engine.runtime.client import ContainerStart, ExitEvent, RuntimeClient, SpawnError
 from engine.signals import parse_signal
 
@@ -88,6 +88,7 @@ class Lifecycle:
             if container.state.status in (Status.REMOVING, Status.DEAD):
                 raise Conflict(f"container {container.name} is marked for removal and cannot be started")
             container.state.stopped_by_user = False
+            container.state.restart_count = container.state.quick_exits = 0
             await self._start_locked(container)
 
     async def stop(self, container: Container, timeout_s: int | None = None, signal: str = "") -> None:
@@ -234,8 +235,7 @@ class Lifecycle:
             state.finished_at, state.pid, state.start_ticks = event.finished_at, 0, 0
             decision = restart_decision(container, ran_s)
             state.status = Status.RESTARTING if decision.restart else Status.EXITED
-            if decision.reset_count:
-                state.restart_count = 0
+            state.quick_exits = decision.quick_exits
             recorded = self._record(container)
             if state.oom_killed:
                 self._publish(container, "oom")
@@ -247,12 +247,14 @@ class Lifecycle:
             if recorded:
                 await self._runtime.forget(event.id)
         if decision.restart:
-            self._background.start(self._restart_later(container, decision), f"restart of {container.name}")
+            self._background.start(
+                self._restart_later(container, decision.delay_s), f"restart of {container.name}"
+            )
         elif container.host_config.auto_remove:
             await self.remove(container, force=True, volumes=True)
 
-    async def _restart_later(self, container: Container, decision: RestartDecision) -> None:
-        await asyncio.sleep(decision.delay_s)
+    async def _restart_later(self, container: Container, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
         async with self._containers.lock(container):
             if container.state.status is not Status.RESTARTING or container.state.stopped_by_user:
                 return
@@ -287,9 +289,8 @@ class Lifecycle:
         elif state.status is Status.REMOVING:
             await self.remove(container, force=True, volumes=False)
         elif state.status is Status.RESTARTING or _starts_at_boot(container):
-            state.status = Status.RESTARTING
-            at_once = RestartDecision(restart=True, delay_s=0.0, reset_count=False)
-            self._background.start(self._restart_later(container, at_once), f"restart of {container.name}")
+            state.status, state.stopped_by_user = Status.RESTARTING, False
+            self._background.start(self._restart_later(container, 0.0), f"restart of {container.name}")
         else:
             await self._preparation.release(container)
 
@@ -328,7 +329,7 @@ class Lifecycle:
     async def _start_failed(self, container: Container, error: Exception) -> None:
         state = container.state
         code = error.exit_code if isinstance(error, SpawnError) else 128
-        state.status = Status.EXITED if state.restart_count else Status.CREATED
+        state.status = Status.EXITED if state.started_at else Status.CREATED
         state.exit_code, state.error = code, str(error)
         state.finished_at = time.time()
         self._record(container)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from engine.config import SecretFile
@@ -22,21 +22,29 @@ class MemoryFiles:
         self._targets: dict[str, list[tuple[str, str]]] = {}
 
     def write(self, container_id: str, files: Sequence[SecretFile]) -> None:
+        """EngineFailure when they do not fit; `remove` takes away what was written by then."""
         self._mounted()
         folder = self._folder / container_id
         folder.mkdir(mode=0o700, exist_ok=True)
         targets = []
         for index, file in enumerate(files):
             path = folder / str(index)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
-                os.write(descriptor, file.data)
-                os.fchown(descriptor, file.uid, file.gid)
-                os.fchmod(descriptor, file.mode)
-            finally:
-                os.close(descriptor)
+                _write_owned(path, file)
+            except OSError as error:
+                raise EngineFailure(
+                    f"cannot keep {file.target} of container {container_id[:12]} in memory: {error.strerror} "
+                    f"(all secrets and configs of a node share {SIZE_MAX})"
+                ) from error
             targets.append((str(path), file.target))
         self._targets[container_id] = targets
+
+    def recover(self, known: Collection[str]) -> None:
+        """After a crash: remove the files of containers that are not known."""
+        if os.path.ismount(self._folder):
+            for folder in self._folder.iterdir():
+                if folder.name not in known:
+                    self.remove(folder.name)
 
     def paths(self, container_id: str) -> Sequence[tuple[str, str]]:
         """(path on the host, target in the container) of each file; empty when there are none."""
@@ -59,3 +67,10 @@ class MemoryFiles:
             syscalls.mount("tmpfs", str(self._folder), "tmpfs", 0, f"size={SIZE_MAX},mode=0700")
         except OSError as error:
             raise EngineFailure(f"cannot mount a tmpfs for secrets at {self._folder}: {error}") from error
+
+
+def _write_owned(path: Path, file: SecretFile) -> None:
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as stream:
+        stream.write(file.data)
+        os.fchown(stream.fileno(), file.uid, file.gid)
+        os.fchmod(stream.fileno(), file.mode)

@@ -7,25 +7,29 @@ fails, nothing of it is left behind.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import os
 import resource
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from engine.bundle import BundleContext, build_spec
 from engine.config import SecretFile
 from engine.container import Container
 from engine.errors import Conflict, EngineFailure, InvalidParameter
+from engine.log_settings import log_settings
 from engine.memory_files import MemoryFiles
 from engine.networking import ContainerNetworking
 from engine.process import runtime_environment
+from engine.runtime import syscalls
 from engine.runtime.client import ContainerStart
+from engine.runtime.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
 from engine.runtime.users import ResolvedUser, resolve_user
 from engine.settings import EngineSettings
 from engine.storage.driver import StorageDriver
 from engine.volumes import VolumeStore, copy_up
-
-LOG_DRIVERS = ("json-file", "none")
 
 
 class HostPreparation:
@@ -89,8 +93,7 @@ class HostPreparation:
             uts_namespace="host" if host.uts_mode == "host" else "",
             cgroup_namespace="host" if host.cgroupns_mode == "host" else "",
         )
-        log_type = (host.log_config.type if host.log_config else "") or "json-file"
-        log_options = (host.log_config.config if host.log_config else None) or {}
+        log = log_settings(host.log_config)
         return ContainerStart(
             id=container.id,
             spec=build_spec(container, context),
@@ -101,10 +104,10 @@ class HostPreparation:
             stdin=container.config.open_stdin,
             stdin_once=container.config.stdin_once,
             console_size=(host.console_size[0], host.console_size[1]) if host.console_size else None,
-            log_driver=log_type,
+            log_driver=log.driver,
             log_path=str(self._settings.log_path(container.id)),
-            log_max_size=parse_size(log_options.get("max-size", "0")),
-            log_max_file=int(log_options.get("max-file", "1")),
+            log_max_size=log.max_size,
+            log_max_file=log.max_file,
         )
 
     async def release(self, container: Container) -> None:
@@ -127,19 +130,19 @@ class HostPreparation:
                     self._volumes.remove_with(mount.name, container.id)
 
     def _copy_up(self, container: Container) -> None:
-        candidates = [
-            mount for mount in container.mounts if mount.copy_up and not any(Path(mount.source).iterdir())
-        ]
-        if not candidates:
-            return
+        """What the image has at a volume's place into the volume, while that is empty."""
         with self._storage.mounted(container.id) as root:
-            for mount in candidates:
-                source = root / mount.target.lstrip("/")
-                if source.is_dir() and source.resolve().is_relative_to(root.resolve()):
-                    copy_up(source, Path(mount.source))
+            for mount in container.mounts:
+                if mount.copy_up and not any(Path(mount.source).iterdir()):
+                    with _directory_inside(root, mount.target) as source:
+                        if source is not None:
+                            copy_up(source, Path(mount.source))
 
     def _hostname(self, container: Container) -> str:
-        if container.network_mode == "host" or container.host_config.uts_mode == "host":
+        mode = container.network_mode
+        if mode.startswith("container:"):
+            return self._hostname(self._find(mode.partition(":")[2]))
+        if mode == "host" or container.host_config.uts_mode == "host":
             return container.config.hostname or self._settings.hostname
         return container.config.hostname or container.short_id
 
@@ -163,19 +166,21 @@ class HostPreparation:
             raise InvalidParameter(str(error)) from error
 
 
-def parse_size(text: str) -> int:
-    """`10m`, `1g`, `512k` or bytes -> bytes (log options)."""
-    units = {"k": 1024, "m": 1024**2, "g": 1024**3}
-    number = text.lower().removesuffix("b")
-    factor = units.get(number[-1:], 1)
-    digits = number[:-1] if factor > 1 else number
-    if not digits.isdecimal():
-        raise InvalidParameter(f"invalid size '{text}': use a number with k, m or g, such as 10m")
-    return int(digits) * factor
-
-
-def checked_log_driver(name: str) -> None:
-    if name and name not in LOG_DRIVERS:
-        raise InvalidParameter(
-            f"logger: no log driver named '{name}' is registered: use one of {', '.join(LOG_DRIVERS)}"
-        )
+@contextlib.contextmanager
+def _directory_inside(root: Path, path: str) -> Iterator[Path | None]:
+    """A directory as a process whose root is `root` finds it, links followed; None when there is none."""
+    top = os.open(root, os.O_PATH | os.O_DIRECTORY)
+    try:
+        flags = os.O_PATH | os.O_DIRECTORY
+        found = syscalls.openat2(top, path, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        yield None
+        return
+    finally:
+        os.close(top)
+    try:
+        yield Path(f"/proc/self/fd/{found}").readlink()
+    finally:
+        os.close(found)

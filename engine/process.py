@@ -1,7 +1,7 @@
 """How the command, environment and settings of a container come from the image and from the request.
 
-Pure. Rules as Docker's: an entrypoint of the request drops the image's command; variables of the request
-win by name; `[""]` as entrypoint clears the image's.
+Pure. Rules as Docker's: an entrypoint of the request drops the image's command; `[]` and `[""]` clear the
+image's entrypoint, and only `[]` keeps its command; variables of the request win by name.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ def merged_config(body: ContainerCreate, image: ImageConfig) -> ContainerConfig:
     fields = {name: copy.copy(getattr(body, name)) for name in ContainerConfig.__struct_fields__}
     config = ContainerConfig(**fields)
     entrypoint, command = as_list(body.entrypoint), as_list(body.cmd)
-    if entrypoint is None:
-        config.entrypoint = list(image.entrypoint) or None
-        config.cmd = command or list(image.cmd) or None
-    else:
-        config.entrypoint = None if entrypoint == [""] else entrypoint
-        config.cmd = command
+    inherits_entrypoint = body.entrypoint is None
+    config.entrypoint = list(image.entrypoint) or None if inherits_entrypoint else entrypoint
+    if config.entrypoint == [""]:
+        config.entrypoint = None
+    config.cmd = command or (list(image.cmd) or None if entrypoint is None else None)
     config.env = merged_environment(image.env, body.env or ())
     config.working_dir = body.working_dir or image.working_dir
     config.user = body.user or image.user
@@ -50,7 +49,7 @@ def process_args(config: ContainerConfig) -> list[str]:
 
 
 def as_list(value: Sequence[str] | str | None) -> list[str] | None:
-    """Entrypoint and Cmd may be a string or a list in the API; null and [] mean not given."""
+    """Entrypoint and Cmd may be a string or a list in the API; what is empty has no words: None."""
     if value is None or len(value) == 0:
         return None
     return [value] if isinstance(value, str) else list(value)

@@ -1,0 +1,185 @@
+"""The state machine around starts and exits, on a runtime and a host that only write down what was asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from engine.background import BackgroundTasks
+from engine.config import HostConfig, RestartPolicy
+from engine.container import Container, State, Status
+from engine.containers import Containers
+from engine.errors import EngineFailure, StartFailed
+from engine.events import EventBus
+from engine.lifecycle import Lifecycle
+from engine.runtime.client import ContainerStart, ExitEvent, RuntimeClient, SpawnError
+from engine.state import StateStore
+from tests.records import container_record, exited, running
+
+
+class Host:
+    """Stands for both seams: the runtime and the preparation."""
+
+    def __init__(self) -> None:
+        self.did: list[str] = []
+        self.refuses: Exception | None = None
+        self.pid = 100
+
+    async def start(self, request: ContainerStart) -> SimpleNamespace:
+        if self.refuses is not None:
+            raise self.refuses
+        self.pid += 1
+        self.did.append("start")
+        return SimpleNamespace(pid=self.pid, start_ticks=1, started_at=2000.0)
+
+    async def forget(self, id: str) -> None:
+        self.did.append("forget")
+
+    async def prepare(self, container: Container) -> ContainerStart:
+        return ContainerStart(id=container.id, spec={}, rootfs=cast(Any, None), cgroup="x")
+
+    async def release(self, container: Container) -> None:
+        self.did.append("release")
+
+    async def destroy(self, container: Container, *, volumes: bool) -> None:
+        self.did.append(f"destroy volumes={volumes}")
+
+
+class Setup:
+    def __init__(self, folder: Path) -> None:
+        self.host = Host()
+        self.store = StateStore(folder / "engine.db")
+        self.background = BackgroundTasks()
+        self.events = EventBus()
+        self.lifecycle = Lifecycle(
+            Containers(self.store),
+            cast(RuntimeClient, self.host),
+            self.host,
+            self.events,
+            self.background,
+        )
+
+    def add(self, state: State, policy: str = "", retries: int = 0) -> Container:
+        wish = RestartPolicy(name=policy, maximum_retry_count=retries)
+        made = container_record(host=HostConfig(restart_policy=wish), state=state)
+        self.store.add(made)
+        return made
+
+    async def end(self, container: Container, code: int) -> None:
+        """The first process ends; returns when a restart that follows at once has happened."""
+        event = ExitEvent(
+            id=container.id,
+            exec_id=None,
+            pid=container.state.pid,
+            exit_code=code,
+            oom_killed=False,
+            finished_at=2001.0,
+        )
+        self.lifecycle.exited(event)
+        await self.idle()
+
+    async def idle(self) -> None:
+        while tasks := tuple(self.background._tasks):
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.fixture
+async def setup(tmp_path: Path) -> AsyncIterator[Setup]:
+    made = Setup(tmp_path)
+    yield made
+    await made.background.close()
+    made.store.close()
+
+
+async def test_a_start_by_hand_gives_all_retries_again(setup: Setup) -> None:
+    container = setup.add(exited(1, restart_count=3, quick_exits=4), "on-failure", retries=3)
+    await setup.lifecycle.start(container)
+    assert (container.state.restart_count, container.state.quick_exits) == (0, 0)
+    await setup.end(container, 1)
+    assert container.state.status is Status.RUNNING
+    assert container.state.restart_count == 1
+
+
+async def test_on_failure_gives_up_after_its_retries_and_says_how_often_it_tried(setup: Setup) -> None:
+    container = setup.add(running(restart_count=2), "on-failure", retries=2)
+    await setup.end(container, 5)
+    state = container.state
+    assert (state.status, state.exit_code, state.restart_count) == (Status.EXITED, 5, 2)
+    assert setup.host.did == ["release", "forget"]
+
+
+async def test_an_exit_of_an_earlier_process_is_not_taken_for_the_present_one(setup: Setup) -> None:
+    container = setup.add(running())
+    late = ExitEvent(id=container.id, exec_id=None, pid=1, exit_code=9, oom_killed=False, finished_at=2001.0)
+    setup.lifecycle.exited(late)
+    await setup.idle()
+    assert container.state.status is Status.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("policy", "stopped_by_user", "runs"),
+    [
+        ("always", False, True),
+        ("always", True, True),
+        ("unless-stopped", False, True),
+        ("unless-stopped", True, False),
+        ("on-failure", False, False),
+        ("", False, False),
+    ],
+)
+async def test_what_the_daemon_starts_when_it_starts(
+    setup: Setup, policy: str, stopped_by_user: bool, runs: bool
+) -> None:
+    container = setup.add(exited(1, stopped_by_user=stopped_by_user), policy)
+    await setup.lifecycle.recover(container, None, running=False)
+    await setup.idle()
+    assert container.state.status is (Status.RUNNING if runs else Status.EXITED)
+
+
+async def test_a_container_that_was_never_started_stays_so(setup: Setup) -> None:
+    container = setup.add(State(), "always")
+    await setup.lifecycle.recover(container, None, running=False)
+    assert container.state.status is Status.CREATED
+
+
+async def test_a_lost_container_is_an_exit_that_its_policy_answers(setup: Setup) -> None:
+    container = setup.add(running(), "always")
+    await setup.lifecycle.recover(container, None, running=False)
+    await setup.idle()
+    assert (container.state.status, container.state.restart_count) == (Status.RUNNING, 1)
+
+
+async def test_a_removal_that_was_cut_off_is_finished(setup: Setup) -> None:
+    container = setup.add(State(status=Status.REMOVING))
+    await setup.lifecycle.recover(container, None, running=False)
+    assert setup.store.containers == {}
+    assert setup.host.did == ["release", "destroy volumes=False"]
+
+
+@pytest.mark.parametrize(("before", "after"), [(State(), Status.CREATED), (exited(0), Status.EXITED)])
+async def test_a_start_that_fails_is_told_and_undone(setup: Setup, before: State, after: Status) -> None:
+    container = setup.add(before)
+    setup.host.refuses = SpawnError("execve", 2, 'exec: "nope": not found', 127)
+    with pytest.raises(StartFailed) as told:
+        await setup.lifecycle.start(container)
+    assert told.value.exit_code == 127
+    assert (container.state.status, container.state.exit_code) == (after, 127)
+    assert setup.host.did == ["release"]
+    assert (await setup.lifecycle.wait(container, "")).exit_code == 127
+
+
+async def test_a_removal_that_fails_half_way_leaves_a_dead_container(setup: Setup) -> None:
+    async def destroy(container: Container, *, volumes: bool) -> None:
+        raise OSError(16, "Device or resource busy")
+
+    setup.host.destroy = destroy
+    container = setup.add(exited(0))
+    with pytest.raises(EngineFailure, match="cannot remove container web"):
+        await setup.lifecycle.remove(container, force=False, volumes=False)
+    assert container.state.status is Status.DEAD
+    assert setup.store.containers == {container.id: container}
