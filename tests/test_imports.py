@@ -54,7 +54,7 @@ GUARDED = {
         "raft.voting",
         "raft.replication",
     ),
-    "dnslib": ("overlay_net.dns",),
+    "dnslib": ("overlay_net.dns_message",),
     "click": ("cli",),
 }
 
