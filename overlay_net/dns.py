@@ -16,8 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-import dnslib
-
 from overlay_net import dns_message, dns_names, nft, resolvers
 from overlay_net.dns_message import MESSAGE_BYTES_MAX, Question
 from overlay_net.dns_names import Visible, Zone
@@ -204,7 +202,7 @@ class Resolver:
         if records is not None:
             return dns_message.fitted(question, records, MESSAGE_BYTES_MAX if tcp else question.udp_bytes)
         if not listener.forwarding or self._is_overloaded(listener):
-            return dns_message.failure(question, dnslib.RCODE.SERVFAIL)
+            return dns_message.failure(question, dns_message.SERVFAIL)
         if listener.ndots_set and _is_bare(question):
             return dns_message.reply(question, ())
         return question
@@ -240,7 +238,7 @@ class Resolver:
         finally:
             if len(listener.forwards) <= 1:
                 listener.overloaded = False
-        return reply or dns_message.failure(question, dnslib.RCODE.SERVFAIL)
+        return reply or dns_message.failure(question, dns_message.SERVFAIL)
 
     def _opener(self, namespace: Path) -> resolvers.Opener:
         async def opener(family: int, kind: int) -> socket.socket:
@@ -262,7 +260,7 @@ class _Datagrams(asyncio.DatagramProtocol):
 
 
 def _is_bare(question: Question) -> bool:
-    return question.type in (dnslib.QTYPE.A, dnslib.QTYPE.AAAA) and "." not in question.name
+    return question.type in (dns_message.A, dns_message.AAAA) and "." not in question.name
 
 
 def _keep(tasks: set[asyncio.Task[_T]], task: asyncio.Task[_T]) -> None:

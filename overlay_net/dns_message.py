@@ -1,4 +1,5 @@
 """DNS messages: what came in, what goes out. Pure; the wire format (RFC 1035, EDNS0: RFC 6891) is dnslib's.
+Only this module knows that library.
 
 `read` never raises: it gives a question, the refusal to send back, or nothing for what must not be answered.
 """
@@ -9,11 +10,19 @@ import secrets
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import dnslib
 from dnslib.bimap import BimapError
 from dnslib.buffer import BufferError as WireBufferError
 from dnslib.label import DNSBuffer, DNSLabelError
+
+Record: TypeAlias = dnslib.RR
+
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = range(6)  # result codes, RFC 1035, 4.1.1
+A, PTR, AAAA, ANY = 1, 12, 28, 255  # types of questions
+IN, ANY_CLASS = 1, 255
+_IXFR, _AXFR = 251, 252
 
 HEADER_BYTES = 12
 UDP_BYTES_MIN = 512  # every client takes that much (RFC 1035, 4.2.1)
@@ -57,6 +66,19 @@ class Question:
     def type(self) -> int:
         return int(self.asked.qtype)
 
+    @property
+    def is_for_internet(self) -> bool:
+        return self.asked.qclass in (IN, ANY_CLASS)
+
+    def address(self, address: str, ttl_s: int) -> Record:
+        """A record that answers it with an IPv4 address."""
+        return dnslib.RR(self.asked.qname, A, rdata=dnslib.A(address), ttl=ttl_s)
+
+    def pointer(self, name: str, ttl_s: int) -> Record:
+        """A record that answers it with a name, which must be `is_sendable`."""
+        data = dnslib.PTR(dnslib.DNSLabel(name.encode()))
+        return dnslib.RR(self.asked.qname, PTR, rdata=data, ttl=ttl_s)
+
 
 def read(data: bytes) -> Question | bytes | None:
     """The question, or the refusal's bytes, or None for replies and what is too short to have a header."""
@@ -67,12 +89,12 @@ def read(data: bytes) -> Question | bytes | None:
     if header.qr:
         return None
     if header.opcode != dnslib.OPCODE.QUERY:
-        return bytes(_reply(header, (), dnslib.RCODE.NOTIMP).pack())
+        return bytes(_reply(header, (), NOTIMP).pack())
     try:
         asked = _one_question(header, buffer, len(data))
         option = _edns_option(header, buffer)
     except (_Malformed, *_PARSE_ERRORS):
-        return bytes(_reply(header, (), dnslib.RCODE.FORMERR).pack())
+        return bytes(_reply(header, (), FORMERR).pack())
     question = Question(
         data,
         header,
@@ -82,22 +104,28 @@ def read(data: bytes) -> Question | bytes | None:
         edns=option is not None,
     )
     if option is not None and option.edns_ver:
-        return _packed(question, (), dnslib.RCODE.NOERROR, extended=_BADVERS_HIGH)
-    if question.type in (dnslib.QTYPE.AXFR, dnslib.QTYPE.IXFR):
-        return failure(question, dnslib.RCODE.NOTIMP)
+        return _packed(question, (), NOERROR, extended=_BADVERS_HIGH)
+    if question.type in (_AXFR, _IXFR):
+        return failure(question, NOTIMP)
     return question
+
+
+def is_sendable(name: str) -> bool:
+    """Names are whatever users call things; not all of them fit a message."""
+    labels = name.encode().split(b".")
+    return len(name.encode()) <= NAME_BYTES_MAX and all(0 < len(label) <= LABEL_BYTES_MAX for label in labels)
 
 
 def failure(question: Question, rcode: int) -> bytes:
     return _packed(question, (), rcode)
 
 
-def reply(question: Question, records: Sequence[dnslib.RR]) -> bytes:
+def reply(question: Question, records: Sequence[Record]) -> bytes:
     """Our own answer, however long; without records the name exists but has nothing of that type."""
-    return _packed(question, records, dnslib.RCODE.NOERROR, aa=1)
+    return _packed(question, records, NOERROR, aa=1)
 
 
-def fitted(question: Question, records: Sequence[dnslib.RR], bytes_max: int) -> bytes:
+def fitted(question: Question, records: Sequence[Record], bytes_max: int) -> bytes:
     """Our own answer with as many records as fit, marked as truncated if that is not all of them."""
     whole = reply(question, records)
     if len(whole) <= bytes_max:
@@ -114,7 +142,7 @@ def fitted(question: Question, records: Sequence[dnslib.RR], bytes_max: int) -> 
 
 def truncated(question: Question) -> bytes:
     """An empty reply that tells the client to ask again by TCP."""
-    return _with_truncated_bit(_packed(question, (), dnslib.RCODE.NOERROR))
+    return _with_truncated_bit(_packed(question, (), NOERROR))
 
 
 def is_truncated(data: bytes) -> bool:
@@ -143,7 +171,7 @@ def answers(question: Question, message_id: int, data: bytes) -> bool:
         return False
     if header.q == 0:
         # Some servers refuse without repeating the question; that can deny an answer but not forge one.
-        return header.rcode not in (dnslib.RCODE.NOERROR, dnslib.RCODE.NXDOMAIN)
+        return header.rcode not in (NOERROR, NXDOMAIN)
     try:
         asked = dnslib.DNSQuestion.parse(buffer)
     except _PARSE_ERRORS:
@@ -197,7 +225,7 @@ def _reply(
 
 
 def _packed(
-    question: Question, records: Sequence[dnslib.RR], rcode: int, *, aa: int = 0, extended: int = 0
+    question: Question, records: Sequence[Record], rcode: int, *, aa: int = 0, extended: int = 0
 ) -> bytes:
     made = _reply(question.header, (question.asked,), rcode, aa=aa)
     made.add_answer(*records)

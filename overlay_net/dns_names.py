@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import dnslib
-
-from overlay_net.dns_message import LABEL_BYTES_MAX, NAME_BYTES_MAX, Question
+from overlay_net import dns_message
+from overlay_net.dns_message import Question, Record
 
 TTL_S = 3  # names follow tasks
 SHORT_ID = 12
 _REVERSE = ".in-addr.arpa"
-_ANY_CLASS = 255
 _TASKS = "tasks."
 
 
@@ -86,9 +84,9 @@ class Visible:
     zone: Zone
 
 
-def records(question: Question, networks: Sequence[Visible]) -> list[dnslib.RR] | None:
+def records(question: Question, networks: Sequence[Visible]) -> list[Record] | None:
     """The answer's records (none: the name has nothing of that type), or None for a name of somebody else."""
-    if question.asked.qclass not in (dnslib.CLASS.IN, _ANY_CLASS):
+    if not question.is_for_internet:
         return None
     if question.name.endswith(_REVERSE):
         return _pointer(question, networks)
@@ -96,10 +94,10 @@ def records(question: Question, networks: Sequence[Visible]) -> list[dnslib.RR] 
     if found is None:
         return None
     zone, name = found
-    if question.type not in (dnslib.QTYPE.A, dnslib.QTYPE.ANY):
+    if question.type not in (dns_message.A, dns_message.ANY):
         # Also for AAAA: musl waits for both answers, and another type's NXDOMAIN would deny the name.
         return []
-    return [_record(question, dnslib.QTYPE.A, dnslib.A(address)) for address in zone.rotated(name)]
+    return [question.address(address, TTL_S) for address in zone.rotated(name)]
 
 
 def _find(name: str, networks: Sequence[Visible]) -> tuple[Zone, str] | None:
@@ -119,25 +117,15 @@ def _splits(name: str) -> Iterator[tuple[str, str]]:
         end = name.rfind(".", 0, end)
 
 
-def _pointer(question: Question, networks: Sequence[Visible]) -> list[dnslib.RR] | None:
+def _pointer(question: Question, networks: Sequence[Visible]) -> list[Record] | None:
     address = ".".join(reversed(question.name.removesuffix(_REVERSE).split(".")))
     for visible in networks:
         name = visible.zone.name_of(address)
-        if name and _is_sendable(full := f"{name}.{visible.network}"):
-            if question.type not in (dnslib.QTYPE.PTR, dnslib.QTYPE.ANY):
+        if name and dns_message.is_sendable(full := f"{name}.{visible.network}"):
+            if question.type not in (dns_message.PTR, dns_message.ANY):
                 return []
-            return [_record(question, dnslib.QTYPE.PTR, dnslib.PTR(dnslib.DNSLabel(full.encode())))]
+            return [question.pointer(full, TTL_S)]
     return None
-
-
-def _record(question: Question, kind: int, data: dnslib.RD) -> dnslib.RR:
-    return dnslib.RR(question.asked.qname, kind, rdata=data, ttl=TTL_S)
-
-
-def _is_sendable(name: str) -> bool:
-    """Names are whatever users call things; not all of them fit a message."""
-    labels = name.encode().split(b".")
-    return len(name.encode()) <= NAME_BYTES_MAX and all(0 < len(label) <= LABEL_BYTES_MAX for label in labels)
 
 
 def _reversed(names: Mapping[str, tuple[str, ...]]) -> dict[str, str]:

@@ -142,6 +142,7 @@ class NetworkDriver:
             made = Sandbox(
                 id=request.id,
                 netns_path=str(namespace),
+                name=request.name,
                 endpoints=tuple(endpoints),
                 ports=ports,
                 embedded_dns=any(self._has_dns(endpoint) for endpoint in endpoints),
@@ -182,7 +183,7 @@ class NetworkDriver:
         async with self._changing:
             taken = {endpoint.interface for endpoint in found.endpoints}
             interface = next(name for name in (f"eth{n}" for n in range(256)) if name not in taken)
-            endpoint = self._local_endpoint(found.id, "", request, interface)
+            endpoint = self._local_endpoint(found.id, found.name, request, interface)
             try:
                 await self._workers.run(sandbox.attach, Path(found.netns_path), self._attachment(endpoint))
             except BaseException:

@@ -14,6 +14,7 @@ TABLE = "swarmctl"
 _PORTS = "published"
 _PORTS_ON = "published_on"
 _CHAINS = {
+    "incoming": "type filter hook prerouting priority -300",
     "arriving": "type nat hook prerouting priority -100",
     "local": "type nat hook output priority -100",
     "leaving": "type nat hook postrouting priority 100",
@@ -49,9 +50,13 @@ def base_rules(bridges: Sequence[BridgeRule]) -> str:
                 f"dnat ip addr . port to {lookup}"
             )
     for rule in bridges:
-        lines += _leaving(rule)
-        lines += _isolation(rule, [other.bridge for other in bridges if other.bridge != rule.bridge])
+        lines += [*_incoming(rule), *_leaving(rule), *_isolation(rule)]
     return "\n".join(lines) + "\n"
+
+
+def _incoming(rule: BridgeRule) -> list[str]:
+    """route_localnet, which ports published on 127.0.0.1 need, would let containers reach the host's loopback."""
+    return [f'add rule ip {TABLE} incoming iifname "{rule.bridge}" ip daddr 127.0.0.0/8 drop']
 
 
 def _leaving(rule: BridgeRule) -> list[str]:
@@ -65,17 +70,18 @@ def _leaving(rule: BridgeRule) -> list[str]:
     return lines
 
 
-def _isolation(rule: BridgeRule, others: Sequence[str]) -> list[str]:
+def _isolation(rule: BridgeRule) -> list[str]:
+    """What is not published is reached from the bridge itself only: not from other networks, not from outside."""
     prefix = f"add rule ip {TABLE} isolation"
     if rule.internal:
         return [
             f'{prefix} iifname "{rule.bridge}" oifname != "{rule.bridge}" drop',
             f'{prefix} oifname "{rule.bridge}" iifname != "{rule.bridge}" drop',
         ]
-    if not others:
-        return []
-    names = ", ".join(f'"{name}"' for name in others)
-    return [f'{prefix} iifname "{rule.bridge}" oifname {{ {names} }} ct status != dnat ct state new drop']
+    # `!= dnat` would compare the whole status, in which other bits are set as well.
+    return [
+        f'{prefix} oifname "{rule.bridge}" iifname != "{rule.bridge}" ct state new ct status & dnat == 0 drop'
+    ]
 
 
 def publish_elements(

@@ -6,6 +6,7 @@ out by binding it for a moment, since DNAT would silently take the process's tra
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterable, Sequence
 
@@ -15,6 +16,7 @@ from overlay_net.errors import PortInUse
 from overlay_net.records import Publish
 
 FIRST, LAST = 49153, 65535
+_ALLOCATED = "port is already allocated"
 _Key = tuple[str, str, int]
 
 
@@ -48,20 +50,23 @@ class HostPorts:
             self._holders.pop(_key(publish), None)
 
     def _take(self, sandbox: str, publish: Publish) -> None:
-        if self._conflicts(publish) or not _bindable(publish):
-            raise PortInUse(
-                f"Bind for {publish.host_ip or '0.0.0.0'}:{publish.host_port} failed: port is already allocated"
-            )
+        problem = _ALLOCATED if self._conflicts(publish) else _bind_problem(publish)
+        if problem:
+            raise _refused(publish, problem)
         self._holders[_key(publish)] = sandbox
 
     def _choose(self, publish: Publish) -> Publish:
-        for offset in range(LAST - FIRST + 1):
-            number = FIRST + (self._next - FIRST + offset) % (LAST - FIRST + 1)
+        count = LAST - FIRST + 1
+        for offset in range(count):
+            number = FIRST + (self._next - FIRST + offset) % count
             chosen = msgspec.structs.replace(publish, host_port=number)
-            if not self._conflicts(chosen) and _bindable(chosen):
-                self._next = number + 1 if number < LAST else FIRST
+            problem = _ALLOCATED if self._conflicts(chosen) else _bind_problem(chosen)
+            if not problem:
+                self._next = number + 1
                 return chosen
-        raise PortInUse(f"all {LAST - FIRST + 1} ports from {FIRST} to {LAST} are in use: give a host port")
+            if problem != _ALLOCATED:  # no other number would do either
+                raise _refused(chosen, problem)
+        raise PortInUse(f"all {count} ports from {FIRST} to {LAST} are in use: give a host port")
 
     def _conflicts(self, publish: Publish) -> bool:
         if publish.host_ip:
@@ -75,7 +80,12 @@ def _key(publish: Publish) -> _Key:
     return publish.host_ip, publish.protocol, publish.host_port
 
 
-def _bindable(publish: Publish) -> bool:
+def _refused(publish: Publish, problem: str) -> PortInUse:
+    return PortInUse(f"Bind for {publish.host_ip or '0.0.0.0'}:{publish.host_port} failed: {problem}")
+
+
+def _bind_problem(publish: Publish) -> str:
+    """Why the host cannot have that port, or ""."""
     kind = socket.SOCK_STREAM if publish.protocol == "tcp" else socket.SOCK_DGRAM
     with socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC) as probe:
         if kind == socket.SOCK_STREAM:
@@ -83,6 +93,6 @@ def _bindable(publish: Publish) -> bool:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((publish.host_ip or "0.0.0.0", publish.host_port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return _ALLOCATED if error.errno == errno.EADDRINUSE else (error.strerror or str(error)).lower()
+    return ""

@@ -98,6 +98,7 @@ class Sandbox(Record, frozen=True):
 
     id: str
     netns_path: str
+    name: str = ""
     endpoints: tuple[Endpoint, ...] = ()
     ports: tuple[Publish, ...] = ()
     embedded_dns: bool = False

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-import dnslib
-
 from overlay_net import dns_message
 from overlay_net.dns_message import Question
 
@@ -29,7 +27,7 @@ PORT = 53
 SERVERS_MAX = 3  # as resolv.conf(5)
 FORWARD_S = 4.5  # for all servers together: clients give up after 5 s
 COMPLETE_S = 1.0  # for the whole of a truncated reply; the truncated one is better than none
-_USELESS = (dnslib.RCODE.SERVFAIL, dnslib.RCODE.REFUSED)
+_USELESS = (dns_message.SERVFAIL, dns_message.REFUSED)
 
 
 @dataclass(frozen=True, slots=True)

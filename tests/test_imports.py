@@ -54,12 +54,7 @@ GUARDED = {
         "raft.voting",
         "raft.replication",
     ),
-    "dnslib": (
-        "overlay_net.dns",
-        "overlay_net.dns_message",
-        "overlay_net.dns_names",
-        "overlay_net.resolvers",
-    ),
+    "dnslib": ("overlay_net.dns_message",),
     "click": ("cli",),
 }
 

@@ -92,8 +92,9 @@ async def main():
         driver._resolver.set_names(apps.id, {"many": tuple(f"10.9.0.{n}" for n in range(200))})
         assert (await ask(own, "many"))[1] == "TC"
         assert len(await ask(own, "many", protocol="tcp")) == 202
-        await driver.connect(own.id, EndpointRequest(network=more.id))
+        joined = await driver.connect(own.id, EndpointRequest(network=more.id))
         assert await ask(own, "example.com") == forwarded, "after joining a network"
+        assert await ask(own, "own.more") == ["NOERROR", "-", joined.cidr.partition("/")[0]], "its name there"
         assert await ask(own, "bare") == ["NOERROR", "-"], "ndots is remembered"
         inner = await made("c", closed, dns_servers=(address,))
         assert await ask(inner, "example.com") == ["SERVFAIL", "-"]
