@@ -6,7 +6,6 @@ import pytest
 
 from overlay_net import firewall
 from overlay_net.firewall import BridgeRule
-from overlay_net.records import Publish
 
 WEB = BridgeRule(bridge="swbr0", subnet="172.17.0.0/16", internal=False)
 DB = BridgeRule(bridge="sw-n1", subnet="172.18.0.0/16", internal=True)
@@ -92,15 +91,12 @@ def test_no_container_reaches_the_hosts_loopback() -> None:
     ]
 
 
-PUBLISHES = (
-    Publish(container_port=80, host_port=8080),
-    Publish(container_port=53, protocol="udp", host_ip="127.0.0.1", host_port=5353),
-)
+ELEMENTS = {("", "tcp", 8080): ("172.17.0.2", 80), ("127.0.0.1", "udp", 5353): ("172.17.0.2", 53)}
 
 
 @pytest.mark.parametrize(("remove", "verb"), [(False, "add"), (True, "delete")])
 def test_published_ports_are_elements(remove: bool, verb: str) -> None:
-    text = firewall.publish_elements(PUBLISHES, "172.17.0.2", remove=remove)
+    text = firewall.publish_elements(ELEMENTS, remove=remove)
     assert text.splitlines() == [
         f"{verb} element ip swarmctl published {{ tcp . 8080 : 172.17.0.2 . 80 }}",
         f"{verb} element ip swarmctl published_on {{ 127.0.0.1 . udp . 5353 : 172.17.0.2 . 53 }}",
@@ -108,4 +104,4 @@ def test_published_ports_are_elements(remove: bool, verb: str) -> None:
 
 
 def test_without_ports_there_is_nothing_to_do() -> None:
-    assert firewall.publish_elements((), "172.17.0.2") == ""
+    assert firewall.publish_elements({}) == ""
