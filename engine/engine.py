@@ -31,10 +31,10 @@ from engine.config import (
 from engine.container import Container
 from engine.containers import Containers, checked_name
 from engine.creation import Creation
-from engine.errors import Conflict, InvalidParameter
+from engine.errors import Conflict, InvalidParameter, NotFound
 from engine.events import EventBus
 from engine.execs import Execs
-from engine.filters import container_filter
+from engine.filters import Lookups, listing_filter, prune_filter
 from engine.health import ExecProber, HealthMonitor
 from engine.images.store import ImageStore
 from engine.imaging import Imaging
@@ -95,6 +95,12 @@ class Engine:
         )
         self.images = Imaging(self._images, self._containers, self.events_bus, settings.root / "tmp")
         self.networks = NetworkService(networks, self._containers, self.events_bus)
+        self._lookups = Lookups(
+            container=find,
+            image_family=self._image_family,
+            network=networks.find,
+            sandbox=networks.sandbox,
+        )
         runtime.on_exit(self._exited)
 
     # ---- the engine's own life ----------------------------------------------------------------------------
@@ -242,9 +248,9 @@ class Engine:
     async def list_containers(
         self, all: bool, limit: int, size: bool, filters: Mapping[str, list[str]]
     ) -> list[dict[str, Any]]:
-        matches = container_filter(filters, self._containers.find)
+        matches = listing_filter(filters, self._lookups)
         show_stopped = all or limit > 0 or bool(filters.get("status") or filters.get("exited"))
-        chosen = [c for c in self._containers.all() if (show_stopped or c.is_running) and matches(c)]
+        chosen = [c for c in self._containers.all() if (show_stopped or c.state.status.is_up) and matches(c)]
         chosen.sort(key=lambda container: container.created_at, reverse=True)
         rows = []
         for container in chosen[: limit if limit > 0 else None]:
@@ -282,8 +288,7 @@ class Engine:
         return await self._lifecycle.attach(container, stdin=stdin and stream, streams=streams)
 
     async def prune_containers(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
-        usable = {key: values for key, values in filters.items() if key == "label"}
-        matches = container_filter(usable, self._containers.find)
+        matches = prune_filter(filters, time.time())
         deleted, reclaimed = [], 0
         for container in tuple(self._containers.all()):
             if container.state.status in ("created", "exited", "dead") and matches(container):
@@ -291,6 +296,16 @@ class Engine:
                 await self._lifecycle.remove(container, force=False, volumes=False)
                 deleted.append(container.id)
         return {"ContainersDeleted": deleted, "SpaceReclaimed": reclaimed}
+
+    def _image_family(self, ref: str) -> set[str]:
+        """Ids of an image and of all images that stand on its layers; empty for an unknown one."""
+        try:
+            ancestor = self._images.resolve(ref)
+        except (NotFound, InvalidParameter):
+            return set()
+        layers = ancestor.diff_ids
+        above = (image for image in self._images.all() if layers and image.diff_ids[: len(layers)] == layers)
+        return {ancestor.id, *(image.id for image in above)}
 
     def _running(self, ref: str) -> Container:
         container = self._containers.find(ref)

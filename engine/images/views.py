@@ -10,11 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from engine.errors import InvalidParameter
+from engine.filter_values import has_label, moment, truth
 from engine.images.config import Image
 
-_UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3}
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)", re.ASCII)
-_DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+", re.ASCII)
 _FRACTION = re.compile(r"\.\d+", re.ASCII)
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 
@@ -100,12 +98,18 @@ def filtered(
     """`now` in Unix seconds, for durations of `until`. InvalidParameter names a filter that is wrong."""
     for key, values in filters.items():
         if key == "dangling":
-            wanted = _truth(key, values)
+            wanted = truth(key, values)
             images = [image for image in images if (not image.repo_tags) == wanted]
         elif key == "label":
-            images = [image for image in images if all(_has_label(image, value) for value in values)]
+            images = [
+                image for image in images if all(has_label(image.config.labels, value) for value in values)
+            ]
         elif key == "label!":
-            images = [image for image in images if not any(_has_label(image, value) for value in values)]
+            images = [
+                image
+                for image in images
+                if not any(has_label(image.config.labels, value) for value in values)
+            ]
         elif key == "reference":
             images = [image for image in images if any(_refers(image, value) for value in values)]
         elif key in ("before", "since"):
@@ -119,37 +123,9 @@ def filtered(
     return images
 
 
-def moment(text: str, now: float) -> int:
-    """Unix seconds of a filter's time: a number of them, RFC 3339, or a duration before now (`1h30m`)."""
-    if text.isdecimal():
-        return int(text)
-    if _DURATION.fullmatch(text):
-        return int(now - sum(float(n) * _UNIT_S[unit] for n, unit in _DURATION_PART.findall(text)))
-    try:
-        parsed = datetime.datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidParameter(
-            f"invalid time '{text}': use Unix seconds, 2026-01-02T15:04:05Z or a duration such as 24h"
-        ) from error
-    return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=datetime.UTC)).timestamp())
-
-
-def _truth(key: str, values: Sequence[str]) -> bool:
-    words = {value.lower() for value in values}
-    if not words or not (words <= {"true", "1"} or words <= {"false", "0"}):
-        raise InvalidParameter(f"invalid filter '{key}={list(values)}': use true or false")
-    return words <= {"true", "1"}
-
-
 def _in_time(image: Image, key: str, limits: list[int]) -> bool:
     created = unix_time(image.created)
     return all(created < limit if key == "before" else created > limit for limit in limits)
-
-
-def _has_label(image: Image, wanted: str) -> bool:
-    name, separator, value = wanted.partition("=")
-    labels = image.config.labels
-    return name in labels and (not separator or labels[name] == value)
 
 
 def _refers(image: Image, pattern: str) -> bool:
