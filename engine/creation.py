@@ -19,6 +19,7 @@ from engine.events import EventBus
 from engine.images.store import ImageStore
 from engine.log_settings import log_settings
 from engine.mounts import MountResolver
+from engine.name_files import parse_extra_host
 from engine.names import random_name
 from engine.networking import checked_networks, publishes
 from engine.networks import NetworkProvider
@@ -162,6 +163,8 @@ def checked_host_config(host: HostConfig, config: ContainerConfig) -> list[str]:
             raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
     log_settings(host.log_config)
     SecurityOptions.parse(host)
+    for entry in host.extra_hosts or ():
+        parse_extra_host(entry)
     capabilities.container_capabilities(
         add=host.cap_add or (), drop=host.cap_drop or (), privileged=host.privileged
     )
