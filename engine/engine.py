@@ -7,6 +7,7 @@ Knows nothing of clusters; their networks and tasks come in through `create_cont
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import platform
 import shutil
@@ -408,11 +409,18 @@ class Engine:
 
     # ---- the host -----------------------------------------------------------------------------------------
 
-    async def events(
+    def events(
         self, since: float, until: float, filters: Mapping[str, list[str]]
     ) -> AsyncIterator[dict[str, Any]]:
-        async for event in self.events_bus.stream(since, until, filters):
-            yield event.to_api()
+        """See `EventBus.stream`: subscribed, and checked, before the first event is asked for."""
+        stream = self.events_bus.stream(since, until, filters)
+
+        async def shown() -> AsyncIterator[dict[str, Any]]:
+            async with contextlib.aclosing(stream):
+                async for event in stream:
+                    yield event.to_api()
+
+        return shown()
 
     async def info(self) -> dict[str, Any]:
         """The engine's part of GET /info."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import time
@@ -136,8 +137,10 @@ class NetworkService:
             if not is_ours or not _matches(network, filters, now):
                 continue
             if not any(self._uses(container, network) for container in self._containers.all()):
-                await self.remove(network.id)
-                deleted.append(network.spec.name)
+                # In use without a record: by the sandboxes of a cluster's tasks.
+                with contextlib.suppress(Conflict):
+                    await self.remove(network.id)
+                    deleted.append(network.spec.name)
         return {"NetworksDeleted": deleted}
 
     def _uses(self, container: Container, network: Network) -> bool:

@@ -11,7 +11,7 @@ from engine.containers import Containers
 from engine.errors import Conflict, Forbidden, InvalidParameter
 from engine.events import EventBus
 from engine.network_service import NetworkService
-from engine.networks import SandboxRequest
+from engine.networks import EndpointRequest, SandboxRequest
 from engine.state import StateStore
 from tests.networks import MemoryNetworks
 from tests.records import container_record, exited, running
@@ -174,6 +174,15 @@ async def test_filters_of_the_list(some: Service, filters: dict[str, list[str]],
 )
 async def test_pruning(some: Service, filters: dict[str, list[str]], deleted: str) -> None:
     assert (await some.prune(filters))["NetworksDeleted"] == deleted.split()
+
+
+async def test_pruning_passes_over_what_a_clusters_task_uses(some: Service) -> None:
+    old = some.networks.find("old")
+    await some.networks.create_sandbox(
+        SandboxRequest(id="task", endpoints=(EndpointRequest(network=old.id),))
+    )
+    assert (await some.prune({}))["NetworksDeleted"] == ["new"]
+    assert "old" in some.names()
 
 
 async def test_filters_that_are_not_known(some: Service) -> None:
