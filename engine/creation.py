@@ -16,6 +16,7 @@ from engine.container import Container, State
 from engine.containers import Containers, checked_name
 from engine.errors import Conflict, EngineError, InvalidParameter, NotFound
 from engine.events import EventBus
+from engine.health import checked_health
 from engine.images.store import ImageStore
 from engine.log_settings import log_settings
 from engine.mounts import MountResolver
@@ -168,6 +169,7 @@ def checked_host_config(host: HostConfig, config: ContainerConfig) -> list[str]:
     capabilities.container_capabilities(
         add=host.cap_add or (), drop=host.cap_drop or (), privileged=host.privileged
     )
+    checked_health(config.healthcheck)
     _check_namespaces(host)
     _refuse_unsupported(host)
     if config.stop_signal:
