@@ -26,6 +26,11 @@ class Status(enum.StrEnum):
     def has_process(self) -> bool:
         return self in (Status.RUNNING, Status.PAUSED)
 
+    @property
+    def is_up(self) -> bool:
+        """As Docker counts: also between an exit and the restart that follows."""
+        return self.has_process or self is Status.RESTARTING
+
 
 class HealthProbe(msgspec.Struct, kw_only=True):
     start: float

@@ -16,9 +16,11 @@ from engine.container import Container, State
 from engine.containers import Containers, checked_name
 from engine.errors import Conflict, EngineError, InvalidParameter, NotFound
 from engine.events import EventBus
+from engine.health import checked_health
 from engine.images.store import ImageStore
 from engine.log_settings import log_settings
 from engine.mounts import MountResolver
+from engine.name_files import parse_extra_host
 from engine.names import random_name
 from engine.networking import checked_networks, publishes
 from engine.networks import NetworkProvider
@@ -162,9 +164,12 @@ def checked_host_config(host: HostConfig, config: ContainerConfig) -> list[str]:
             raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
     log_settings(host.log_config)
     SecurityOptions.parse(host)
+    for entry in host.extra_hosts or ():
+        parse_extra_host(entry)
     capabilities.container_capabilities(
         add=host.cap_add or (), drop=host.cap_drop or (), privileged=host.privileged
     )
+    checked_health(config.healthcheck)
     _check_namespaces(host)
     _refuse_unsupported(host)
     if config.stop_signal:

@@ -7,6 +7,7 @@ Knows nothing of clusters; their networks and tasks come in through `create_cont
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import platform
@@ -32,10 +33,10 @@ from engine.config import (
 from engine.container import Container, Status
 from engine.containers import Containers, checked_name
 from engine.creation import Creation
-from engine.errors import Conflict, InvalidParameter
+from engine.errors import Conflict, InvalidParameter, NotFound
 from engine.events import EventBus
 from engine.execs import Execs
-from engine.filters import container_filter, prune_filter
+from engine.filters import Lookups, listing_filter, prune_filter
 from engine.health import ExecProber, HealthMonitor
 from engine.images.store import ImageStore
 from engine.imaging import Imaging
@@ -98,6 +99,12 @@ class Engine:
         )
         self.images = Imaging(self._images, self._containers, self.events_bus, settings.root / "tmp")
         self.networks = NetworkService(networks, self._containers, self.events_bus)
+        self._lookups = Lookups(
+            container=find,
+            image_family=self._image_family,
+            network=networks.find,
+            sandbox=networks.sandbox,
+        )
         runtime.on_exit(self._exited)
 
     # ---- the engine's own life ----------------------------------------------------------------------------
@@ -250,9 +257,9 @@ class Engine:
     async def list_containers(
         self, all: bool, limit: int, size: bool, filters: Mapping[str, list[str]]
     ) -> list[dict[str, Any]]:
-        matches = container_filter(filters, self._containers.find)
+        matches = listing_filter(filters, self._lookups)
         show_stopped = all or limit > 0 or bool(filters.get("status") or filters.get("exited"))
-        chosen = [c for c in self._containers.all() if (show_stopped or c.is_running) and matches(c)]
+        chosen = [c for c in self._containers.all() if (show_stopped or c.state.status.is_up) and matches(c)]
         chosen.sort(key=lambda container: container.created_at, reverse=True)
         rows = []
         for container in chosen[: limit if limit > 0 else None]:
@@ -290,7 +297,7 @@ class Engine:
         return await self._lifecycle.attach(container, stdin=stdin and stream, streams=streams)
 
     async def prune_containers(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
-        matches = prune_filter(filters)
+        matches = prune_filter(filters, time.time())
         deleted, reclaimed = [], 0
         for container in tuple(self._containers.all()):
             if container.state.status in ("created", "exited", "dead") and matches(container):
@@ -298,6 +305,16 @@ class Engine:
                 await self._lifecycle.remove(container, force=False, volumes=False)
                 deleted.append(container.id)
         return {"ContainersDeleted": deleted, "SpaceReclaimed": reclaimed}
+
+    def _image_family(self, ref: str) -> set[str]:
+        """Ids of an image and of all images that stand on its layers; empty for an unknown one."""
+        try:
+            ancestor = self._images.resolve(ref)
+        except (NotFound, InvalidParameter):
+            return set()
+        layers = ancestor.diff_ids
+        above = (image for image in self._images.all() if layers and image.diff_ids[: len(layers)] == layers)
+        return {ancestor.id, *(image.id for image in above)}
 
     def _running(self, ref: str) -> Container:
         container = self._containers.find(ref)
@@ -400,11 +417,18 @@ class Engine:
 
     # ---- the host -----------------------------------------------------------------------------------------
 
-    async def events(
+    def events(
         self, since: float, until: float, filters: Mapping[str, list[str]]
     ) -> AsyncIterator[dict[str, Any]]:
-        async for event in self.events_bus.stream(since, until, filters):
-            yield event.to_api()
+        """See `EventBus.stream`: subscribed, and checked, before the first event is asked for."""
+        stream = self.events_bus.stream(since, until, filters)
+
+        async def shown() -> AsyncIterator[dict[str, Any]]:
+            async with contextlib.aclosing(stream):
+                async for event in stream:
+                    yield event.to_api()
+
+        return shown()
 
     async def info(self) -> dict[str, Any]:
         """The engine's part of GET /info."""

@@ -9,12 +9,19 @@ from __future__ import annotations
 import asyncio
 import collections
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 
 import msgspec
 
+from engine.filter_values import check_filters, has_label
+
 HISTORY_EVENTS_MAX = 1024
 SUBSCRIBER_EVENTS_MAX = 4096
+_KINDS = (
+    *("builder", "config", "container", "daemon", "image", "network", "node"),
+    *("plugin", "secret", "service", "volume"),
+)
+FILTERS = ("event", "label", "scope", "type", *_KINDS)
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,35 +79,49 @@ class EventBus:
                 queue.put_nowait(None)
         return event
 
-    async def stream(
+    def stream(
         self, since: float, until: float, filters: Mapping[str, list[str]]
-    ) -> AsyncIterator[Event]:
-        """Past events from `since` (Unix seconds; 0: none), then new ones until `until` (0: for ever)."""
+    ) -> AsyncGenerator[Event, None]:
+        """Past events from `since` (Unix seconds; 0: none, or all when there is an `until`), then new ones until
+        `until` (0: for ever). Nothing that happens after this call is missed. InvalidParameter: unknown filter.
+        """
+        check_filters(filters, FILTERS)
         queue: asyncio.Queue[Event | None] = asyncio.Queue(SUBSCRIBER_EVENTS_MAX)
-        past = [event for event in self._history if since and event.time_ns >= since * 1e9]
+        past = [e for e in self._history if (since or until) and e.time_ns >= since * 1e9]
         self._subscribers.add(queue)
+        return self._stream(past, queue, until, filters)
+
+    async def _stream(
+        self,
+        past: Iterable[Event],
+        queue: asyncio.Queue[Event | None],
+        until: float,
+        filters: Mapping[str, list[str]],
+    ) -> AsyncGenerator[Event, None]:
         try:
             for event in past:
                 if (not until or event.time_ns <= until * 1e9) and matches(event, filters):
                     yield event
-            while True:
-                remaining = until - self._clock_ns() / 1e9 if until else None
-                if remaining is not None and remaining <= 0:
+            while (following := await self._next(queue, until)) is not None:
+                if until and following.time_ns > until * 1e9:
                     return
-                try:
-                    event_or_end = await asyncio.wait_for(queue.get(), remaining)
-                except TimeoutError:
-                    return
-                if event_or_end is None:
-                    return
-                if matches(event_or_end, filters):
-                    yield event_or_end
+                if matches(following, filters):
+                    yield following
         finally:
             self._subscribers.discard(queue)
 
+    async def _next(self, queue: asyncio.Queue[Event | None], until: float) -> Event | None:
+        """None at the end: `until` has come and all that came before is read, or the subscriber lagged."""
+        if not until or not queue.empty():
+            return await queue.get()
+        try:
+            return await asyncio.wait_for(queue.get(), until - self._clock_ns() / 1e9)
+        except TimeoutError:
+            return None
+
 
 def matches(event: Event, filters: Mapping[str, list[str]]) -> bool:
-    """Docker's event filters: values of one key are alternatives, keys must all hold."""
+    """Docker's event filters: values of one key are alternatives (but labels), keys must all hold."""
     return all(_matches_one(event, key, values) for key, values in filters.items() if values)
 
 
@@ -113,15 +134,27 @@ def _matches_one(event: Event, key: str, values: list[str]) -> bool:
     if key == "scope":
         return event.scope in values
     if key == "label":
-        return all(_has_label(attributes, value) for value in values)
-    if key in ("container", "image", "network", "volume", "node", "service", "secret", "config"):
-        if event.kind != key and not (key == "image" and event.kind == "container"):
-            return key == "container" and event.kind == "network" and attributes.get("container") in values
-        names = {event.actor_id, attributes.get("name", ""), attributes.get("image", "")}
-        return any(value in names or event.actor_id.startswith(value) for value in values)
-    return False
+        return all(has_label(attributes, value) for value in values)
+    if key == "image":
+        return _is_about_image(event, values)
+    if key == "container" and event.kind == "network":
+        return attributes.get("container") in values
+    names = (event.actor_id, attributes.get("name", ""))
+    return event.kind == key and any(name.startswith(value) for name in names for value in values)
 
 
-def _has_label(attributes: Mapping[str, str], wanted: str) -> bool:
-    name, separator, value = wanted.partition("=")
-    return name in attributes and (not separator or attributes[name] == value)
+def _is_about_image(event: Event, values: list[str]) -> bool:
+    """Events of an image, and of containers made from it; with or without its tag."""
+    if event.kind == "image":
+        names = {event.actor_id, event.attributes.get("name", "")}
+    elif event.kind == "container":
+        names = {event.attributes.get("image", "")}
+    else:
+        return False
+    return any(value in names | {_without_tag(name) for name in names} for value in values)
+
+
+def _without_tag(name: str) -> str:
+    head, _, last = name.rpartition("/")
+    plain = last.partition("@")[0].partition(":")[0]
+    return f"{head}/{plain}" if head else plain

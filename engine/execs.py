@@ -1,14 +1,17 @@
 """Further processes in running containers (`docker exec`): made, started once, inspected.
 
-Execs live in memory: they end with the daemon's session, as Docker's do. A finished one can be inspected
-until its container ends or EXECS_KEPT_MAX newer ones came.
+Execs live in memory: they end with the daemon's session, as Docker's do. One that does not run can be
+inspected until EXECS_KEPT_MAX newer ones came.
 """
 
 from __future__ import annotations
 
 import asyncio
-import collections
+import contextlib
+import itertools
+import os
 import secrets
+import signal
 
 import msgspec
 
@@ -53,7 +56,7 @@ class Execs:
         self._runtime = runtime
         self._preparation = preparation
         self._events = events
-        self._execs: collections.OrderedDict[str, Exec] = collections.OrderedDict()
+        self._execs: dict[str, Exec] = {}  # oldest first
 
     def create(self, ref: str, config: ExecConfig) -> str:
         container = self._running(ref)
@@ -61,8 +64,7 @@ class Execs:
             raise InvalidParameter("No exec command specified")
         made = Exec(id=secrets.token_hex(32), container_id=container.id, config=config)
         self._execs[made.id] = made
-        while len(self._execs) > EXECS_KEPT_MAX:
-            self._execs.popitem(last=False)
+        self._forget_oldest()
         self._publish(container, f"exec_create: {' '.join(config.cmd)}", made)
         return made.id
 
@@ -106,6 +108,17 @@ class Execs:
         made = self._find(exec_id)
         await made.ended.wait()
         return made.exit_code or 0
+
+    async def kill(self, exec_id: str) -> None:
+        """End it at once; nothing happens when it has ended."""
+        made = self._find(exec_id)
+        if made.running and made.pid in await self._runtime.pids(made.container_id):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(made.pid, signal.SIGKILL)
+
+    def discard(self, exec_id: str) -> None:
+        """Forget one that nobody will ask for."""
+        self._execs.pop(exec_id, None)
 
     def inspect(self, exec_id: str) -> dict[str, object]:
         made = self._find(exec_id)
@@ -168,6 +181,12 @@ class Execs:
             "capabilities": process_capabilities(caps, user.uid),
             "noNewPrivileges": SecurityOptions.parse(host).no_new_privileges,
         }
+
+    def _forget_oldest(self) -> None:
+        excess = len(self._execs) - EXECS_KEPT_MAX
+        idle = (made.id for made in self._execs.values() if not made.running)
+        for exec_id in list(itertools.islice(idle, max(0, excess))):
+            del self._execs[exec_id]
 
     def _drain(self, session: PipeSession) -> None:
         async def drain() -> None:

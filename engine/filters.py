@@ -1,14 +1,18 @@
-"""The filters of `docker ps` and of `docker container prune`. Pure."""
+"""The filters of `docker ps` and of pruning containers. Pure: what else must be known comes in as `Lookups`."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from engine.container import Container
-from engine.errors import InvalidParameter
+import msgspec
 
-KNOWN = (
+from engine.container import Container, Status
+from engine.errors import InvalidParameter, NotFound
+from engine.filter_values import check_filters, has_label, is_spared, matches_pattern, moment, truth
+from engine.networks import Network, Sandbox
+
+LISTING = (
     "ancestor",
     "before",
     "exited",
@@ -24,91 +28,139 @@ KNOWN = (
     "status",
     "volume",
 )
-PRUNE_KNOWN = ("label", "label!", "until")
+PRUNING = ("label", "label!", "until")
+HEALTH = ("none", "starting", "healthy", "unhealthy")
+_PORTS = re.compile(r"(\d+)(?:-(\d+))?(?:/(\w+))?", re.ASCII)
+Predicate = Callable[[Container], bool]
 
 
-def container_filter(
-    filters: Mapping[str, list[str]], find: Callable[[str], Container]
-) -> Callable[[Container], bool]:
-    """A predicate for all filters at once. InvalidParameter names an unknown one."""
-    for key in filters:
-        if key not in KNOWN:
-            raise InvalidParameter(f"invalid filter '{key}'")
-    references = {key: [find(ref) for ref in filters.get(key, ())] for key in ("before", "since")}
+class Lookups(msgspec.Struct, frozen=True, kw_only=True):
+    """`container` and `network` raise NotFound; `image_family` is the ids of an image and of all that stand on it."""
+
+    container: Callable[[str], Container]
+    image_family: Callable[[str], Collection[str]]
+    network: Callable[[str], Network]
+    sandbox: Callable[[str], Sandbox | None]
+
+
+def listing_filter(filters: Mapping[str, list[str]], lookups: Lookups) -> Predicate:
+    """A predicate for all filters at once. InvalidParameter names a filter or a value that is not known."""
+    check_filters(filters, LISTING)
+    predicates = [_predicate(key, values, lookups) for key, values in filters.items() if values]
+    ports = {key: filters[key] for key in ("publish", "expose") if filters.get(key)}
+    if ports:
+        predicates.append(_by_port(ports, lookups))
+    return lambda container: all(matches(container) for matches in predicates)
+
+
+def prune_filter(filters: Mapping[str, list[str]], now: float) -> Predicate:
+    """Which containers may go; `now` in Unix seconds, for durations of `until`."""
+    check_filters(filters, PRUNING)
+    limits = [moment(value, now) for value in filters.get("until", ())]
 
     def matches(container: Container) -> bool:
-        for key, values in filters.items():
-            if not values:
-                continue
-            if key in references and not _by_time(container, key, references[key]):
-                return False
-            if key not in references and not _matches(container, key, values):
-                return False
-        return True
+        return (
+            all(container.created_at < limit for limit in limits)
+            and all(has_label(container.labels, wanted) for wanted in filters.get("label", ()))
+            and not is_spared(container.labels, filters.get("label!", ()))
+        )
 
     return matches
 
 
-def prune_filter(filters: Mapping[str, list[str]]) -> Callable[[Container], bool]:
-    """Which containers a prune may take. `until`: Unix seconds. InvalidParameter names an unknown filter."""
-    for key in filters:
-        if key not in PRUNE_KNOWN:
-            raise InvalidParameter(f"invalid filter '{key}'")
-    wanted, unwanted = filters.get("label", ()), filters.get("label!", ())
-    until = min((float(value) for value in filters.get("until", ())), default=math.inf)
+def _predicate(key: str, values: list[str], lookups: Lookups) -> Predicate:
+    if key in ("publish", "expose"):
+        return lambda container: True  # together: they are alternatives
+    if key in ("before", "since"):
+        times = [lookups.container(value).created_at for value in values]
+        if key == "before":
+            return lambda container: all(container.created_at < time for time in times)
+        return lambda container: all(container.created_at > time for time in times)
+    if key == "ancestor":
+        family = {image for value in values for image in lookups.image_family(value)}
+        return lambda container: container.image_id in family
+    if key == "network":
+        return _by_network(values, lookups)
+    if key == "is-task":
+        wanted = truth(key, values)
+        return lambda container: ("com.docker.swarm.task.id" in container.labels) == wanted
+    _check_values(key, values)
+    return lambda container: _matches(container, key, values)
 
-    def matches(container: Container) -> bool:
-        if not all(_has_label(container.labels, value) for value in wanted):
-            return False
-        if unwanted and all(_has_label(container.labels, value) for value in unwanted):
-            return False
-        return container.created_at < until
 
-    return matches
-
-
-def _by_time(container: Container, key: str, others: list[Container]) -> bool:
-    if key == "before":
-        return all(container.created_at < other.created_at for other in others)
-    return all(container.created_at > other.created_at for other in others)
+def _check_values(key: str, values: Sequence[str]) -> None:
+    known: Collection[str] = {"status": tuple(Status), "health": HEALTH}.get(key, values)
+    for value in values:
+        if value not in known or (key == "exited" and not value.removeprefix("-").isdecimal()):
+            raise InvalidParameter(f"invalid filter '{key}={value}'")
 
 
 def _matches(container: Container, key: str, values: list[str]) -> bool:
+    state = container.state
     if key == "id":
         return any(container.id.startswith(value) for value in values)
     if key == "name":
-        return any(value.removeprefix("/") in container.name for value in values)
+        names = (container.name, f"/{container.name}")
+        return any(matches_pattern(name, value) for name in names for value in values)
     if key == "label":
-        return all(_has_label(container.labels, value) for value in values)
+        return all(has_label(container.labels, value) for value in values)
     if key == "status":
-        return str(container.state.status) in values
+        return str(state.status) in values
     if key == "exited":
-        return (
-            container.state.finished_at > 0
-            and not container.is_running
-            and str(container.state.exit_code) in values
-        )
-    if key == "ancestor":
-        return any(
-            value in (container.image, f"{container.image}:latest", container.image_id)
-            or container.image == f"{value}:latest"
-            or container.image_id.removeprefix("sha256:").startswith(value)
-            for value in values
-        )
+        is_down = state.started_at > 0 and not state.status.is_up
+        return is_down and state.exit_code in [int(value) for value in values]
     if key == "health":
-        health = container.state.health
-        return (health.status if health else "none") in values
-    if key == "volume":
-        return any(value in (m.name, m.target, m.source) for m in container.mounts for value in values)
-    if key == "network":
-        return any(value in container.endpoints or value == container.network_mode for value in values)
-    if key == "is-task":
-        is_task = "com.docker.swarm.task.id" in container.labels
-        return is_task == (values[0] in ("true", "1"))
-    ports = container.config.exposed_ports if key == "expose" else container.host_config.port_bindings
-    return any(value in (port, port.partition("/")[0]) for port in ports or {} for value in values)
+        return (state.health.status if state.health else "none") in values
+    return any(value in (m.name, m.target, m.source) for m in container.mounts for value in values)
 
 
-def _has_label(labels: Mapping[str, str], wanted: str) -> bool:
-    name, separator, value = wanted.partition("=")
-    return name in labels and (not separator or labels[name] == value)
+def _by_network(values: list[str], lookups: Lookups) -> Predicate:
+    wanted = set(values)
+    for value in values:
+        try:
+            network = lookups.network(value)
+        except NotFound:
+            continue
+        wanted |= {network.id, network.spec.name}
+
+    def matches(container: Container) -> bool:
+        attached = {*container.endpoints, *(endpoint.network for endpoint in container.task_endpoints)}
+        return bool(wanted & (attached | {container.network_mode}))
+
+    return matches
+
+
+def _by_port(wanted: Mapping[str, list[str]], lookups: Lookups) -> Predicate:
+    """`publish` looks at the host's ports, `expose` at the container's; one match of either is enough."""
+    ranges = {key: [_port_range(key, value) for value in values] for key, values in wanted.items()}
+
+    def is_wanted(key: str, number: int, protocol: str) -> bool:
+        return any(first <= number <= last and protocol == kind for first, last, kind in ranges.get(key, ()))
+
+    def matches(container: Container) -> bool:
+        sandbox = lookups.sandbox(container.id)
+        return any(is_wanted("expose", *port) for port in _exposed(container)) or any(
+            is_wanted("publish", publish.host_port, publish.protocol)
+            or is_wanted("expose", publish.container_port, publish.protocol)
+            for publish in (sandbox.ports if sandbox else ())
+        )
+
+    return matches
+
+
+def _exposed(container: Container) -> Iterator[tuple[int, str]]:
+    for port in container.config.exposed_ports or {}:
+        number, _, protocol = port.partition("/")
+        if number.isdecimal():
+            yield int(number), protocol or "tcp"
+
+
+def _port_range(key: str, value: str) -> tuple[int, int, str]:
+    """`80`, `80/udp`, `8000-8010/tcp`."""
+    match = _PORTS.fullmatch(value)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+    if match is None or not first <= last < 65536:
+        raise InvalidParameter(
+            f"invalid filter '{key}={value}': use port, port/protocol or first-last/protocol"
+        )
+    return first, last, match[3] or "tcp"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,10 +14,13 @@ from engine.container import Container
 from engine.containers import Containers
 from engine.errors import Conflict, Forbidden, InvalidParameter, NotFound
 from engine.events import EventBus
+from engine.filter_values import check_filters, has_label, is_spared, matches_pattern, moment, truth
 from engine.networking import endpoint_request
 from engine.networks import IpamBlock, Network, NetworkProvider, NetworkSpec
 
 PREDEFINED = ("bridge", "host", "none")
+LISTING = ("dangling", "driver", "id", "label", "name", "scope", "type")
+PRUNING = ("label", "label!", "until")
 
 
 class NetworkService:
@@ -27,10 +32,11 @@ class NetworkService:
         self._events = events
 
     def summaries(self, filters: Mapping[str, list[str]]) -> list[dict[str, Any]]:
+        check_filters(filters, LISTING)
         return [
             self._to_api(network, detailed=False)
             for network in self._provider.networks()
-            if _matches(network, filters) and self._dangling_matches(network, filters)
+            if _matches(network, filters, time.time()) and self._dangling_matches(network, filters)
         ]
 
     async def create(self, body: NetworkCreate) -> str:
@@ -89,9 +95,15 @@ class NetworkService:
 
     async def connect(self, ref: str, container: Container, wish: EndpointConfig) -> None:
         network = self._provider.find(ref)
-        if container.network_mode == "host" or container.network_mode.startswith("container:"):
+        mode = container.network_mode
+        if mode == "host" or mode.startswith("container:"):
             raise InvalidParameter(
-                f"container {container.name} shares the network of {container.network_mode}: it cannot be connected"
+                f"container {container.name} shares the network of {mode}: it cannot be connected"
+            )
+        if mode == "none" or container.config.network_disabled or network.spec.name in ("host", "none"):
+            raise InvalidParameter(
+                f"container {container.name} cannot be connected to {network.spec.name}: the networks host and none "
+                "are chosen when a container is made, and go with no other"
             )
         if any(self._same(network, known) for known in container.endpoints):
             raise Forbidden(
@@ -120,13 +132,17 @@ class NetworkService:
         self._publish(network, container, "disconnect")
 
     async def prune(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
-        deleted = []
+        check_filters(filters, PRUNING)
+        deleted, now = [], time.time()
         for network in tuple(self._provider.networks()):
-            if network.spec.name in PREDEFINED or network.scope != "local" or not _matches(network, filters):
+            is_ours = network.spec.name not in PREDEFINED and network.scope == "local"
+            if not is_ours or not _matches(network, filters, now):
                 continue
             if not any(self._uses(container, network) for container in self._containers.all()):
-                await self.remove(network.id)
-                deleted.append(network.spec.name)
+                # In use without a record: by the sandboxes of a cluster's tasks.
+                with contextlib.suppress(Conflict):
+                    await self.remove(network.id)
+                    deleted.append(network.spec.name)
         return {"NetworksDeleted": deleted}
 
     def _uses(self, container: Container, network: Network) -> bool:
@@ -153,7 +169,7 @@ class NetworkService:
         if not wanted:
             return True
         used = network.spec.name in PREDEFINED or any(self._uses(c, network) for c in self._containers.all())
-        return used != (wanted[0] in ("true", "1"))
+        return used != truth("dangling", wanted)
 
     def _to_api(self, network: Network, *, detailed: bool) -> dict[str, Any]:
         spec = network.spec
@@ -208,36 +224,27 @@ def _block_to_api(block: IpamBlock) -> dict[str, Any]:
     return shown
 
 
-def _matches(network: Network, filters: Mapping[str, list[str]]) -> bool:
+def _matches(network: Network, filters: Mapping[str, list[str]], now: float) -> bool:
+    """All filters but `dangling`; `now` in Unix seconds, for durations of `until`."""
+    return all(_matches_one(network, key, values, now) for key, values in filters.items() if values)
+
+
+def _matches_one(network: Network, key: str, values: list[str], now: float) -> bool:
     spec = network.spec
-    for key, values in filters.items():
-        if not values or key == "dangling":
-            continue
-        if key == "name":
-            matched = any(value in spec.name for value in values)
-        elif key == "id":
-            matched = any(value in network.id for value in values)
-        elif key == "driver":
-            matched = spec.driver in values
-        elif key == "scope":
-            matched = network.scope in values
-        elif key == "type":
-            matched = ("builtin" if spec.name in PREDEFINED else "custom") in values
-        elif key == "label":
-            matched = _has_labels(spec.labels, values)
-        elif key == "label!":
-            matched = not _has_labels(spec.labels, values)
-        elif key == "until":
-            matched = network.created_at < float(values[0])
-        else:
-            raise InvalidParameter(f"invalid filter '{key}'")
-        if not matched:
-            return False
+    if key == "name":
+        return any(matches_pattern(spec.name, value) for value in values)
+    if key == "id":
+        return any(matches_pattern(network.id, value) for value in values)
+    if key == "driver":
+        return spec.driver in values
+    if key == "scope":
+        return network.scope in values
+    if key == "type":
+        return ("builtin" if spec.name in PREDEFINED else "custom") in values
+    if key == "label":
+        return all(has_label(spec.labels, value) for value in values)
+    if key == "label!":
+        return not is_spared(spec.labels, values)
+    if key == "until":
+        return all(network.created_at < moment(value, now) for value in values)
     return True
-
-
-def _has_labels(labels: Mapping[str, str], values: list[str]) -> bool:
-    return all(
-        labels.get(name) == value if separator else name in labels
-        for name, separator, value in (wanted.partition("=") for wanted in values)
-    )

@@ -8,23 +8,15 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import msgspec
 
 from engine.config import EndpointConfig, PortBinding
 from engine.container import Container
 from engine.errors import Conflict, InvalidParameter, NotFound
+from engine.name_files import HostFiles, hosts_text, resolv_text
 from engine.networks import EndpointRequest, NetworkProvider, Publish, Sandbox, SandboxRequest
 from engine.settings import EngineSettings
-
-HOST_RESOLV_CONF = Path("/etc/resolv.conf")
-HOST_HOSTS = Path("/etc/hosts")
-EMBEDDED_DNS = "127.0.0.11"
-_LOCALHOST = (
-    "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-    "fe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
-)
 
 
 class NetworkFiles(msgspec.Struct, frozen=True):
@@ -72,8 +64,9 @@ class ContainerNetworking:
         else:
             folder = self._settings.container_dir(container.id)
             sandbox = None if mode == "host" else self.sandbox(container)
-            (folder / "hosts").write_text(self._hosts(container, hostname, sandbox))
-            (folder / "resolv.conf").write_text(self._resolv(container, sandbox))
+            inherited = HostFiles.read()
+            (folder / "hosts").write_text(hosts_text(container, hostname, sandbox, inherited))
+            (folder / "resolv.conf").write_text(resolv_text(container, sandbox, inherited))
         own = self._settings.container_dir(container.id) / "hostname"
         own.write_text(hostname + "\n")
         return NetworkFiles(str(own), str(folder / "hosts"), str(folder / "resolv.conf"))
@@ -106,47 +99,6 @@ class ContainerNetworking:
 
     def _endpoint(self, container: Container, ref: str, wish: EndpointConfig) -> EndpointRequest:
         return endpoint_request(self._provider.find(ref).id, wish, self._provider)
-
-    def _hosts(self, container: Container, hostname: str, sandbox: Sandbox | None) -> str:
-        if container.network_mode == "host" and not container.host_config.extra_hosts:
-            return HOST_HOSTS.read_text() if HOST_HOSTS.exists() else _LOCALHOST
-        lines = [_LOCALHOST]
-        for entry in container.host_config.extra_hosts or ():
-            name, _, address = entry.partition(":")
-            if address == "host-gateway":
-                address = next(
-                    (e.gateway for e in (sandbox.endpoints if sandbox else ()) if e.gateway), "127.0.0.1"
-                )
-            lines.append(f"{address}\t{name}\n")
-        for endpoint in sandbox.endpoints if sandbox else ():
-            names = (
-                f"{hostname}.{container.config.domainname} {hostname}"
-                if container.config.domainname
-                else hostname
-            )
-            lines.append(f"{endpoint.cidr.partition('/')[0]}\t{names}\n")
-        return "".join(lines)
-
-    def _resolv(self, container: Container, sandbox: Sandbox | None) -> str:
-        host = container.host_config
-        servers: Iterable[str] = host.dns or ()
-        search, options = list(host.dns_search or ()), list(host.dns_options or ())
-        inherited = HOST_RESOLV_CONF.read_text() if HOST_RESOLV_CONF.exists() else ""
-        if not servers:
-            servers = _nameservers(inherited)
-            if sandbox is not None and container.network_mode != "host":
-                servers = filter(_is_reachable_from_inside, servers)
-        if sandbox is not None and sandbox.embedded_dns:
-            servers = [EMBEDDED_DNS]
-            # Docker's way: a bare name is asked for as it is before the search domains are tried.
-            options += [] if _has_ndots(options) else ["ndots:0"]
-        search = search or _resolv_values(inherited, "search")
-        lines = [f"nameserver {server}" for server in servers]
-        if search and search != ["."]:
-            lines.append(f"search {' '.join(search)}")
-        if options:
-            lines.append(f"options {' '.join(options)}")
-        return "\n".join(lines) + "\n"
 
 
 def endpoint_request(network_id: str, wish: EndpointConfig, provider: NetworkProvider) -> EndpointRequest:
@@ -184,7 +136,7 @@ def publishes(container: Container) -> Iterable[Publish]:
             yield Publish(
                 container_port=number,
                 protocol=protocol,
-                host_ip="" if wish.host_ip in ("0.0.0.0", "::") else wish.host_ip,
+                host_ip=_host_ip(wish.host_ip),
                 host_port=_host_port(wish.host_port),
             )
 
@@ -195,41 +147,27 @@ def parse_port(text: str) -> tuple[int, str]:
     protocol = protocol.lower() or "tcp"
     if protocol not in ("tcp", "udp"):
         raise InvalidParameter(f"invalid port specification: {text}: protocol must be tcp or udp")
-    if not number.isdecimal() or not 0 < int(number) < 65536:
+    if not (number.isascii() and number.isdigit()) or not 0 < int(number) < 65536:
         raise InvalidParameter(f"invalid port specification: {text}: port must be 1 to 65535")
     return int(number), protocol
+
+
+def _host_ip(text: str) -> str:
+    """ "" for every address."""
+    if text in ("", "0.0.0.0", "::"):
+        return ""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError as error:
+        raise InvalidParameter(f"invalid IP address to publish at: {text}") from error
 
 
 def _host_port(text: str) -> int:
     if not text:
         return 0
-    if not text.isdecimal() or int(text) > 65535:
+    if not (text.isascii() and text.isdigit()) or int(text) > 65535:
         raise InvalidParameter(f'invalid port specification: "{text}": host port must be 0 to 65535')
     return int(text)
-
-
-def _resolv_values(text: str, keyword: str) -> list[str]:
-    values: list[str] = []
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) > 1 and words[0] == keyword:
-            values += words[1:]
-    return values
-
-
-def _nameservers(text: str) -> list[str]:
-    """One for each line; a comment may follow."""
-    lines = [line.split() for line in text.splitlines()]
-    return [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
-
-
-def _is_reachable_from_inside(server: str) -> bool:
-    """Not what is no address, nor what means another interface or loopback inside the container."""
-    try:
-        address = ipaddress.ip_address(server)
-    except ValueError:
-        return False
-    return not address.is_loopback and getattr(address, "scope_id", None) is None
 
 
 def _has_ndots(options: Iterable[str]) -> bool:

@@ -21,6 +21,7 @@ import msgspec
 
 from engine.config import VolumeCreate
 from engine.errors import Conflict, InvalidParameter, NotFound
+from engine.filter_values import check_filters, has_label, is_spared, truth
 from engine.storage.layer_tree import tree_bytes
 from engine.storage.tree_copy import copy_tree
 
@@ -83,7 +84,7 @@ class VolumeStore:
         return self._to_api(self._find(name))
 
     def summaries(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
-        _check_filters(filters, FILTERS)
+        check_filters(filters, FILTERS)
         chosen = [volume for volume in self._all() if self._matches(volume, filters)]
         chosen.sort(key=lambda volume: volume.name)
         return {"Volumes": [self._to_api(volume) for volume in chosen], "Warnings": []}
@@ -110,8 +111,8 @@ class VolumeStore:
 
     def prune(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
         """Delete what no container has: anonymous volumes, with the filter `all` also named ones."""
-        _check_filters(filters, PRUNE_FILTERS)
-        everything = "all" in filters and _truth("all", filters["all"])
+        check_filters(filters, PRUNE_FILTERS)
+        everything = "all" in filters and truth("all", filters["all"])
         wanted = {key: values for key, values in filters.items() if key != "all"}
         deleted, reclaimed = [], 0
         for volume in self._all():
@@ -183,11 +184,11 @@ class VolumeStore:
             elif key == "driver":
                 ok = "local" in values
             elif key == "dangling":
-                ok = bool(self._users(volume.name)) != _truth(key, values)
+                ok = bool(self._users(volume.name)) != truth(key, values)
             elif key == "label!":
-                ok = not any(_has_label(volume, wanted) for wanted in values)
+                ok = not is_spared(volume.labels, values)
             else:
-                ok = all(_has_label(volume, wanted) for wanted in values)
+                ok = all(has_label(volume.labels, wanted) for wanted in values)
             if not ok:
                 return False
         return True
@@ -214,24 +215,6 @@ def _check_name(name: str) -> None:
             f'create {name}: "{name}" includes invalid characters for a local volume name, only '
             '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
         )
-
-
-def _check_filters(filters: Mapping[str, list[str]], known: Sequence[str]) -> None:
-    for key in filters:
-        if key not in known:
-            raise InvalidParameter(f"invalid filter '{key}'")
-
-
-def _truth(key: str, values: Sequence[str]) -> bool:
-    words = {value.lower() for value in values}
-    if not words or not (words <= {"true", "1"} or words <= {"false", "0"}):
-        raise InvalidParameter(f"invalid filter '{key}={list(values)}': use true or false")
-    return words <= {"true", "1"}
-
-
-def _has_label(volume: _Volume, wanted: str) -> bool:
-    name, separator, value = wanted.partition("=")
-    return name in volume.labels and (not separator or volume.labels[name] == value)
 
 
 def copy_up(source: Path, target: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.errors import NotFound
+from engine.errors import Conflict, NotFound
 from engine.networks import (
     Endpoint,
     EndpointRequest,
@@ -52,6 +52,8 @@ class MemoryNetworks:
         return network
 
     async def remove_network(self, network_id: str) -> None:
+        if any(e.network == network_id for sandbox in self.sandboxes.values() for e in sandbox.endpoints):
+            raise Conflict(f"network {network_id} has active endpoints")
         del self.known[network_id]
 
     async def create_sandbox(self, request: SandboxRequest) -> Sandbox:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from engine.errors import InvalidParameter
+from engine.filter_values import has_label, is_spared, moment, truth
 from engine.images.config import Image
-from engine.times import moment
 
 _FRACTION = re.compile(r"\.\d+", re.ASCII)
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
@@ -98,16 +98,18 @@ def filtered(
     """`now` in Unix seconds, for durations of `until`. InvalidParameter names a filter that is wrong."""
     for key, values in filters.items():
         if key == "dangling":
-            wanted = _truth(key, values)
+            wanted = truth(key, values)
             images = [image for image in images if (not image.repo_tags) == wanted]
         elif key == "label":
-            images = [image for image in images if all(_has_label(image, value) for value in values)]
+            images = [
+                image for image in images if all(has_label(image.config.labels, value) for value in values)
+            ]
         elif key == "label!":
-            images = [image for image in images if not any(_has_label(image, value) for value in values)]
+            images = [image for image in images if not is_spared(image.config.labels, values)]
         elif key == "reference":
             images = [image for image in images if any(_refers(image, value) for value in values)]
         elif key in ("before", "since"):
-            limits = [unix_time(resolve(value).created) for value in values]
+            limits: list[float] = [unix_time(resolve(value).created) for value in values]
             images = [image for image in images if _in_time(image, key, limits)]
         elif key == "until":
             limits = [moment(value, now) for value in values]
@@ -117,22 +119,9 @@ def filtered(
     return images
 
 
-def _truth(key: str, values: Sequence[str]) -> bool:
-    words = {value.lower() for value in values}
-    if not words or not (words <= {"true", "1"} or words <= {"false", "0"}):
-        raise InvalidParameter(f"invalid filter '{key}={list(values)}': use true or false")
-    return words <= {"true", "1"}
-
-
-def _in_time(image: Image, key: str, limits: list[int]) -> bool:
+def _in_time(image: Image, key: str, limits: Sequence[float]) -> bool:
     created = unix_time(image.created)
     return all(created < limit if key == "before" else created > limit for limit in limits)
-
-
-def _has_label(image: Image, wanted: str) -> bool:
-    name, separator, value = wanted.partition("=")
-    labels = image.config.labels
-    return name in labels and (not separator or labels[name] == value)
 
 
 def _refers(image: Image, pattern: str) -> bool:

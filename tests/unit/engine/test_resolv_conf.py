@@ -11,6 +11,7 @@ import pytest
 from engine import networking
 from engine.config import ContainerConfig, HostConfig
 from engine.container import Container, State
+from engine.name_files import HostFiles
 from engine.networking import ContainerNetworking
 from engine.networks import Sandbox, SandboxRequest
 
@@ -66,10 +67,13 @@ search example.com
 
 
 @pytest.fixture(autouse=True)
-def host_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "host-resolv.conf"
-    path.write_text(HOST)
-    monkeypatch.setattr(networking, "HOST_RESOLV_CONF", path)
+def host_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Inherited(HostFiles, frozen=True):
+        @classmethod
+        def read(cls, *_: Path) -> HostFiles:
+            return HostFiles(resolv=HOST)
+
+    monkeypatch.setattr(networking, "HostFiles", Inherited)
 
 
 def written(folder: Path, *, embedded: bool, **wishes: Any) -> list[str]:

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from engine.errors import InvalidParameter, NotFound
+from engine.filter_values import moment
 from engine.images.config import Image, parse_image_config
-from engine.images.views import filtered, moment, unix_time
+from engine.images.views import filtered, unix_time
 
 NOW = 1_767_225_600.0  # 2026-01-01T00:00:00Z
 
@@ -96,7 +97,7 @@ def test_a_filter_by_an_image_that_is_not_there() -> None:
     ],
 )
 def test_moments(text: str, seconds: float) -> None:
-    assert moment(text, NOW) == int(seconds)
+    assert moment(text, NOW) == seconds
 
 
 @pytest.mark.parametrize(

@@ -144,9 +144,9 @@ async def test_filter_of_prune_is_none_of_the_list(client: aiohttp.ClientSession
 )
 def test_containers_that_a_prune_takes(filters: Filters, taken: bool) -> None:
     container = cast(Container, SimpleNamespace(labels={"a": "1"}, created_at=100.0))
-    assert prune_filter(filters)(container) is taken
+    assert prune_filter(filters, 0.0)(container) is taken
 
 
 def test_unknown_filter_of_a_container_prune_is_named() -> None:
     with pytest.raises(InvalidParameter, match="invalid filter 'name'"):
-        prune_filter({"name": ["x"]})
+        prune_filter({"name": ["x"]}, 0.0)
