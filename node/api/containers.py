@@ -10,9 +10,10 @@ from typing import Any
 from aiohttp import web
 
 from engine.config import ContainerCreate
-from engine.errors import InvalidParameter
+from engine.errors import Conflict, InvalidParameter
+from node.api.checks import check_container
 from node.api.context import Context, Route
-from node.api.convert import check_mount
+from node.api.convert import check_container_mount
 from node.api.hijack import Session, hijack
 from node.api.query import (
     body,
@@ -27,20 +28,25 @@ from node.api.query import (
 )
 from node.api.streams import log_options, stream_logs
 
+STATUSES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
+
 
 async def create(context: Context, request: web.Request) -> web.StreamResponse:
     asked = await body(request, ContainerCreate)
+    check_container(asked)
     for mount in (asked.host_config and asked.host_config.mounts) or ():
-        check_mount(mount)
+        check_container_mount(mount)
     container_id, warnings = await context.engine.create_container(request.query.get("name", ""), asked)
     return json_response({"Id": container_id, "Warnings": warnings}, 201)
 
 
 async def listing(context: Context, request: web.Request) -> web.StreamResponse:
     limit = number(request, "limit", 0)
-    rows = await context.engine.list_containers(
-        flag(request, "all"), limit, flag(request, "size"), filters(request)
-    )
+    wanted = filters(request)
+    for status in wanted.get("status", ()):
+        if status not in STATUSES:
+            raise InvalidParameter(f"invalid filter 'status={status}'")
+    rows = await context.engine.list_containers(flag(request, "all"), limit, flag(request, "size"), wanted)
     return json_response(rows)
 
 
@@ -136,7 +142,10 @@ async def resize(context: Context, request: web.Request) -> web.StreamResponse:
 
 
 async def rename(context: Context, request: web.Request) -> web.StreamResponse:
-    await context.engine.rename_container(_ref(request), request.query.get("name", ""))
+    try:
+        await context.engine.rename_container(_ref(request), request.query.get("name", ""))
+    except Conflict as error:
+        raise Conflict(f"Error when allocating new name: {error}") from error
     return no_content()
 
 

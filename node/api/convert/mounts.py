@@ -22,6 +22,20 @@ def check_mount(body: MountPoint) -> None:
             raise InvalidArgument(f"Mounts.{name} is not supported yet: leave it out")
 
 
+def check_container_mount(body: MountPoint) -> None:
+    """Also what can be told without the host; in services this is checked with the spec."""
+    check_mount(body)
+    where = f'invalid mount config for type "{body.type}"'
+    if not body.target:
+        raise InvalidArgument(f"{where}: field Target must not be empty")
+    if body.type == "bind" and not body.source:
+        raise InvalidArgument(f"{where}: field Source must not be empty")
+    if body.type == "tmpfs" and body.source:
+        raise InvalidArgument(f"{where}: field Source must not be specified")
+    if body.tmpfs_options is not None and body.tmpfs_options.size_bytes < 0:
+        raise InvalidArgument(f"{where}: TmpfsOptions.SizeBytes cannot be negative")
+
+
 def mount_spec(body: MountPoint) -> MountSpec:
     """A mount of a service's tasks."""
     check_mount(body)
