@@ -170,6 +170,11 @@ def _log(log: LogConfig) -> Iterator[str]:
     for name in options:
         if name not in _JSON_FILE:
             yield f"unknown log opt '{name}' for json-file log driver"
+    for name in ("env-regex", "labels-regex"):
+        try:
+            re.compile(options.get(name, ""))
+        except re.error as error:
+            yield f"invalid value for {name}: {options[name]}: {error}"
     if "max-size" in options and not _SIZE.fullmatch(options["max-size"]):
         yield f"invalid value for max-size: {options['max-size']}"
     if "max-file" in options and not re.fullmatch(r"[1-9]\d{0,5}", options["max-file"], re.ASCII):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -26,7 +27,7 @@ from node.api.query import (
     prune_filters,
     stream_lines,
 )
-from node.api.streams import log_options, stream_logs
+from node.api.streams import LogEntry, log_attributes, log_options, stream_logs
 
 STATUSES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
 
@@ -111,9 +112,15 @@ async def logs(context: Context, request: web.Request) -> web.StreamResponse:
     options = log_options(request)
     tty = context.engine.container_is_tty(ref)
     batches = context.engine.container_log_batches(ref, options)
-    # Attributes of the log driver would come before each line: json-file is not asked for any yet.
-    details = (lambda entry: "") if flag(request, "details") else None
+    details = await _details(context, ref) if flag(request, "details") else None
     return await stream_logs(request, batches, tty=tty, details=details)
+
+
+async def _details(context: Context, ref: str) -> Callable[[LogEntry], str]:
+    shown = await context.engine.inspect_container(ref)
+    config, log = shown["Config"], shown["HostConfig"]["LogConfig"]
+    words = log_attributes(config.get("Labels") or {}, config.get("Env") or [], log.get("Config") or {})
+    return lambda _entry: words
 
 
 async def attach(context: Context, request: web.Request) -> web.StreamResponse:

@@ -81,7 +81,11 @@ def test_a_worker_refuses_a_managers_commands(pair: Lab) -> None:
     ):
         result = pair.on("n2", *words)
         assert result.code, words
-        assert "This node is not a swarm manager" in result.err, words
+        assert (
+            "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please "
+            "run this command on a manager node or promote the current node to a manager."
+        ) in result.err, words
+    assert pair.ok("n2", "network", "prune", "-f") == ""
 
 
 def test_promotion_makes_a_manager_and_demotion_a_worker(pair: Lab) -> None:
