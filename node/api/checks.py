@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from engine.config import ContainerCreate, HealthConfig, HostConfig, LogConfig, Ulimit
+from engine.config import ContainerCreate, HealthConfig, HostConfig, Ulimit
 from engine.errors import InvalidParameter
 
 HEALTH_NS_MIN = 1_000_000
@@ -37,10 +37,6 @@ _ULIMITS = frozenset(
 _CPUS = re.compile(r"\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*", re.ASCII)
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.ASCII)
 _HOST_PORT = re.compile(r"(?:(\d{1,5})(?:-(\d{1,5}))?)?", re.ASCII)
-_SIZE = re.compile(r"\d+[kmg]?b?", re.ASCII | re.IGNORECASE)
-_JSON_FILE = frozenset(
-    ["compress", "env", "env-regex", "labels", "labels-regex", "max-file", "max-size", "tag"]
-)
 
 
 def check_container(body: ContainerCreate) -> None:
@@ -64,21 +60,12 @@ def _host(host: HostConfig) -> Iterator[str]:
     yield from _resources(host)
     for limit in host.ulimits or ():
         yield from _ulimit(limit)
-    yield from _modes(host)
     yield from _network(host)
     if host.restart_policy is not None and host.restart_policy.maximum_retry_count < 0:
         yield "invalid restart policy: maximum retry count cannot be negative"
-    if host.log_config is not None:
-        yield from _log(host.log_config)
     for device in host.devices or ():
         if not set(device.cgroup_permissions) <= set("rwm"):
             yield f"invalid CgroupPermissions in Devices: {device.cgroup_permissions}: use r, w and m"
-    for option in host.security_opt or ():
-        if option.replace(":", "=", 1).partition("=")[0] not in (
-            *("apparmor", "label"),
-            *("no-new-privileges", "seccomp"),
-        ):
-            yield f'invalid --security-opt: "{option}"'
 
 
 def _resources(host: HostConfig) -> Iterator[str]:
@@ -113,26 +100,14 @@ def _ulimit(limit: Ulimit) -> Iterator[str]:
         )
 
 
-def _modes(host: HostConfig) -> Iterator[str]:
-    for word, mode, known, joins in (
-        ("PID", host.pid_mode, ("", "host", "private"), True),
-        ("IPC", host.ipc_mode, ("", "host", "private", "shareable", "none"), True),
-        ("UTS", host.uts_mode, ("", "host"), False),
-        ("cgroup namespace", host.cgroupns_mode, ("", "host", "private"), False),
-    ):
-        joined = joins and mode.startswith("container:") and mode != "container:"
-        if mode not in known and not joined:
-            yield f"invalid {word} mode: {mode}"
+def _network(host: HostConfig) -> Iterator[str]:
     if host.network_mode == "container:":
         yield "invalid container format container:<name|id>: NetworkMode names no container"
-
-
-def _network(host: HostConfig) -> Iterator[str]:
     for server in host.dns or ():
         if not _is_address(server):
             yield f"invalid Dns: {server} is not an IP address"
     for line in host.extra_hosts or ():
-        name, separator, address = line.partition(":" if ":" in line else "=")
+        name, separator, address = line.partition(":")
         if not name or not separator:
             yield f'bad format for add-host: "{line}"'
         elif address != "host-gateway" and not _is_address(address.removeprefix("[").removesuffix("]")):
@@ -161,24 +136,6 @@ def _health(check: HealthConfig) -> Iterator[str]:
         yield "Retries in Healthcheck cannot be negative"
     if check.test and check.test[0] not in ("", "NONE", "CMD", "CMD-SHELL"):
         yield f'Unknown Type "{check.test[0]}" in Healthcheck (try "CMD")'
-
-
-def _log(log: LogConfig) -> Iterator[str]:
-    options: Mapping[str, str] = log.config or {}
-    if log.type not in ("", "json-file"):
-        return
-    for name in options:
-        if name not in _JSON_FILE:
-            yield f"unknown log opt '{name}' for json-file log driver"
-    for name in ("env-regex", "labels-regex"):
-        try:
-            re.compile(options.get(name, ""))
-        except re.error as error:
-            yield f"invalid value for {name}: {options[name]}: {error}"
-    if "max-size" in options and not _SIZE.fullmatch(options["max-size"]):
-        yield f"invalid value for max-size: {options['max-size']}"
-    if "max-file" in options and not re.fullmatch(r"[1-9]\d{0,5}", options["max-file"], re.ASCII):
-        yield f"invalid value for max-file: {options['max-file']}: must be a number of at least 1"
 
 
 def _is_port(form: re.Pattern[str], text: str) -> bool:

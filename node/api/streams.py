@@ -90,8 +90,16 @@ def log_attributes(labels: Mapping[str, str], env: Sequence[str], options: Mappi
         names = options.get(kind, "").split(",")
         chosen |= {name: values[name] for name in names if name in values}
         if pattern := options.get(f"{kind}-regex"):
-            chosen |= {name: value for name, value in values.items() if re.search(pattern, name)}
+            form = _pattern(pattern, f"{kind}-regex")
+            chosen |= {name: value for name, value in values.items() if form.search(name)}
     return ",".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in sorted(chosen.items()))
+
+
+def _pattern(text: str, option: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise InvalidParameter(f'invalid log option {option}: "{text}": {error}') from error
 
 
 async def one_by_one(entries: AsyncIterator[LogEntry]) -> AsyncIterator[Sequence[LogEntry]]:

@@ -10,12 +10,13 @@ from typing import Any, cast
 import pytest
 
 from engine.config import LogRecord
-from engine.errors import EngineFailure, NotFound
+from engine.errors import EngineFailure, InvalidParameter, NotFound
 from node.api.app import build_app
 from node.api.backend import EngineBackend, SwarmBackend
 from node.api.context import Context
 from node.api.routes import ROUTES
 from node.api.server import serve
+from node.api.streams import log_attributes
 
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: tcp\r\n"
 ATTACH = b"POST /containers/%s/attach?stream=1&stdin=1&stdout=1"
@@ -238,3 +239,8 @@ async def test_details_are_the_labels_and_variables_that_the_log_options_name(
     await reader.readuntil(b"\r\n")
     assert await asyncio.wait_for(reader.readline(), 5) == b"E=x%3Dy,a+b=1,c=%C3%A9,d.x=2 line\n"
     writer.close()
+
+
+def test_pattern_of_a_log_option_that_is_wrong_is_named() -> None:
+    with pytest.raises(InvalidParameter, match='labels-regex: "\\("'):
+        log_attributes({"a": "1"}, [], {"labels-regex": "("})
