@@ -163,7 +163,7 @@ class Lifecycle:
             if not force:
                 how = "paused" if container.state.status is Status.PAUSED else "running"
                 raise Conflict(
-                    f'cannot remove container "{container.name}": container is {how}: '
+                    f'cannot remove container "/{container.name}": container is {how}: '
                     "stop the container before removing or force remove"
                 )
             await self.kill(container)

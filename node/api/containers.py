@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 
 from engine.config import ContainerCreate
-from engine.errors import InvalidParameter
+from engine.errors import Conflict, InvalidParameter
+from node.api.checks import check_container
 from node.api.context import Context, Route
-from node.api.convert import check_mount
+from node.api.convert import check_container_mount
 from node.api.hijack import Session, hijack
 from node.api.query import (
     body,
@@ -25,22 +27,27 @@ from node.api.query import (
     prune_filters,
     stream_lines,
 )
-from node.api.streams import log_options, stream_logs
+from node.api.streams import LogEntry, log_attributes, log_options, stream_logs
+
+STATUSES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
 
 
 async def create(context: Context, request: web.Request) -> web.StreamResponse:
     asked = await body(request, ContainerCreate)
+    check_container(asked)
     for mount in (asked.host_config and asked.host_config.mounts) or ():
-        check_mount(mount)
+        check_container_mount(mount)
     container_id, warnings = await context.engine.create_container(request.query.get("name", ""), asked)
     return json_response({"Id": container_id, "Warnings": warnings}, 201)
 
 
 async def listing(context: Context, request: web.Request) -> web.StreamResponse:
     limit = number(request, "limit", 0)
-    rows = await context.engine.list_containers(
-        flag(request, "all"), limit, flag(request, "size"), filters(request)
-    )
+    wanted = filters(request)
+    for status in wanted.get("status", ()):
+        if status not in STATUSES:
+            raise InvalidParameter(f"invalid filter 'status={status}'")
+    rows = await context.engine.list_containers(flag(request, "all"), limit, flag(request, "size"), wanted)
     return json_response(rows)
 
 
@@ -105,9 +112,15 @@ async def logs(context: Context, request: web.Request) -> web.StreamResponse:
     options = log_options(request)
     tty = context.engine.container_is_tty(ref)
     batches = context.engine.container_log_batches(ref, options)
-    # Attributes of the log driver would come before each line: json-file is not asked for any yet.
-    details = (lambda entry: "") if flag(request, "details") else None
+    details = await _details(context, ref) if flag(request, "details") else None
     return await stream_logs(request, batches, tty=tty, details=details)
+
+
+async def _details(context: Context, ref: str) -> Callable[[LogEntry], str]:
+    shown = await context.engine.inspect_container(ref)
+    config, log = shown["Config"], shown["HostConfig"]["LogConfig"]
+    words = log_attributes(config.get("Labels") or {}, config.get("Env") or [], log.get("Config") or {})
+    return lambda _entry: words
 
 
 async def attach(context: Context, request: web.Request) -> web.StreamResponse:
@@ -136,7 +149,10 @@ async def resize(context: Context, request: web.Request) -> web.StreamResponse:
 
 
 async def rename(context: Context, request: web.Request) -> web.StreamResponse:
-    await context.engine.rename_container(_ref(request), request.query.get("name", ""))
+    try:
+        await context.engine.rename_container(_ref(request), request.query.get("name", ""))
+    except Conflict as error:
+        raise Conflict(f"Error when allocating new name: {error}") from error
     return no_content()
 
 

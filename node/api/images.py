@@ -9,7 +9,7 @@ from aiohttp import web
 
 from engine.errors import InvalidParameter
 from node.api.context import Context, Route
-from node.api.query import filters, flag, json_response, prune_filters, stream_json
+from node.api.query import closing, filters, flag, json_response, prune_filters, stream_json
 
 CHUNK_BYTES = 1 << 20
 
@@ -95,11 +95,11 @@ async def _upload(request: web.Request) -> AsyncIterator[bytes]:
 
 async def _send_archive(context: Context, request: web.Request, refs: list[str]) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
-    chunks = context.engine.save_images(refs)
-    async for chunk in chunks:
-        if not response.prepared:
-            await response.prepare(request)
-        await response.write(chunk)
+    async with closing(context.engine.save_images(refs)) as chunks:
+        async for chunk in chunks:
+            if not response.prepared:
+                await response.prepare(request)
+            await response.write(chunk)
     await response.write_eof()
     return response
 

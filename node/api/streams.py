@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import AsyncIterator, Callable, Sequence
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
+from urllib.parse import quote_plus
 
 from aiohttp import web
 
@@ -75,6 +77,29 @@ async def stream_logs(
         await response.write(bytes(buffer))
         await response.write_eof()
     return response
+
+
+def log_attributes(labels: Mapping[str, str], env: Sequence[str], options: Mapping[str, str]) -> str:
+    """What `details` puts in front of each line of a container: the labels and variables its log options name.
+
+    `env`: NAME=value. Names and values are URL-encoded, as Docker does. A `tag` is left out.
+    """
+    known = {"labels": dict(labels), "env": dict(entry.split("=", 1) for entry in env if "=" in entry)}
+    chosen: dict[str, str] = {}
+    for kind, values in known.items():
+        names = options.get(kind, "").split(",")
+        chosen |= {name: values[name] for name in names if name in values}
+        if pattern := options.get(f"{kind}-regex"):
+            form = _pattern(pattern, f"{kind}-regex")
+            chosen |= {name: value for name, value in values.items() if form.search(name)}
+    return ",".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in sorted(chosen.items()))
+
+
+def _pattern(text: str, option: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise InvalidParameter(f'invalid log option {option}: "{text}": {error}') from error
 
 
 async def one_by_one(entries: AsyncIterator[LogEntry]) -> AsyncIterator[Sequence[LogEntry]]:

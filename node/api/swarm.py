@@ -7,7 +7,7 @@ from aiohttp import web
 from engine.errors import NotImplementedHere
 from node.api import bodies
 from node.api.context import Context, Route
-from node.api.convert import availability_from_api, cluster_spec_from_api, cluster_to_api
+from node.api.convert import availability_from_api, check_address_pools, cluster_spec_from_api, cluster_to_api
 from node.api.query import body, flag, json_response, number
 from raft.errors import InvalidArgument
 
@@ -19,12 +19,14 @@ async def inspect(context: Context, _request: web.Request) -> web.StreamResponse
 async def init(context: Context, request: web.Request) -> web.StreamResponse:
     asked = await body(request, bodies.SwarmInitBody)
     _refuse_data_path(asked.data_path_addr, asked.data_path_port)
+    pools = asked.default_addr_pool or ()
+    check_address_pools(pools, asked.subnet_size)
     node_id = await context.swarm.swarm_init(
         advertise=asked.advertise_addr,
         listen=asked.listen_addr,
         force_new_cluster=asked.force_new_cluster,
         spec=cluster_spec_from_api(asked.spec),
-        pools=asked.default_addr_pool or (),
+        pools=pools,
         subnet_size=asked.subnet_size,
         availability=availability_from_api(asked.availability or "active"),
     )

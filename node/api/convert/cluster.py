@@ -9,25 +9,19 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from engine.config import Ipam, NetworkCreate
 from node.api import bodies
-from node.api.convert.times import head, rfc3339
+from node.api.convert.times import head
 from raft.errors import InvalidArgument
-from raft.objects.base import Annotations, Driver
+from raft.objects.base import Annotations
 from raft.objects.cluster import (
     Cluster,
     ClusterSpec,
     Config,
     ConfigSpec,
-    IpamConfig,
-    Network,
-    NetworkSpec,
     Secret,
     SecretSpec,
 )
 from raft.objects.node import Availability, Node, NodeRole, NodeSpec
-
-_RESERVED_OPTIONS = "com.docker.network.driver.overlay.vxlanid_list"
 
 
 def node_to_api(node: Node) -> dict[str, Any]:
@@ -83,75 +77,6 @@ def availability_from_api(text: str) -> Availability:
         return Availability(text)
     except ValueError as error:
         raise InvalidArgument(f'invalid Availability: "{text}": must be active, pause or drain') from error
-
-
-def network_to_api(network: Network) -> dict[str, Any]:
-    """The shape of GET /networks/{id}, for a network of the cluster."""
-    spec = network.spec
-    options = dict(spec.driver.options)
-    if network.vni:
-        options[_RESERVED_OPTIONS] = str(network.vni)
-    return {
-        "Name": spec.annotations.name,
-        "Id": network.id,
-        "Created": rfc3339(network.meta.created_at),
-        "Scope": "swarm",
-        "Driver": spec.driver.name or "overlay",
-        "EnableIPv4": True,
-        "EnableIPv6": spec.ipv6,
-        "IPAM": {
-            "Driver": "default",
-            "Options": None,
-            "Config": [
-                {"Subnet": c.subnet, "Gateway": c.gateway, **({"IPRange": c.ip_range} if c.ip_range else {})}
-                for c in network.ipam or spec.ipam
-            ],
-        },
-        "Internal": spec.internal,
-        "Attachable": spec.attachable,
-        "Ingress": spec.ingress,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
-        "Containers": None,
-        "Options": options,
-        "Labels": spec.annotations.labels,
-    }
-
-
-def check_local_network(body: NetworkCreate) -> None:
-    """InvalidArgument names what no network has here."""
-    _refuse_network(body, ("Ingress", body.ingress))
-
-
-def _refuse_network(body: NetworkCreate, *more: tuple[str, bool]) -> None:
-    ipam = body.ipam or Ipam()
-    for name, given in (
-        ("ConfigOnly", body.config_only),
-        ("ConfigFrom", bool(body.config_from and body.config_from.network)),
-        ("EnableIPv4=false", body.enable_ipv4 is False),
-        ("IPAM.Driver", ipam.driver not in ("", "default")),
-        ("IPAM.Options", bool(ipam.options)),
-        *more,
-    ):
-        if given:
-            raise InvalidArgument(
-                f"{name} is not supported yet for {body.driver or 'bridge'} networks: leave it out"
-            )
-
-
-def network_spec_from_api(body: NetworkCreate) -> NetworkSpec:
-    pools = (body.ipam.config if body.ipam else None) or ()
-    auxiliary = any(pool.auxiliary_addresses for pool in pools)
-    _refuse_network(body, ("IPAM.Config.AuxiliaryAddresses", auxiliary))
-    return NetworkSpec(
-        annotations=Annotations(name=body.name, labels=body.labels or {}),
-        driver=Driver(name=body.driver or "overlay", options=body.options or {}),
-        ipam=tuple(IpamConfig(subnet=p.subnet, ip_range=p.ip_range, gateway=p.gateway) for p in pools),
-        internal=body.internal,
-        attachable=body.attachable,
-        ingress=body.ingress,
-        ipv6=body.enable_ipv6,
-    )
 
 
 def secret_to_api(secret: Secret) -> dict[str, Any]:

@@ -12,7 +12,6 @@ def check_mount(body: MountPoint) -> None:
     """InvalidArgument names an option that no mount has here."""
     bind, tmpfs = body.bind_options or BindOptions(), body.tmpfs_options or TmpfsOptions()
     for name, given in (
-        ("BindOptions.NonRecursive", bind.non_recursive),
         ("BindOptions.ReadOnlyNonRecursive", bind.read_only_non_recursive),
         ("BindOptions.ReadOnlyForceRecursive", bind.read_only_force_recursive),
         ("TmpfsOptions.Options", bool(tmpfs.options)),
@@ -20,6 +19,18 @@ def check_mount(body: MountPoint) -> None:
     ):
         if given:
             raise InvalidArgument(f"Mounts.{name} is not supported yet: leave it out")
+
+
+def check_container_mount(body: MountPoint) -> None:
+    """Also what can be told without the host; in services this is checked with the spec."""
+    check_mount(body)
+    where = f'invalid mount config for type "{body.type}"'
+    if not body.target:
+        raise InvalidArgument(f"{where}: field Target must not be empty")
+    if body.type == "bind" and not body.source:
+        raise InvalidArgument(f"{where}: field Source must not be empty")
+    if body.tmpfs_options is not None and body.tmpfs_options.size_bytes < 0:
+        raise InvalidArgument(f"{where}: TmpfsOptions.SizeBytes cannot be negative")
 
 
 def mount_spec(body: MountPoint) -> MountSpec:
@@ -31,6 +42,8 @@ def mount_spec(body: MountPoint) -> MountSpec:
         raise InvalidArgument(
             "Mounts.VolumeOptions.Subpath is not supported yet: mount the volume as a whole"
         )
+    if bind is not None and bind.non_recursive:
+        raise InvalidArgument("Mounts.BindOptions.NonRecursive is not supported yet: leave it out")
     if bind is not None and bind.create_mountpoint:
         raise InvalidArgument(
             "Mounts.BindOptions.CreateMountpoint is not supported yet: make the folder first"

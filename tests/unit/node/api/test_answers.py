@@ -10,12 +10,13 @@ from typing import Any, cast
 import pytest
 
 from engine.config import LogRecord
-from engine.errors import EngineFailure, NotFound
+from engine.errors import EngineFailure, InvalidParameter, NotFound
 from node.api.app import build_app
 from node.api.backend import EngineBackend, SwarmBackend
 from node.api.context import Context
 from node.api.routes import ROUTES
 from node.api.server import serve
+from node.api.streams import log_attributes
 
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: tcp\r\n"
 ATTACH = b"POST /containers/%s/attach?stream=1&stdin=1&stdout=1"
@@ -57,7 +58,13 @@ class FakeEngine:
         self.left = asyncio.Event()  # a stream ended, for whatever reason
 
     async def inspect_container(self, ref: str, _size: bool = False) -> dict[str, Any]:
-        return {"Id": ref}
+        labels = {"a b": "1", "c": "é", "d.x": "2", "no": "3"}
+        options = {"labels": "a b,c,missing", "labels-regex": "^d", "env": "E"}
+        return {
+            "Id": ref,
+            "Config": {"Labels": labels, "Env": ["E=x=y", "F=1"]},
+            "HostConfig": {"LogConfig": {"Type": "json-file", "Config": options}},
+        }
 
     def container_is_tty(self, _ref: str) -> bool:
         return True
@@ -222,3 +229,18 @@ async def test_ping_tells_versions_and_the_part_in_a_swarm(
     assert fields[b"content-type"] == b"text/plain; charset=utf-8"
     assert (text, fields[b"content-length"]) == ((b"OK", b"2") if method == b"GET" else (b"", b"0"))
     writer.close()
+
+
+async def test_details_are_the_labels_and_variables_that_the_log_options_name(
+    socket: Path, engine: FakeEngine
+) -> None:
+    reader, writer = await ask(socket, b"GET /containers/web/logs?stdout=1&follow=1&details=1")
+    await reader.readuntil(b"\r\n\r\n")
+    await reader.readuntil(b"\r\n")
+    assert await asyncio.wait_for(reader.readline(), 5) == b"E=x%3Dy,a+b=1,c=%C3%A9,d.x=2 line\n"
+    writer.close()
+
+
+def test_pattern_of_a_log_option_that_is_wrong_is_named() -> None:
+    with pytest.raises(InvalidParameter, match='labels-regex: "\\("'):
+        log_attributes({"a": "1"}, [], {"labels-regex": "("})
