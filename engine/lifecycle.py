@@ -122,8 +122,9 @@ class Lifecycle:
                 f"cannot kill container: {container.name}: container {container.id} is not running"
             )
         number = parse_signal(signal or "SIGKILL")
-        if number == 9:
+        if number in (9, parse_signal(container.config.stop_signal or "SIGTERM")):
             container.state.stopped_by_user = True
+        if number == 9:
             exited = self.wait(container, "next-exit")
             await self._thaw(container)
             await self._kill_and_wait(container, exited)
@@ -159,13 +160,12 @@ class Lifecycle:
 
     async def remove(self, container: Container, *, force: bool, volumes: bool) -> None:
         """Conflict while it runs, unless forced. Everything it had on this host goes with it."""
+        if container.state.status.is_up and not force:
+            raise Conflict(
+                f'cannot remove container "/{container.name}": container is {container.state.status}: '
+                "stop the container before removing or force remove"
+            )
         if container.is_running:
-            if not force:
-                how = "paused" if container.state.status is Status.PAUSED else "running"
-                raise Conflict(
-                    f'cannot remove container "/{container.name}": container is {how}: '
-                    "stop the container before removing or force remove"
-                )
             await self.kill(container)
         async with self._containers.lock(container):
             if container.id not in self._containers.state.containers:

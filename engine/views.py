@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import posixpath
 import time
 from typing import Any
 
@@ -49,7 +50,7 @@ def container_inspect(
         "ExecIDs": None,
         "HostConfig": _host_config(container),
         "GraphDriver": {"Name": container.driver, "Data": {}},
-        "Mounts": [_mount(mount) for mount in container.mounts if mount.kind != "tmpfs"],
+        "Mounts": _mounts(container),
         "Config": _config(container),
         "NetworkSettings": _network_settings(container, sandbox),
     }
@@ -73,7 +74,7 @@ def container_summary(container: Container, sandbox: Sandbox | None) -> dict[str
         "Status": status_text(container, time.time()),
         "HostConfig": {"NetworkMode": container.host_config.network_mode or "bridge"},
         "NetworkSettings": {"Networks": networks},
-        "Mounts": [_mount(mount) for mount in container.mounts if mount.kind != "tmpfs"],
+        "Mounts": _mounts(container),
     }
 
 
@@ -122,14 +123,14 @@ def human_duration(seconds: float) -> str:
         return f"{hours // 24 // 7} weeks"
     if hours < 24 * 365 * 2:
         return f"{hours // 24 // 30} months"
-    return f"{hours // 24 // 365} years"
+    return f"{int(seconds) // 3600 // 24 // 365} years"  # not rounded, as go-units
 
 
 def _state(container: Container) -> dict[str, Any]:
     state = container.state
     shown: dict[str, Any] = {
         "Status": str(state.status),
-        "Running": state.status.has_process,
+        "Running": state.status.is_up,
         "Paused": state.status is Status.PAUSED,
         "Restarting": state.status is Status.RESTARTING,
         "OOMKilled": state.oom_killed,
@@ -289,6 +290,12 @@ def _port_list(container: Container, sandbox: Sandbox | None) -> list[dict[str, 
     return shown
 
 
+def _mounts(container: Container) -> list[dict[str, Any]]:
+    """All but --tmpfs, which HostConfig.Tmpfs shows."""
+    elsewhere = {posixpath.normpath(target) for target in container.host_config.tmpfs or {}}
+    return [_mount(mount) for mount in container.mounts if mount.target not in elsewhere]
+
+
 def _mount(mount: ResolvedMount) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "Type": mount.kind,
@@ -304,5 +311,5 @@ def _mount(mount: ResolvedMount) -> dict[str, Any]:
 
 
 def _command_line(args: list[str]) -> str:
-    quoted = [f"'{arg}'" if any(c in arg for c in " \t\"'$;") else arg for arg in args]
-    return " ".join(quoted)
+    path, *rest = args
+    return " ".join([path, *(f"'{arg}'" if " " in arg else arg for arg in rest)])

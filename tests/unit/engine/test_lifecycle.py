@@ -14,7 +14,7 @@ from engine.background import BackgroundTasks
 from engine.config import HostConfig, RestartPolicy
 from engine.container import Container, State, Status
 from engine.containers import Containers
-from engine.errors import EngineFailure, StartFailed
+from engine.errors import Conflict, EngineFailure, StartFailed
 from engine.events import EventBus
 from engine.lifecycle import Lifecycle
 from engine.runtime.client import ContainerStart, ExitEvent, RuntimeClient, SpawnError
@@ -36,6 +36,9 @@ class Host:
         self.pid += 1
         self.did.append("start")
         return SimpleNamespace(pid=self.pid, start_ticks=1, started_at=2000.0)
+
+    async def kill(self, id: str, number: int) -> None:
+        self.did.append(f"signal {number}")
 
     async def forget(self, id: str) -> None:
         self.did.append("forget")
@@ -183,3 +186,31 @@ async def test_a_removal_that_fails_half_way_leaves_a_dead_container(setup: Setu
         await setup.lifecycle.remove(container, force=False, volumes=False)
     assert container.state.status is Status.DEAD
     assert setup.store.containers == {container.id: container}
+
+
+@pytest.mark.parametrize(("signal", "restarts"), [("TERM", False), ("HUP", True)])
+async def test_who_sends_the_stop_signal_wants_it_to_stay_down(
+    setup: Setup, signal: str, restarts: bool
+) -> None:
+    container = setup.add(running(), "always")
+    await setup.lifecycle.kill(container, signal)
+    await setup.end(container, 143)
+    assert container.state.status is (Status.RUNNING if restarts else Status.EXITED)
+
+
+@pytest.mark.parametrize("status", [Status.RUNNING, Status.PAUSED, Status.RESTARTING])
+async def test_what_is_up_is_removed_by_force_only(setup: Setup, status: Status) -> None:
+    container = setup.add(State(status=status, started_at=1.0, finished_at=2.0), "always")
+    with pytest.raises(Conflict, match=f"container is {status}: stop the container"):
+        await setup.lifecycle.remove(container, force=False, volumes=False)
+    assert setup.host.did == []
+
+
+async def test_a_container_that_waits_for_its_restart_can_be_stopped_and_removed(setup: Setup) -> None:
+    container = setup.add(State(status=Status.RESTARTING, started_at=1.0, finished_at=2.0), "always")
+    await setup.lifecycle.stop(container)
+    assert (container.state.status, container.state.stopped_by_user) == (Status.EXITED, True)
+    container.state.status = Status.RESTARTING
+    await setup.lifecycle.remove(container, force=True, volumes=True)
+    assert setup.store.containers == {}
+    assert setup.host.did == ["release", "destroy volumes=True"]
