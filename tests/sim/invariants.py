@@ -86,6 +86,8 @@ class Oracle:
         self._touched[manager.id] = manager
 
     def on_apply(self, manager: Manager, index: int) -> None:
+        self._check_log(manager)
+        self._check_commits(manager)
         self._compare_state(manager, index)
 
     def on_load(self, manager: Manager) -> None:

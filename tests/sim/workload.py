@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Generator
 from typing import Any
 
+from raft.codec import decode_command
 from raft.errors import MaybeCommitted, NotLeader, RaftError
 from raft.objects.base import Annotations, Kind
 from raft.objects.cluster import Config, ConfigSpec
@@ -49,7 +50,7 @@ class Clients:
             meta = {} if old is None else {"meta": old.meta}
             transaction.put(Config(id=key, spec=spec, **meta))  # type: ignore[arg-type]
 
-        manager.store.attach(_Proposer(self, manager, key))
+        manager.store.attach(_Proposer(self, manager))
         _resume(manager, manager.store.update(change), None)
 
     def _read(self, manager: Manager, key: str) -> None:
@@ -76,24 +77,23 @@ class Clients:
 
 
 class _Proposer:
-    def __init__(self, clients: Clients, manager: Manager, key: str) -> None:
+    def __init__(self, clients: Clients, manager: Manager) -> None:
         self._clients = clients
         self._manager = manager
-        self._key = key
 
     async def propose(self, command: bytes) -> object:
         if not self._manager.engine.is_leader():
             raise NotLeader("not the leader")
-        return await _Outcome(self._clients, self._manager, self._key, command)
+        return await _Outcome(self._clients, self._manager, command)
 
 
 class _Outcome:
     """Awaited by the store; `begin` is called once its coroutine has come to rest."""
 
-    def __init__(self, clients: Clients, manager: Manager, key: str, command: bytes) -> None:
+    def __init__(self, clients: Clients, manager: Manager, command: bytes) -> None:
         self._clients = clients
         self._manager = manager
-        self._key = key
+        self._key = decode_command(command)[0].id
         self._command = command
         self._id = clients.next_id()
         self._result: object = None
