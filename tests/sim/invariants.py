@@ -29,6 +29,11 @@ class Violation(AssertionError):
         self.rule = rule
 
 
+def _leads(manager: Manager) -> bool:
+    engine: Any = manager.engine
+    return bool(engine._state == LEADER)
+
+
 class WatchedLog(Log):
     """Remembers the lowest index at which it changed."""
 
@@ -66,6 +71,7 @@ class Oracle:
         self._votes: dict[tuple[str, int], str] = {}
         self._seen: dict[str, int] = {}  # up to where a node's commit index was compared
         self._touched: dict[str, Manager] = {}
+        self._running: dict[str, Manager] = {}
         self._acknowledged: list[tuple[bytes, int]] = []
         self._refused: set[bytes] = set()
         self._floors: dict[str, int] = {}
@@ -75,12 +81,14 @@ class Oracle:
     def on_start(self, manager: Manager) -> None:
         self._seen[manager.id] = 0
         manager.log.changed_from = manager.log.base
+        self._running[manager.id] = manager
         if manager.store.index:
             self.on_load(manager)
         self.touch(manager)
 
     def on_crash(self, manager: Manager) -> None:
         self._touched.pop(manager.id, None)
+        del self._running[manager.id]
 
     def touch(self, manager: Manager) -> None:
         self._touched[manager.id] = manager
@@ -127,7 +135,9 @@ class Oracle:
         for manager in self._touched.values():
             self._check_log(manager)
             self._check_commits(manager)
-            self._check_leader(manager)
+            if _leads(manager):
+                self._check_leader(manager)
+                self._check_matches(manager)
         self._touched.clear()
         for proposal_id, index in self._acknowledged:
             if self.index_of.get(proposal_id) != index:
@@ -151,7 +161,7 @@ class Oracle:
                 raise Violation("log matching", f"entry {index} of term {term} differs on {manager.id}")
 
     def _check_commits(self, manager: Manager) -> None:
-        engine: Any = manager.engine
+        engine = manager.engine
         log, commit, term = manager.log, engine.commit_index(), engine.term()
         if commit > log.last:
             raise Violation("lost commit", f"{manager.id} committed {commit}, its log ends at {log.last}")
@@ -159,6 +169,8 @@ class Oracle:
             command, _, entry_term = log[index - log.base]
             known = self.committed.get(index)
             if known is None:
+                if _leads(manager) and log.term_at(commit) != term:
+                    raise Violation("older term", f"{manager.id} commits {commit} in term {term} by counting")
                 self._commit(index, Committed(entry_term, command, term))
             elif (known.entry_term, known.command) != (entry_term, command):
                 raise Violation("lost commit", f"{manager.id} has another entry {index} than was committed")
@@ -175,17 +187,33 @@ class Oracle:
             self.index_of[proposal_id] = index
 
     def _check_leader(self, manager: Manager) -> None:
-        engine: Any = manager.engine
-        term = engine.term()
-        if engine._state != LEADER or self.terms.get(term) == manager.id:
+        """Who begins to lead was elected, alone, and has everything that was committed before its term."""
+        term = manager.engine.term()
+        if self.terms.get(term) == manager.id:
             return
         if term in self.terms:
             raise Violation("two leaders", f"{self.terms[term]} and {manager.id} lead in term {term}")
         self.terms[term] = manager.id
+        members = manager.engine.configuration.members
+        votes = sum(self._votes.get((node_id, term)) == manager.id for node_id in members)
+        if len(members) > 1 and votes < manager.engine.configuration.quorum:
+            raise Violation("not elected", f"{manager.id} leads in term {term} with {votes} votes")
         for index, entry in self.committed.items():
             missing = index > manager.log.base and manager.log.term_at(index) != entry.entry_term
             if entry.term < term and missing:
                 raise Violation("lost commit", f"{manager.id} leads in term {term} without entry {index}")
+
+    def _check_matches(self, leader: Manager) -> None:
+        """A follower has what its leader believes that it has."""
+        engine: Any = leader.engine
+        for node, match in engine._match_index.items():
+            follower = self._running.get(node.id)
+            if follower is None or follower.engine.term() != engine.term():
+                continue
+            if match <= leader.log.base or match <= follower.log.base:
+                continue
+            if follower.log.term_at(match) != leader.log.term_at(match):
+                raise Violation("false match", f"{leader.id} believes that {node.id} has entry {match}")
 
     def _voted(self, node_id: str, term: int, candidate: str) -> None:
         if self._votes.setdefault((node_id, term), candidate) != candidate:

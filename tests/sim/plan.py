@@ -67,8 +67,8 @@ def make_plan(seed: int) -> Plan:
     weights = [KINDS[kind] for kind in kinds]
     end = CALM_S + TROUBLE_S
     faults = [
-        _fault(dice, dice.choices(kinds, weights)[0], nodes, dice.uniform(CALM_S, end))
-        for _ in range(dice.randint(3, 14))
+        _fault(dice, dice.choices(kinds, weights)[0], nodes, at)
+        for at in _times(dice, dice.randint(3, 14), end)
     ]
     requests = [
         Request(
@@ -101,6 +101,17 @@ def _fault(dice: random.Random, kind: str, nodes: tuple[str, ...], at: float) ->
     if count == 1 and dice.random() < 0.5:
         struck = [LEADER]
     return Fault(round(at, 4), kind, tuple(struck), round(seconds, 4), round(amount, 4))
+
+
+def _times(dice: random.Random, count: int, end: float) -> list[float]:
+    """Half of them soon after another one: an election that is troubled is worth more than a quiet one."""
+    times: list[float] = []
+    for _ in range(count):
+        soon = times and dice.random() < 0.5
+        times.append(
+            min(end, dice.choice(times) + dice.uniform(0, 1.3)) if soon else dice.uniform(CALM_S, end)
+        )
+    return times
 
 
 def _time(event: Fault | Request) -> float:

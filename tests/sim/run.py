@@ -23,6 +23,7 @@ POWER_CUT_S = 1.0
 # Small, so that short runs come to second segments and to snapshots of several pieces.
 _SIZES = {
     "raft.wal.SEGMENT_BYTES": 3000,
+    "raft.stock.BATCH_BYTES": 1500,
     "raft.transfers.CHUNK_BYTES": 100,
     "raft.transfers.WINDOW_BYTES": 250,
 }
