@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from raft.log import Log
-from raft.messages import Ack, Append, SnapshotChunk, VoteAnswer
+from raft.messages import Append, SnapshotChunk, VoteAnswer
 from raft.replication import Replication
 from raft.stock import CANDIDATE, NOT_LEADER, SUCCESS, Node, Stock
 from raft.store import Applied, Store
@@ -24,7 +24,6 @@ Patch = pytest.MonkeyPatch
 Engines = Any  # the methods below become the engine's and reach for its private parts
 
 _receive_append = Replication._receive_append
-_receive_ack = Replication._receive_ack
 _receive_chunk = Replication._receive_chunk
 _on_tick = Voting._onTick
 _log_init = Log.__init__
@@ -106,13 +105,6 @@ def commits_older_terms_by_counting(patch: Patch) -> None:
         _on_tick(self, timeToWait)
 
     patch.setattr(Voting, "_onTick", on_tick)
-
-
-def credits_acknowledgements_of_older_terms(patch: Patch) -> None:
-    def receive_ack(self: Engines, node: Node, message: Ack) -> None:
-        _receive_ack(self, node, msgspec.structs.replace(message, term=self._term))
-
-    patch.setattr(Replication, "_receive_ack", receive_ack)
 
 
 def loses_term_and_vote_at_a_restart(patch: Patch) -> None:
@@ -204,7 +196,6 @@ MUTATIONS: dict[str, Callable[[Patch], None]] = {
         truncates_what_matches,
         commits_what_was_not_verified,
         commits_older_terms_by_counting,
-        credits_acknowledgements_of_older_terms,
         loses_term_and_vote_at_a_restart,
         reads_without_asking_a_majority,
         acknowledges_a_snapshot_before_it_is_installed,

@@ -60,6 +60,7 @@ class Network:
         self._nodes: dict[str, Endpoint] = {}
         self._links: dict[Pair, _Link] = {}
         self.digest = 0
+        self.slowness = 1.0
 
     def add(self, node_id: str, node: Endpoint) -> None:
         for other in self._nodes:
@@ -75,12 +76,12 @@ class Network:
         if not link.open:
             return
         data = messages.encode(message)
-        link.busy_until = max(link.busy_until, at + link.dice.uniform(*LATENCY_S))
+        link.busy_until = max(link.busy_until, at + self.slowness * link.dice.uniform(*LATENCY_S))
         if link.dice.random() < link.loss:
             return
         self._arrive(source, target, data, link.busy_until, link.connection)
         if link.dice.random() < link.repeats:
-            later = link.busy_until + link.dice.uniform(0, LATE_S)
+            later = link.busy_until + link.dice.choice((LATE_S, LATE_S / 50)) * link.dice.random()
             self._arrive(source, target, data, later, link.connection)
 
     def _arrive(self, source: str, target: str, data: bytes, at: float, connection: int) -> None:

@@ -37,6 +37,7 @@ class Request(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     seed: int
     nodes: tuple[str, ...]
+    latency: float  # of every message, relative to a good network
     faults: tuple[Fault, ...]
     requests: tuple[Request, ...]
 
@@ -46,6 +47,7 @@ KINDS = {
     "crash": 3,
     "crash majority": 1,
     "crash all": 1,
+    "restart": 4,
     "power cut": 3,
     "isolate": 3,
     "split": 2,
@@ -59,16 +61,17 @@ KINDS = {
 }
 
 
-def make_plan(seed: int) -> Plan:
+def make_plan(seed: int, only: tuple[str, ...] = ()) -> Plan:
+    """`only`: these kinds of faults and many of them, to look for something certain."""
     dice = random.Random(f"plan {seed}")
-    nodes = tuple(["n1", "n2", "n3", "n4", "n5"][: 5 if dice.random() < 0.25 else 3])
+    nodes = tuple(["n1", "n2", "n3", "n4", "n5"][: 5 if dice.random() < 0.4 else 3])
     # Some kinds only: a run with everything at once hides what a few of them do together.
-    kinds = dice.sample(sorted(KINDS), dice.randint(2, 6))
+    kinds = list(only) or dice.sample(sorted(KINDS), dice.randint(2, 6))
     weights = [KINDS[kind] for kind in kinds]
     end = CALM_S + TROUBLE_S
     faults = [
         _fault(dice, dice.choices(kinds, weights)[0], nodes, at)
-        for at in _times(dice, dice.randint(3, 14), end)
+        for at in _times(dice, dice.randint(12, 30) if only else dice.randint(3, 14), end)
     ]
     requests = [
         Request(
@@ -79,7 +82,8 @@ def make_plan(seed: int) -> Plan:
         )
         for _ in range(dice.randint(40, 160))
     ]
-    return Plan(seed, nodes, tuple(sorted(faults, key=_time)), tuple(sorted(requests, key=_time)))
+    latency = dice.choice((1.0, 1.0, 1.0, 10.0, 50.0))
+    return Plan(seed, nodes, latency, tuple(sorted(faults, key=_time)), tuple(sorted(requests, key=_time)))
 
 
 def _fault(dice: random.Random, kind: str, nodes: tuple[str, ...], at: float) -> Fault:
@@ -87,19 +91,21 @@ def _fault(dice: random.Random, kind: str, nodes: tuple[str, ...], at: float) ->
         "crash majority": len(nodes) // 2 + 1,
         "crash all": len(nodes),
         "split": dice.randint(1, len(nodes) - 1),
-        "disturb": dice.randint(1, len(nodes)),
+        "disturb": dice.choice((1, len(nodes))),
         "one way": 2,
     }.get(kind, 1)
     amount = {
         "power cut": float(dice.randint(0, 8)),
         "slow disk": dice.uniform(0.005, 0.3),
-        "disturb": dice.uniform(0.02, 0.4),
+        "disturb": dice.uniform(0.02, 0.6),
         "stall": dice.random(),
     }.get(kind, 0.0)
     seconds = dice.uniform(0.05, 2.0) if dice.random() < 0.7 else dice.uniform(0.001, 0.1)
     struck = dice.sample(nodes, count)
     if count == 1 and dice.random() < 0.5:
         struck = [LEADER]
+    if kind == "restart":
+        seconds = dice.uniform(0.001, 0.03)
     return Fault(round(at, 4), kind, tuple(struck), round(seconds, 4), round(amount, 4))
 
 

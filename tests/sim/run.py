@@ -94,6 +94,7 @@ class _Run:
     def __init__(self, plan: Plan, engine: type[Engine]) -> None:
         self.plan = plan
         self.cluster = Cluster(plan.seed, engine)
+        self.cluster.network.slowness = plan.latency
         self.clients = Clients(self.cluster)
         self.events = 0
 
@@ -156,7 +157,7 @@ class _Run:
                 manager.crash()
                 self.cluster.restart_later(manager, fault.seconds)
 
-    _fault_crash_majority = _fault_crash_all = _fault_crash
+    _fault_restart = _fault_crash_majority = _fault_crash_all = _fault_crash
 
     def _fault_power_cut(self, fault: Fault, managers: list[Manager]) -> None:
         disk = managers[0].disk
