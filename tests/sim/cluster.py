@@ -275,7 +275,7 @@ class Cluster:
         life = manager.life
 
         def restart() -> None:
-            if not manager.up and manager.life == life:
+            if not manager.up and manager.life == life:  # nobody else has started it
                 manager.start()
 
         self.events.after(seconds, restart)

@@ -12,6 +12,7 @@ import msgspec
 CALM_S = 1.5  # for the first election
 TROUBLE_S = 6.0
 KEYS = ("a", "b", "c")
+JOINERS = ("n6", "n7")
 LEADER = "leader"  # whoever leads when the fault strikes
 
 
@@ -58,6 +59,8 @@ KINDS = {
     "disk fails": 1,
     "pause": 2,
     "hand over": 1,
+    "add": 2,
+    "remove": 2,
 }
 
 
@@ -101,6 +104,8 @@ def _fault(dice: random.Random, kind: str, nodes: tuple[str, ...], at: float) ->
         "stall": dice.random(),
     }.get(kind, 0.0)
     seconds = dice.uniform(0.05, 2.0) if dice.random() < 0.7 else dice.uniform(0.001, 0.1)
+    if kind == "add":
+        return Fault(round(at, 4), kind, (dice.choice(JOINERS),), 0.0)
     struck = dice.sample(nodes, count)
     if count == 1 and dice.random() < 0.5:
         struck = [LEADER]

@@ -12,6 +12,7 @@ import pytest
 from raft.syncobj import Engine
 from tests.sim.cluster import Cluster, Manager
 from tests.sim.invariants import Violation
+from tests.sim.membership import Changes
 from tests.sim.network import Pair
 from tests.sim.plan import CALM_S, TROUBLE_S, Fault, Plan, Request
 from tests.sim.workload import Clients
@@ -41,6 +42,7 @@ class Report(msgspec.Struct, frozen=True):
     commits: int
     acknowledged: int
     reads: int
+    changes: int  # of the members
 
 
 def simulate(plan: Plan, engine: type[Engine] = Engine) -> Report:
@@ -65,6 +67,7 @@ def simulate(plan: Plan, engine: type[Engine] = Engine) -> Report:
         len(oracle.committed),
         clients.acknowledged,
         clients.read,
+        run.changes.committed,
     )
 
 
@@ -96,6 +99,7 @@ class _Run:
         self.cluster = Cluster(plan.seed, engine)
         self.cluster.network.slowness = plan.latency
         self.clients = Clients(self.cluster)
+        self.changes = Changes(self.cluster)
         self.events = 0
 
     def go(self) -> None:
@@ -115,7 +119,7 @@ class _Run:
         """With everything repaired a write must succeed and reach every node."""
         for manager in self.cluster.managers.values():
             manager.disk.heal()
-            if not manager.up:
+            if not manager.up and manager.life:
                 manager.start()
         before = self.clients.acknowledged
 
@@ -127,9 +131,12 @@ class _Run:
         ask()
         self._until(lambda: self.clients.acknowledged > before, "no write succeeds")
         last = max(self.cluster.oracle.committed)
-        managers = list(self.cluster.managers.values())
-        self._until(
-            lambda: all(m.engine.applied_index() >= last for m in managers), "a node does not catch up"
+        self._until(lambda: self._all_have(last), "a member does not catch up")
+
+    def _all_have(self, index: int) -> bool:
+        return any(
+            all(self.cluster.managers[m].engine.applied_index() >= index for m in members)
+            for members in (leader.engine.configuration.members for leader in self.cluster.leaders())
         )
 
     def _until(self, condition: Callable[[], bool], problem: str) -> None:
@@ -147,7 +154,7 @@ class _Run:
 
     def _resolve(self, name: str) -> Manager:
         if name != "leader":
-            return self.cluster.managers[name]
+            return self.cluster.manager(name)
         leaders = self.cluster.leaders()
         return leaders[-1] if leaders else next(iter(self.cluster.managers.values()))
 
@@ -200,6 +207,14 @@ class _Run:
     def _fault_hand_over(self, fault: Fault, managers: list[Manager]) -> None:
         for leader in self.cluster.leaders():
             leader.do(leader.engine.offer_leadership)
+
+    def _fault_add(self, fault: Fault, managers: list[Manager]) -> None:
+        for leader in self.cluster.leaders():
+            self.changes.add(leader, managers[0])
+
+    def _fault_remove(self, fault: Fault, managers: list[Manager]) -> None:
+        for leader in self.cluster.leaders():
+            self.changes.remove(leader, managers[0].id)
 
     def _pairs_of(self, manager: Manager) -> list[Pair]:
         return [pair for pair in self.cluster.network.pairs() if manager.id in pair]
