@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -116,11 +117,34 @@ class _Run:
         self.events += self.cluster.run(time)
 
     def _recover(self) -> None:
-        """With everything repaired a write must succeed and reach every node."""
+        """With a majority repaired a write must succeed, with all of them it must reach every member."""
         for manager in self.cluster.managers.values():
             manager.disk.heal()
+        self._start_all()
+        for manager in self._spared():
+            manager.crash()
+        self._write_one()
+        self._start_all()
+        last = max(self.cluster.oracle.committed)
+        self._until(lambda: self._all_have(last), "a member does not catch up")
+
+    def _start_all(self) -> None:
+        for manager in self.cluster.managers.values():
             if not manager.up and manager.life:
                 manager.start()
+
+    def _spared(self) -> list[Manager]:
+        """Nodes that the cluster must be able to do without, by every configuration that anybody knows."""
+        up = [manager for manager in self.cluster.managers.values() if manager.up]
+        configurations = [manager.engine.configuration for manager in up]
+        left = {manager.id for manager in up}
+        for manager in random.Random(self.plan.seed).sample(up, len(up)):
+            rest = left - {manager.id}
+            if all(len(rest & set(c.members)) >= c.quorum for c in configurations if c.members):
+                left = rest
+        return [manager for manager in up if manager.id not in left]
+
+    def _write_one(self) -> None:
         before = self.clients.acknowledged
 
         def ask() -> None:
@@ -130,8 +154,6 @@ class _Run:
 
         ask()
         self._until(lambda: self.clients.acknowledged > before, "no write succeeds")
-        last = max(self.cluster.oracle.committed)
-        self._until(lambda: self._all_have(last), "a member does not catch up")
 
     def _all_have(self, index: int) -> bool:
         return any(
