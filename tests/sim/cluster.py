@@ -226,12 +226,16 @@ class Manager:
 
     def _read(self) -> None:
         try:
-            self._snapshot = snapshots.load_latest(_SNAPSHOTS, KEY, self.disk)
+            latest = snapshots.load_latest(_SNAPSHOTS, KEY, self.disk)
         except Damaged:
-            self.do(self.engine.snapshot_lost)
+            self._later(lambda: self._have_read(None, self.engine.snapshot_lost))
         else:
-            self.do(self.engine.send_soon)
+            self._later(lambda: self._have_read(latest, self.engine.send_soon))
+
+    def _have_read(self, latest: Snapshot | None, tell: Action) -> None:
+        self._snapshot = latest
         self._reading = False
+        self.do(tell)
 
 
 class Cluster:

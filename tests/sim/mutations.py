@@ -12,8 +12,9 @@ import msgspec
 import pytest
 
 from raft.log import Log
+from raft.membership import Configuration
 from raft.messages import Append, SnapshotChunk, VoteAnswer
-from raft.replication import Replication
+from raft.replication import MEMBERSHIP, Replication
 from raft.stock import CANDIDATE, NOT_LEADER, SUCCESS, Node, Stock
 from raft.store import Applied, Store
 from raft.syncobj import Engine
@@ -184,6 +185,18 @@ def applies_differently_on_one_node(patch: Patch) -> None:
     patch.setattr(Store, "apply", apply)
 
 
+def votes_only_as_a_member(patch: Patch) -> None:
+    """By its own configuration, which may lack the entry that makes it a member."""
+    patch.setattr(Voting, "_may_vote", lambda self: self.node_id in self.configuration.members)
+
+
+def changes_members_two_at_a_time(patch: Patch) -> None:
+    def change(self: Engines, wanted: Configuration, callback: Any) -> None:
+        self._append(MEMBERSHIP + wanted.encode(), callback)
+
+    patch.setattr(Engine, "change_configuration", change)
+
+
 MUTATIONS: dict[str, Callable[[Patch], None]] = {
     mutation.__name__: mutation
     for mutation in (
@@ -204,5 +217,7 @@ MUTATIONS: dict[str, Callable[[Patch], None]] = {
         calls_the_unknown_not_written,
         compacts_before_the_snapshot_is_stored,
         applies_differently_on_one_node,
+        votes_only_as_a_member,
+        changes_members_two_at_a_time,
     )
 }

@@ -67,9 +67,10 @@ KINDS = {
 def make_plan(seed: int, only: tuple[str, ...] = ()) -> Plan:
     """`only`: these kinds of faults and many of them, to look for something certain."""
     dice = random.Random(f"plan {seed}")
-    nodes = tuple(["n1", "n2", "n3", "n4", "n5"][: 5 if dice.random() < 0.4 else 3])
     # Some kinds only: a run with everything at once hides what a few of them do together.
     kinds = list(only) or dice.sample(sorted(KINDS), dice.randint(2, 6))
+    size = dice.choice((1, 2, 3)) if "add" in kinds else dice.choices((3, 5), (3, 2))[0]
+    nodes = ("n1", "n2", "n3", "n4", "n5")[:size]
     weights = [KINDS[kind] for kind in kinds]
     end = CALM_S + TROUBLE_S
     faults = [
@@ -93,7 +94,7 @@ def _fault(dice: random.Random, kind: str, nodes: tuple[str, ...], at: float) ->
     count = {
         "crash majority": len(nodes) // 2 + 1,
         "crash all": len(nodes),
-        "split": dice.randint(1, len(nodes) - 1),
+        "split": dice.randint(1, max(1, len(nodes) - 1)),
         "disturb": dice.choice((1, len(nodes))),
         "one way": 2,
     }.get(kind, 1)
@@ -106,7 +107,7 @@ def _fault(dice: random.Random, kind: str, nodes: tuple[str, ...], at: float) ->
     seconds = dice.uniform(0.05, 2.0) if dice.random() < 0.7 else dice.uniform(0.001, 0.1)
     if kind == "add":
         return Fault(round(at, 4), kind, (dice.choice(JOINERS),), 0.0)
-    struck = dice.sample(nodes, count)
+    struck = dice.sample((*nodes, *JOINERS) if count > len(nodes) else nodes, count)
     if count == 1 and dice.random() < 0.5:
         struck = [LEADER]
     if kind == "restart":

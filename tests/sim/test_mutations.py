@@ -8,7 +8,7 @@ from tests.sim.mutations import MUTATIONS
 from tests.sim.plan import KINDS, make_plan
 from tests.sim.run import simulate
 
-SEEDS_MAX = 150
+SEEDS_MAX = 300
 
 # The kinds of faults to look with, where a few of them lead there sooner than all of them.
 FAULTS = {
@@ -18,6 +18,8 @@ FAULTS = {
     "commits_older_terms_by_counting": ("disturb", "isolate"),
     "loses_term_and_vote_at_a_restart": ("restart", "crash all", "isolate"),
     "calls_the_unknown_not_written": ("isolate", "one way"),
+    "votes_only_as_a_member": ("add", "remove", "crash", "isolate"),
+    "changes_members_two_at_a_time": ("add", "remove", "isolate"),
     "compacts_before_the_snapshot_is_stored": ("crash",),
 }
 
