@@ -51,6 +51,7 @@ class Manager:
         self._woken = False
         self._snapshot: Snapshot | None = None
         self._reading = False
+        self._stored_count = 0
 
     # ---- life and death ----
 
@@ -222,18 +223,21 @@ class Manager:
 
     def _stored(self, tell: Action) -> None:
         self._snapshot = None
+        self._stored_count += 1
         self.do(tell)
 
     def _read(self) -> None:
+        stored = self._stored_count
         try:
             latest = snapshots.load_latest(_SNAPSHOTS, KEY, self.disk)
         except Damaged:
-            self._later(lambda: self._have_read(None, self.engine.snapshot_lost))
+            self._later(lambda: self._have_read(None, stored, self.engine.snapshot_lost))
         else:
-            self._later(lambda: self._have_read(latest, self.engine.send_soon))
+            self._later(lambda: self._have_read(latest, stored, self.engine.send_soon))
 
-    def _have_read(self, latest: Snapshot | None, tell: Action) -> None:
-        self._snapshot = latest
+    def _have_read(self, latest: Snapshot | None, stored: int, tell: Action) -> None:
+        if stored == self._stored_count:
+            self._snapshot = latest
         self._reading = False
         self.do(tell)
 
