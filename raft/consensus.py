@@ -90,6 +90,7 @@ class Consensus:
         self._snapshot: Snapshot | None = None
         self._snapshot_used_at = 0.0
         self._reading_snapshot = False
+        self._snapshots_stored = 0
         self._listeners: list[Callable[[], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._changing_members = asyncio.Lock()
@@ -411,7 +412,7 @@ class Consensus:
             logger.exception("snapshot at entry %d could not be made", index)
             self._engine.snapshot_stored(None)
         else:
-            self._snapshot = None
+            self._snapshot_is_obsolete()
             self._guarded(lambda: self._engine.snapshot_stored(index))
 
     async def _install(self, snapshot: Snapshot) -> None:
@@ -421,18 +422,26 @@ class Consensus:
         except OSError as err:
             logger.error("snapshot of the leader could not be written: %s", err)
             stored = None
-        self._snapshot = None
+        self._snapshot_is_obsolete()
         self._guarded(lambda: self._engine.install(stored))
 
+    def _snapshot_is_obsolete(self) -> None:
+        self._snapshot = None
+        self._snapshots_stored += 1
+
     async def _read_snapshot(self) -> None:
+        stored = self._snapshots_stored
         try:
-            self._snapshot = await asyncio.to_thread(
+            latest = await asyncio.to_thread(
                 snapshots.load_latest, _snapshot_dir(self._config), self._config.key
             )
         except (OSError, Damaged, WrongKey) as err:
             logger.error("the latest snapshot cannot be read, a new one is made: %s", err)
             self._guarded(self._engine.snapshot_lost)
         else:
+            # While it was read a newer one may have replaced it, and the log in between may be gone.
+            if stored == self._snapshots_stored:
+                self._snapshot = latest
             self._guarded(self._engine.send_soon)
         finally:
             self._reading_snapshot = False

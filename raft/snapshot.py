@@ -7,16 +7,15 @@ functions block and are meant for a thread.
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from raft.files import OS_FILES, Files
 from raft.framing import Damaged, FrameWriter, read_frames
 from raft.membership import Configuration
-from raft.wal import sync_folder
 
 _PURPOSE = b"snapshot"
 _CHUNK_BYTES = 1024 * 1024
@@ -46,37 +45,39 @@ def is_whole(snapshot: Snapshot) -> bool:
     return (len(snapshot.data), zlib.crc32(snapshot.data)) == (snapshot.meta.size, snapshot.meta.crc32)
 
 
-def save(folder: Path, key: bytes, snapshot: Snapshot) -> Path:
+def save(folder: Path, key: bytes, snapshot: Snapshot, files: Files = OS_FILES) -> Path:
     """Write, fsync, rename, fsync the folder, delete the older ones. Raises OSError, having lost none."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    files.make_folder(folder)
     path = folder / f"snapshot-{snapshot.meta.index:020d}.snap"
     temporary = path.with_suffix(".tmp")
-    descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    files.remove(temporary)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        file = files.create(temporary)
+        try:
             for piece in _pieces(key, snapshot):
                 file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
+            file.sync()
+        finally:
+            file.close()
+        files.rename(temporary, path)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        files.remove(temporary)
         raise
-    sync_folder(folder)
-    _delete_older(folder, path)
+    files.sync_folder(folder)
+    _delete_older(files, folder, path)
     return path
 
 
-def load_latest(folder: Path, key: bytes) -> Snapshot | None:
+def load_latest(folder: Path, key: bytes, files: Files = OS_FILES) -> Snapshot | None:
     """The newest readable snapshot, None when there is no file at all.
 
     Raises Damaged when there are files and none is whole, WrongKey when the key does not fit.
     """
-    paths = sorted(folder.glob(_GLOB), reverse=True)
+    paths = reversed(files.paths(folder, _GLOB))
     problems = []
     for path in paths:
         try:
-            return load(path, key)
+            return load(path, key, files)
         except Damaged as err:
             problems.append(str(err))
     if problems:
@@ -84,10 +85,10 @@ def load_latest(folder: Path, key: bytes) -> Snapshot | None:
     return None
 
 
-def load(path: Path, key: bytes) -> Snapshot:
+def load(path: Path, key: bytes, files: Files = OS_FILES) -> Snapshot:
     """Raises Damaged naming the file, WrongKey."""
     try:
-        payloads = [payload for _, payload in read_frames(path.read_bytes(), key, _PURPOSE)]
+        payloads = [payload for _, payload in read_frames(files.read(path), key, _PURPOSE)]
         meta = msgspec.msgpack.decode(payloads[0], type=SnapshotMeta)
     except (Damaged, IndexError, msgspec.MsgspecError) as err:
         raise Damaged(f"{path.name}: {err}") from err
@@ -105,8 +106,8 @@ def _pieces(key: bytes, snapshot: Snapshot) -> Iterator[bytes]:
         yield writer.frame(snapshot.data[start : start + _CHUNK_BYTES])
 
 
-def _delete_older(folder: Path, newest: Path) -> None:
+def _delete_older(files: Files, folder: Path, newest: Path) -> None:
     # Only older ones: the leader's snapshot may have been stored while this one was being written.
-    for path in [*folder.glob(_GLOB), *folder.glob("snapshot-*.tmp")]:
+    for path in [*files.paths(folder, _GLOB), *files.paths(folder, "snapshot-*.tmp")]:
         if path.stem < newest.stem:
-            path.unlink(missing_ok=True)
+            files.remove(path)

@@ -337,22 +337,21 @@ class Engine(Replication):
             self._receive_from_leader(node_of(node_id), message)
         elif isinstance(message, Removed):
             self._receive_removed(node_id)
+        elif isinstance(message, PreVote):
+            self._receive_pre_vote(node_of(node_id), message)
+        elif isinstance(message, RequestVote):
+            self._receive_request_vote(node_of(node_id), message)
         elif node_id in self.configuration.members or node_id in self._learners:
             self._receive_from_member(node_of(node_id), message)
 
     def _receive_from_member(self, node: Node, message: AnyMessage) -> None:
-        if isinstance(message, PreVote):
-            self._receive_pre_vote(node, message)
-        elif isinstance(message, RequestVote):
-            self._receive_request_vote(node, message)
-        else:
-            if message.term > self._term:
-                self._step_down(message.term)
-            if isinstance(message, PreVoteAnswer):
-                self._receive_pre_vote_answer(node, message)
-            elif isinstance(message, VoteAnswer):
-                self._receive_vote(node, message)
-            elif isinstance(message, Ack):
-                self._receive_ack(node, message)
-            elif isinstance(message, TimeoutNow):
-                self._receive_timeout_now(node, message)
+        if message.term > self._term:
+            self._step_down(message.term)
+        if isinstance(message, PreVoteAnswer):
+            self._receive_pre_vote_answer(node, message)
+        elif isinstance(message, VoteAnswer):
+            self._receive_vote(node, message)
+        elif isinstance(message, Ack):
+            self._receive_ack(node, message)
+        elif isinstance(message, TimeoutNow):
+            self._receive_timeout_now(node, message)

@@ -2,7 +2,8 @@
 
 PySyncObj starts the election; this module decides when it may, and counts. Invariants: a vote counts once
 per member and for its term only; a node that heard a leader within the shortest election timeout helps
-nobody to replace it, unless the leader itself asked; nobody outside the configuration votes or is counted.
+nobody to replace it, unless the leader itself asked; only members stand and are counted. Voting is open to
+nodes outside of their own configuration as well: the candidate's log may be newer than theirs.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Voting(Stock):
         now = self._now()
         if self._state == LEADER:
             return
-        if not self._may_vote():
+        if not self._may_stand():
             self._election_deadline = now + self._timings.election_max_s
             return
         if self._election_deadline >= now:
@@ -142,9 +143,13 @@ class Voting(Stock):
         self._leader = None
 
     def _may_vote(self) -> bool:
-        return (
-            self.node_id in self.configuration.members and not self._removed and self._storage_error is None
-        )
+        """Whoever asks counts the votes by its own configuration. A node that does not have the entry that
+        makes it a member yet, or does not know the candidate, may be the one whose vote is needed (Ongaro's
+        thesis, 4.2.2)."""
+        return not self._removed and self._storage_error is None
+
+    def _may_stand(self) -> bool:
+        return self.node_id in self.configuration.members and self._may_vote()
 
     def _is_sole_member(self) -> bool:
         return set(self.configuration.members) == {self.node_id}

@@ -11,11 +11,11 @@ segment, because after a failed fsync the kernel no longer vouches for the old f
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
+from raft.files import OS_FILES, File, Files
 from raft.framing import Damaged, FrameWriter, has_frame_after, read_frames
 
 SEGMENT_BYTES = 16 * 1024 * 1024
@@ -112,8 +112,15 @@ class Wal:
     """An open log. `append` is cheap and in memory; `sync` writes one frame and waits for the disk."""
 
     def __init__(
-        self, folder: Path, key: bytes, owner: str, state: Recovered, segments: dict[int, int]
+        self,
+        folder: Path,
+        key: bytes,
+        owner: str,
+        state: Recovered,
+        segments: dict[int, int],
+        files: Files,
     ) -> None:
+        self._files = files
         self._folder = folder
         self._key = key
         self._owner = owner
@@ -122,21 +129,21 @@ class Wal:
         self._durable = Header(last, last_term, state.term, state.voted_for, owner)
         self._next = self._durable  # what `_durable` becomes with the pending records
         self._pending: list[WalRecord] = []
-        self._file = -1
+        self._file: File | None = None
         self._size = 0
         self._broken = False
         self._begin_segment()
 
     @classmethod
-    def open(cls, folder: Path, key: bytes, owner: str) -> tuple[Wal, Recovered]:
+    def open(cls, folder: Path, key: bytes, owner: str, files: Files = OS_FILES) -> tuple[Wal, Recovered]:
         """Open or create. `owner` names the node and cluster; another owner's log is refused.
 
         Raises WalDamaged (never repair that silently), framing.WrongKey, OSError.
         """
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        numbers = sorted(_number(path) for path in folder.glob(_GLOB))
-        state, segments = _recover(folder, key, owner, numbers)
-        return cls(folder, key, owner, state, segments), state
+        files.make_folder(folder)
+        numbers = sorted(_number(path) for path in files.paths(folder, _GLOB))
+        state, segments = _recover(files, folder, key, owner, numbers)
+        return cls(folder, key, owner, state, segments, files), state
 
     @property
     def dirty(self) -> bool:
@@ -167,8 +174,8 @@ class Wal:
             elif self._size > SEGMENT_BYTES:
                 self._begin_segment()
             frame = self._writer.frame(_encoder.encode(self._pending))
-            _write_all(self._file, frame)
-            os.fdatasync(self._file)
+            self._open_file().write(frame)
+            self._open_file().sync_data()
         except OSError:
             self._broken = True
             raise
@@ -181,14 +188,18 @@ class Wal:
         for number in sorted(self._segments):
             if number == current or self._segments[number] > index:
                 break
-            _path(self._folder, number).unlink(missing_ok=True)
+            self._files.remove(_path(self._folder, number))
             del self._segments[number]
 
     def close(self) -> None:
         """Does not sync: what was not synced was not promised."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _open_file(self) -> File:
+        assert self._file is not None, "the log is closed"
+        return self._file
 
     def _note_written(self) -> None:
         current = max(self._segments)
@@ -206,42 +217,36 @@ class Wal:
         writer = FrameWriter(self._key, _PURPOSE)
         start = writer.preamble + writer.frame(_encoder.encode([self._durable]))
         path = _path(self._folder, number)
-        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        file = self._files.create(path)
         try:
-            _write_all(file, start)
-            os.fsync(file)
-            sync_folder(self._folder)
+            file.write(start)
+            file.sync()
+            self._files.sync_folder(self._folder)
         except OSError:
-            os.close(file)
-            path.unlink(missing_ok=True)
+            file.close()
+            self._files.remove(path)
             raise
         self.close()
         self._file, self._size, self._writer = file, len(start), writer
         self._segments[number] = 0
 
     def _abandon_segment(self) -> None:
-        os.ftruncate(self._file, self._size)
-        os.fsync(self._file)
+        file = self._open_file()
+        file.truncate(self._size)
+        file.sync()
         self._begin_segment()
         self._broken = False
 
 
-def sync_folder(folder: Path) -> None:
-    """Make creations, renames and removals in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _recover(folder: Path, key: bytes, owner: str, numbers: list[int]) -> tuple[Recovered, dict[int, int]]:
+def _recover(
+    files: Files, folder: Path, key: bytes, owner: str, numbers: list[int]
+) -> tuple[Recovered, dict[int, int]]:
     state = Recovered()
     segments: dict[int, int] = {}
     if numbers and numbers != list(range(numbers[0], numbers[0] + len(numbers))):
         raise WalDamaged(f"a segment is missing in {folder}: found {numbers}")
     for number in numbers:
-        records = _read_segment(folder, key, number, is_last=number == numbers[-1])
+        records = _read_segment(files, folder, key, number, is_last=number == numbers[-1])
         if not records:
             continue
         _enter_segment(state, records[0], owner, first=not segments)
@@ -270,10 +275,12 @@ def _enter_segment(state: Recovered, header: WalRecord | Header, owner: str, fir
     state.term, state.voted_for = header.term, header.voted_for
 
 
-def _read_segment(folder: Path, key: bytes, number: int, is_last: bool) -> list[WalRecord | Header]:
+def _read_segment(
+    files: Files, folder: Path, key: bytes, number: int, is_last: bool
+) -> list[WalRecord | Header]:
     """All records; a torn end of the last segment is cut off. An empty list: the segment was never begun."""
     path = _path(folder, number)
-    data = path.read_bytes()
+    data = files.read(path)
     records: list[WalRecord | Header] = []
     try:
         for _, payload in read_frames(data, key, _PURPOSE):
@@ -281,29 +288,23 @@ def _read_segment(folder: Path, key: bytes, number: int, is_last: bool) -> list[
     except Damaged as damage:
         if not is_last or has_frame_after(data, damage.offset):
             raise WalDamaged(f"{path.name}: {damage}; good data follows, so entries are lost") from damage
-        _cut(path, damage.offset)
+        _cut(files, path, damage.offset)
     except msgspec.MsgspecError as err:
         raise WalDamaged(f"{path.name}: unknown record: {err}") from err
     if not records:
         if not is_last:
             raise WalDamaged(f"{path.name} is empty")
-        path.unlink(missing_ok=True)
+        files.remove(path)
     return records
 
 
-def _cut(path: Path, size: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+def _cut(files: Files, path: Path, size: int) -> None:
+    file = files.open(path)
     try:
-        os.ftruncate(descriptor, size)
-        os.fsync(descriptor)
+        file.truncate(size)
+        file.sync()
     finally:
-        os.close(descriptor)
-
-
-def _write_all(file: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]
+        file.close()
 
 
 def _path(folder: Path, number: int) -> Path:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import pickle
 import socket
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from raft import snapshot as snapshots
 from raft.consensus import Consensus, ConsensusConfig
 from raft.errors import FailedPrecondition, InvalidArgument, MaybeCommitted, NotLeader, Unavailable
 from raft.objects.base import Annotations, Kind
 from raft.objects.service import Service, ServiceSpec
+from raft.snapshot import Snapshot
 from raft.stock import Timings
 from raft.store import Store, Transaction
 
@@ -299,3 +302,33 @@ async def test_conflicting_transactions_over_consensus_all_count(world: World):
 
     await asyncio.gather(*(nodes[0].store.update(increment) for _ in range(20)))
     assert nodes[0].store.view().services["n"].spec_version == 21
+
+
+async def test_snapshot_that_was_replaced_while_it_was_read_is_not_sent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    """The log that follows it is compacted: a follower could never go on from it."""
+    (node,) = await world.cluster("a")
+    stored = world.folder / "a" / "snapshots"
+    for number in range(45):
+        await node.create(f"first-{number}")
+    await until(lambda: list(stored.glob("*.snap")))
+    (old,) = stored.glob("*.snap")
+    load_latest, may_return = snapshots.load_latest, threading.Event()
+
+    def slowly(folder: Path, key: bytes) -> Snapshot | None:
+        loaded = load_latest(folder, key)
+        assert may_return.wait(5)
+        return loaded
+
+    monkeypatch.setattr(snapshots, "load_latest", slowly)
+    assert node.consensus.snapshot() is None
+    for number in range(45):
+        await node.create(f"second-{number}")
+    await until(lambda: not old.exists())
+    await until(lambda: node.consensus._log.base > 40)
+    may_return.set()
+    await until(node.consensus.snapshot)
+    latest = node.consensus.snapshot()
+    assert latest is not None
+    assert latest.meta.index >= node.consensus._log.base

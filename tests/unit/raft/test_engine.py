@@ -398,7 +398,7 @@ def test_joiner_catches_up_by_snapshot_before_it_counts(cluster):
     joiner = cluster.manager("b")
     joiner.start()
     cluster.run(3.0)
-    assert joiner.engine.term() == 0  # it neither votes nor stands
+    assert joiner.engine.term() == 0  # nobody asks it, and it does not stand
     leader.engine.add_learner("b", "b:2377")
     cluster.until(lambda: leader.engine.progress("b")[0] == leader.log.last)
     assert leader.engine.configuration.quorum == 1
@@ -415,6 +415,47 @@ def test_joiner_catches_up_by_snapshot_before_it_counts(cluster):
         == Configuration({"a": "a:2377", "b": "b:2377"})
     )
     assert joiner.peers == {"a": "a:2377"}
+
+
+def test_joiner_votes_although_the_entry_that_makes_it_a_member_never_reached_it(cluster):
+    """The only manager wrote the new configuration and went down before it could send it."""
+    cluster.start("a")
+    leader, joiner = cluster.leader(), cluster.manager("b")
+    joiner.start()
+    leader.engine.add_learner("b", "b:2377")
+    cluster.until(lambda: leader.engine.progress("b")[0] == leader.log.last)
+    cluster.isolate("b")
+    wanted = leader.engine.configuration.with_member("b", "b:2377")
+    leader.engine.change_configuration(wanted, lambda *_: None)
+    leader.engine.turn()
+    leader.crash()
+    cluster.heal()
+    leader.start()
+    assert "b" not in joiner.engine.configuration.members
+    cluster.write(b"x")
+    cluster.run(0.3)
+    assert joiner.commands == [b"x"]
+
+
+def test_new_member_is_elected_by_one_that_has_not_heard_of_it(cluster):
+    """Two of three have the entry that makes one a member, the leader is gone: the third, which does not know
+    the new member, has to follow it."""
+    cluster.start("a", "b")
+    leader, other, joiner = cluster.leader(), cluster.followers()[0], cluster.manager("c")
+    joiner.start()
+    leader.engine.add_learner("c", "c:2377")
+    cluster.until(lambda: leader.engine.progress("c")[0] == leader.log.last)
+    cluster.partition((leader.id, other.id))
+    wanted = leader.engine.configuration.with_member("c", "c:2377")
+    leader.engine.change_configuration(wanted, lambda *_: None)
+    cluster.step()
+    assert "c" in joiner.engine.configuration.members
+    leader.crash()
+    assert "c" not in other.engine.configuration.members
+    assert cluster.leader() is joiner
+    cluster.write(b"x")
+    cluster.run(0.3)
+    assert other.commands == joiner.commands == [b"x"]
 
 
 def test_removed_member_is_told_and_stays_quiet(cluster):

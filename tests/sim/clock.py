@@ -1,0 +1,93 @@
+"""Simulated time: a queue of events, and the clock and dice that PySyncObj reads in place of the real ones."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pysyncobj.syncobj
+import pytest
+
+EPOCH_S = 1000.0
+
+Action = Callable[[], None]
+
+
+class Events:
+    """What is going to happen. Equal times happen in the order in which they were asked for."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._queue: list[tuple[float, int, Action]] = []
+        self._count = 0
+
+    def at(self, time: float, action: Action) -> None:
+        self._count += 1
+        heapq.heappush(self._queue, (max(time, self.now), self._count, action))
+
+    def after(self, delay: float, action: Action) -> None:
+        self.at(self.now + delay, action)
+
+    def next(self, until: float) -> Action | None:
+        """Move on to the next event and return it; None when nothing happens before `until`."""
+        if not self._queue or self._queue[0][0] > until:
+            self.now = max(self.now, until)
+            return None
+        self.now, _, action = heapq.heappop(self._queue)
+        return action
+
+
+class NodeClock:
+    """A node's own monotonic clock, which runs a little fast or slow, and its own dice."""
+
+    def __init__(self, events: Events, seed: str) -> None:
+        self.dice = random.Random(seed)
+        self._events = events
+        self._rate = self.dice.uniform(0.98, 1.02)
+        self._offset = self.dice.uniform(0.0, EPOCH_S)
+
+    def read(self) -> float:
+        return EPOCH_S + self._offset + self._events.now * self._rate
+
+
+class _Dice:
+    """Stands for the `random` module in PySyncObj: the dice of the node that has its turn."""
+
+    def __init__(self) -> None:
+        self.clock: NodeClock | None = None
+
+    def random(self) -> float:
+        assert self.clock is not None, "PySyncObj runs outside of a node's turn"
+        return self.clock.dice.random()
+
+
+class Turns:
+    """Whose clock and dice PySyncObj sees."""
+
+    def __init__(self) -> None:
+        self._dice = _Dice()
+
+    @contextmanager
+    def of(self, clock: NodeClock) -> Iterator[None]:
+        outer, self._dice.clock = self._dice.clock, clock
+        try:
+            yield
+        finally:
+            self._dice.clock = outer
+
+    @contextmanager
+    def installed(self, patch: pytest.MonkeyPatch) -> Iterator[None]:
+        library: Any = pysyncobj.syncobj
+        with patch.context() as context:
+            context.setattr(library, "monotonicTime", self._read)
+            context.setattr(library, "random", self._dice)
+            # Sets of nodes are gone through in the order of their hashes, which must not change between runs.
+            context.setattr(library.Node, "__hash__", lambda node: sum(node.id.encode()))
+            yield
+
+    def _read(self) -> float:
+        assert self._dice.clock is not None, "PySyncObj runs outside of a node's turn"
+        return self._dice.clock.read()

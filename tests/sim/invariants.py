@@ -1,0 +1,225 @@
+"""What must hold at every moment, whatever fails: the promises of Raft, and those made to the clients.
+
+The oracle sees all nodes at once and remembers what was ever true. Every check is incremental: it looks at
+what changed since the last one.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from raft.log import Log
+from raft.messages import Message, RequestVote, VoteAnswer
+from raft.replication import REGULAR
+from raft.stock import LEADER
+from raft.syncobj import PROPOSAL_ID_BYTES
+
+if TYPE_CHECKING:
+    from tests.sim.cluster import Manager
+
+
+class Violation(AssertionError):
+    """`rule` is the short name of the broken promise."""
+
+    def __init__(self, rule: str, message: str) -> None:
+        super().__init__(f"{rule}: {message}")
+        self.rule = rule
+
+
+def _leads(manager: Manager) -> bool:
+    engine: Any = manager.engine
+    return bool(engine._state == LEADER)
+
+
+class WatchedLog(Log):
+    """Remembers the lowest index at which it changed."""
+
+    changed_from: int | None = None
+
+    def add(self, command: bytes, idx: int, term: int) -> None:
+        super().add(command, idx, term)
+        self._note(idx)
+
+    def deleteEntriesFrom(self, position: int) -> None:
+        self._note(self[position][1])
+        super().deleteEntriesFrom(position)
+
+    def reset(self, index: int, term: int) -> None:
+        super().reset(index, term)
+        self._note(index)
+
+    def _note(self, index: int) -> None:
+        self.changed_from = index if self.changed_from is None else min(self.changed_from, index)
+
+
+class Committed(msgspec.Struct, frozen=True):
+    entry_term: int
+    command: bytes
+    term: int  # of the leader that committed it
+
+
+class Oracle:
+    def __init__(self) -> None:
+        self.committed: dict[int, Committed] = {}
+        self.index_of: dict[bytes, int] = {}  # of the committed proposals
+        self.terms: dict[int, str] = {}  # who led
+        self._entries: dict[tuple[int, int], tuple[bytes, int]] = {}  # (index, term) -> command, term before
+        self._states: dict[int, int] = {}
+        self._votes: dict[tuple[str, int], str] = {}
+        self._seen: dict[str, int] = {}  # up to where a node's commit index was compared
+        self._touched: dict[str, Manager] = {}
+        self._running: dict[str, Manager] = {}
+        self._acknowledged: list[tuple[bytes, int]] = []
+        self._refused: set[bytes] = set()
+        self._floors: dict[str, int] = {}
+
+    # ---- what happens ----
+
+    def on_start(self, manager: Manager) -> None:
+        self._seen[manager.id] = 0
+        manager.log.changed_from = manager.log.base
+        self._running[manager.id] = manager
+        if manager.store.index:
+            self.on_load(manager)
+        self.touch(manager)
+
+    def on_crash(self, manager: Manager) -> None:
+        self._touched.pop(manager.id, None)
+        del self._running[manager.id]
+
+    def touch(self, manager: Manager) -> None:
+        self._touched[manager.id] = manager
+
+    def on_apply(self, manager: Manager, index: int) -> None:
+        self._check_log(manager)
+        self._check_commits(manager)
+        self._compare_state(manager, index)
+
+    def on_load(self, manager: Manager) -> None:
+        self._compare_state(manager, manager.store.index)
+
+    def on_send(self, manager: Manager, target: str, message: Message) -> None:
+        if isinstance(message, VoteAnswer) and message.granted:
+            self._voted(manager.id, message.term, target)
+        elif isinstance(message, RequestVote):
+            self._voted(manager.id, message.term, manager.id)
+
+    def on_acknowledged(self, proposal_id: bytes, index: int) -> None:
+        """The client heard that its write is done."""
+        self._acknowledged.append((proposal_id, index))
+
+    def on_refused(self, proposal_id: bytes) -> None:
+        """The client heard that its write was not done, and never will be."""
+        self._refused.add(proposal_id)
+        if proposal_id in self.index_of:
+            raise Violation("false refusal", f"of what is committed at {self.index_of[proposal_id]}")
+
+    def floor(self, key: str) -> int:
+        """The newest version of that key that anybody knows of: a read that begins now must not be older."""
+        return self._floors.get(key, 0)
+
+    def on_known(self, key: str, version: int) -> None:
+        self._floors[key] = max(self.floor(key), version)
+
+    def on_read(self, key: str, floor: int, version: int, node_id: str) -> None:
+        if version < floor:
+            raise Violation("stale read", f"{node_id} answers {key} at {version}, known before: {floor}")
+        self.on_known(key, version)
+
+    # ---- what must hold ----
+
+    def check(self) -> None:
+        for manager in self._touched.values():
+            self._check_log(manager)
+            self._check_commits(manager)
+            if _leads(manager):
+                self._check_leader(manager)
+                self._check_matches(manager)
+        self._touched.clear()
+        for proposal_id, index in self._acknowledged:
+            if self.index_of.get(proposal_id) != index:
+                found = self.index_of.get(proposal_id)
+                raise Violation("false success", f"entry {index} was acknowledged, committed: {found}")
+        self._acknowledged.clear()
+
+    def _check_log(self, manager: Manager) -> None:
+        log = manager.log
+        start, log.changed_from = log.changed_from, None
+        if start is None:
+            return
+        self._seen[manager.id] = min(self._seen[manager.id], start - 1)
+        base = self.committed.get(log.base)
+        if base is not None and base.entry_term != log[0][2]:
+            raise Violation("lost commit", f"{manager.id} begins after {log.base} with another term")
+        for position in range(max(1, start - log.base), len(log)):
+            command, index, term = log[position]
+            value = command, log[position - 1][2]
+            if self._entries.setdefault((index, term), value) != value:
+                raise Violation("log matching", f"entry {index} of term {term} differs on {manager.id}")
+
+    def _check_commits(self, manager: Manager) -> None:
+        engine = manager.engine
+        log, commit, term = manager.log, engine.commit_index(), engine.term()
+        if commit > log.last:
+            raise Violation("lost commit", f"{manager.id} committed {commit}, its log ends at {log.last}")
+        for index in range(max(self._seen[manager.id], log.base) + 1, commit + 1):
+            command, _, entry_term = log[index - log.base]
+            known = self.committed.get(index)
+            if known is None:
+                if _leads(manager) and log.term_at(commit) != term:
+                    raise Violation("older term", f"{manager.id} commits {commit} in term {term} by counting")
+                self._commit(index, Committed(entry_term, command, term))
+            elif (known.entry_term, known.command) != (entry_term, command):
+                raise Violation("lost commit", f"{manager.id} has another entry {index} than was committed")
+        self._seen[manager.id] = max(self._seen[manager.id], commit)
+
+    def _commit(self, index: int, entry: Committed) -> None:
+        self.committed[index] = entry
+        if entry.command[:1] == REGULAR:
+            proposal_id = entry.command[1 : 1 + PROPOSAL_ID_BYTES]
+            if proposal_id in self.index_of:
+                raise Violation("written twice", f"at {self.index_of[proposal_id]} and at {index}")
+            if proposal_id in self._refused:
+                raise Violation("false refusal", f"of what became entry {index}")
+            self.index_of[proposal_id] = index
+
+    def _check_leader(self, manager: Manager) -> None:
+        """Who begins to lead was elected, alone, and has everything that was committed before its term."""
+        term = manager.engine.term()
+        if self.terms.get(term) == manager.id:
+            return
+        if term in self.terms:
+            raise Violation("two leaders", f"{self.terms[term]} and {manager.id} lead in term {term}")
+        self.terms[term] = manager.id
+        members = manager.engine.configuration.members
+        votes = sum(self._votes.get((node_id, term)) == manager.id for node_id in members)
+        if len(members) > 1 and votes < manager.engine.configuration.quorum:
+            raise Violation("not elected", f"{manager.id} leads in term {term} with {votes} votes")
+        for index, entry in self.committed.items():
+            missing = index > manager.log.base and manager.log.term_at(index) != entry.entry_term
+            if entry.term < term and missing:
+                raise Violation("lost commit", f"{manager.id} leads in term {term} without entry {index}")
+
+    def _check_matches(self, leader: Manager) -> None:
+        """A follower has what its leader believes that it has."""
+        engine: Any = leader.engine
+        for node, match in engine._match_index.items():
+            follower = self._running.get(node.id)
+            if follower is None or follower.engine.term() != engine.term():
+                continue
+            if match <= leader.log.base or match <= follower.log.base:
+                continue
+            if follower.log.term_at(match) != leader.log.term_at(match):
+                raise Violation("false match", f"{leader.id} believes that {node.id} has entry {match}")
+
+    def _voted(self, node_id: str, term: int, candidate: str) -> None:
+        if self._votes.setdefault((node_id, term), candidate) != candidate:
+            raise Violation("two votes", f"{node_id} in term {term}")
+
+    def _compare_state(self, manager: Manager, index: int) -> None:
+        digest = zlib.crc32(manager.store.encode(manager.store.dump()))
+        if self._states.setdefault(index, digest) != digest:
+            raise Violation("states differ", f"{manager.id} at entry {index}")

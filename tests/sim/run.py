@@ -1,0 +1,242 @@
+"""One run: carry out a plan, watch the invariants, and ask at the end whether the cluster still works."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import msgspec
+import pytest
+
+from raft.syncobj import Engine
+from tests.sim.cluster import Cluster, Manager
+from tests.sim.invariants import Violation
+from tests.sim.membership import Changes
+from tests.sim.network import Pair
+from tests.sim.plan import CALM_S, TROUBLE_S, Fault, Plan, Request
+from tests.sim.workload import Clients
+
+LAST_FAULT_S = CALM_S + TROUBLE_S + 2.2
+RECOVERY_S = 15.0
+POWER_CUT_S = 1.0
+
+# Small, so that short runs come to second segments and to snapshots of several pieces.
+_SIZES = {
+    "raft.wal.SEGMENT_BYTES": 3000,
+    "raft.stock.BATCH_BYTES": 1500,
+    "raft.transfers.CHUNK_BYTES": 100,
+    "raft.transfers.WINDOW_BYTES": 250,
+}
+
+
+class Report(msgspec.Struct, frozen=True):
+    """`rule` and `message` say what was violated, both empty when nothing was."""
+
+    rule: str
+    message: str
+    digest: int  # of every message with its time: the same for the same plan
+    events: int
+    simulated_s: float
+    elections: int
+    commits: int
+    acknowledged: int
+    reads: int
+    changes: int  # of the members
+
+
+def simulate(plan: Plan, engine: type[Engine] = Engine) -> Report:
+    """Never raises for what the simulated nodes do."""
+    run = _Run(plan, engine)
+    rule, message = "", ""
+    with _world(run.cluster):
+        try:
+            run.go()
+        except Violation as violation:
+            rule, message = violation.rule, str(violation)
+        except Exception as err:  # noqa: BLE001 (a node that stops is a finding like any other)
+            rule, message = "stopped", f"{type(err).__name__}: {err} ({_place(err)})"
+    oracle, clients = run.cluster.oracle, run.clients
+    return Report(
+        rule,
+        message,
+        run.cluster.network.digest,
+        run.events,
+        run.cluster.events.now,
+        len(oracle.terms),
+        len(oracle.committed),
+        clients.acknowledged,
+        clients.read,
+        run.changes.committed,
+    )
+
+
+@contextmanager
+def _world(cluster: Cluster) -> Iterator[None]:
+    logger = logging.getLogger("raft")
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        for name, value in _SIZES.items():
+            patch.setattr(name, value)
+        patch.setattr(logger, "disabled", True)
+        for child in [name for name in logging.root.manager.loggerDict if name.startswith("raft.")]:
+            patch.setattr(logging.getLogger(child), "disabled", True)
+        stack.enter_context(cluster.turns.installed(patch))
+        yield
+
+
+def _place(err: BaseException) -> str:
+    trace = err.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    assert trace is not None
+    return f"{trace.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}"
+
+
+class _Run:
+    def __init__(self, plan: Plan, engine: type[Engine]) -> None:
+        self.plan = plan
+        self.cluster = Cluster(plan.seed, engine)
+        self.cluster.network.slowness = plan.latency
+        self.clients = Clients(self.cluster)
+        self.changes = Changes(self.cluster)
+        self.events = 0
+
+    def go(self) -> None:
+        events = self.cluster.events
+        self.cluster.start(list(self.plan.nodes))
+        for fault in self.plan.faults:
+            events.at(fault.at, lambda fault=fault: self._strike(fault))  # type: ignore[misc]
+        for request in self.plan.requests:
+            events.at(request.at, lambda request=request: self.clients.begin(request))  # type: ignore[misc]
+        self._run_until(LAST_FAULT_S)
+        self._recover()
+
+    def _run_until(self, time: float) -> None:
+        self.events += self.cluster.run(time)
+
+    def _recover(self) -> None:
+        """With a majority repaired a write must succeed, with all of them it must reach every member."""
+        for manager in self.cluster.managers.values():
+            manager.disk.heal()
+        self._start_all()
+        for manager in self._spared():
+            manager.crash()
+        self._write_one()
+        self._start_all()
+        last = max(self.cluster.oracle.committed)
+        self._until(lambda: self._all_have(last), "a member does not catch up")
+
+    def _start_all(self) -> None:
+        for manager in self.cluster.managers.values():
+            if not manager.up and manager.life:
+                manager.start()
+
+    def _spared(self) -> list[Manager]:
+        """Nodes that the cluster must be able to do without, by every configuration that anybody knows."""
+        up = [manager for manager in self.cluster.managers.values() if manager.up]
+        configurations = [manager.engine.configuration for manager in up]
+        left = {manager.id for manager in up}
+        for manager in random.Random(self.plan.seed).sample(up, len(up)):
+            rest = left - {manager.id}
+            if all(len(rest & set(c.members)) >= c.quorum for c in configurations if c.members):
+                left = rest
+        return [manager for manager in up if manager.id not in left]
+
+    def _write_one(self) -> None:
+        before = self.clients.acknowledged
+
+        def ask() -> None:
+            if self.clients.acknowledged == before:
+                self.clients.begin(Request(0.0, "write", "a", 0))
+                self.cluster.events.after(0.3, ask)
+
+        ask()
+        self._until(lambda: self.clients.acknowledged > before, "no write succeeds")
+
+    def _all_have(self, index: int) -> bool:
+        return any(
+            all(self.cluster.managers[m].engine.applied_index() >= index for m in members)
+            for members in (leader.engine.configuration.members for leader in self.cluster.leaders())
+        )
+
+    def _until(self, condition: Callable[[], bool], problem: str) -> None:
+        deadline = self.cluster.events.now + RECOVERY_S
+        while not condition():
+            if self.cluster.events.now >= deadline:
+                raise Violation("no progress", f"{problem} within {RECOVERY_S:g} s")
+            self._run_until(self.cluster.events.now + 0.1)
+
+    # ---- faults ----
+
+    def _strike(self, fault: Fault) -> None:
+        managers = [self._resolve(name) for name in fault.nodes]
+        getattr(self, "_fault_" + fault.kind.replace(" ", "_"))(fault, managers)
+
+    def _resolve(self, name: str) -> Manager:
+        if name != "leader":
+            return self.cluster.manager(name)
+        leaders = self.cluster.leaders()
+        return leaders[-1] if leaders else next(iter(self.cluster.managers.values()))
+
+    def _fault_crash(self, fault: Fault, managers: list[Manager]) -> None:
+        for manager in managers:
+            if manager.up:
+                manager.crash()
+                self.cluster.restart_later(manager, fault.seconds)
+
+    _fault_restart = _fault_crash_majority = _fault_crash_all = _fault_crash
+
+    def _fault_power_cut(self, fault: Fault, managers: list[Manager]) -> None:
+        disk = managers[0].disk
+        disk.cut_after = int(fault.amount)
+        self.cluster.events.after(POWER_CUT_S, disk.spare)
+
+    def _fault_isolate(self, fault: Fault, managers: list[Manager]) -> None:
+        self.cluster.network.cut(self._pairs_of(managers[0]), fault.seconds)
+
+    def _fault_split(self, fault: Fault, managers: list[Manager]) -> None:
+        side = {manager.id for manager in managers}
+        pairs = [pair for pair in self.cluster.network.pairs() if (pair[0] in side) != (pair[1] in side)]
+        self.cluster.network.cut(pairs, fault.seconds)
+
+    def _fault_one_way(self, fault: Fault, managers: list[Manager]) -> None:
+        if managers[0] is not managers[1]:
+            self.cluster.network.cut([(managers[0].id, managers[1].id)], fault.seconds)
+
+    def _fault_stall(self, fault: Fault, managers: list[Manager]) -> None:
+        node_id = managers[0].id
+        pairs = [p for p in self._pairs_of(managers[0]) if fault.amount < 0.3 or p[0] == node_id]
+        self.cluster.network.stall(pairs, fault.seconds)
+
+    def _fault_disturb(self, fault: Fault, managers: list[Manager]) -> None:
+        pairs = sorted({pair for manager in managers for pair in self._pairs_of(manager)})
+        self.cluster.network.disturb(pairs, fault.seconds, fault.amount, fault.amount, late=True)
+
+    def _fault_slow_disk(self, fault: Fault, managers: list[Manager]) -> None:
+        managers[0].disk.sync_s = fault.amount
+        self.cluster.events.after(fault.seconds, managers[0].disk.quicken)
+
+    def _fault_disk_fails(self, fault: Fault, managers: list[Manager]) -> None:
+        managers[0].disk.failing = True
+        self.cluster.events.after(fault.seconds, managers[0].disk.heal)
+
+    def _fault_pause(self, fault: Fault, managers: list[Manager]) -> None:
+        until = self.cluster.events.now + fault.seconds
+        managers[0].busy_until = max(managers[0].busy_until, until)
+
+    def _fault_hand_over(self, fault: Fault, managers: list[Manager]) -> None:
+        for leader in self.cluster.leaders():
+            leader.do(leader.engine.offer_leadership)
+
+    def _fault_add(self, fault: Fault, managers: list[Manager]) -> None:
+        for leader in self.cluster.leaders():
+            self.changes.add(leader, managers[0])
+
+    def _fault_remove(self, fault: Fault, managers: list[Manager]) -> None:
+        for leader in self.cluster.leaders():
+            self.changes.remove(leader, managers[0].id)
+
+    def _pairs_of(self, manager: Manager) -> list[Pair]:
+        return [pair for pair in self.cluster.network.pairs() if manager.id in pair]
