@@ -53,14 +53,16 @@ def split_host_port(text: str, default_port: int) -> tuple[str, int]:
     """`10.0.0.1`, `10.0.0.1:2377` or `[::1]:2377` -> address and port. ConfigError names a bad one."""
     host, port = text, default_port
     if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
+        host, closed, rest = text[1:].partition("]")
+        if not closed or (rest and not rest.startswith(":")):
+            raise ConfigError(f"invalid address {text}: write [::1] or [::1]:2377")
         port_text = rest.removeprefix(":")
     elif text.count(":") == 1:
         host, _, port_text = text.partition(":")
     else:
         port_text = ""
     if port_text:
-        if not port_text.isdecimal() or not 0 < int(port_text) < 65536:
+        if not (port_text.isascii() and port_text.isdecimal()) or not 0 < int(port_text) < 65536:
             raise ConfigError(f"invalid address {text}: the port must be 1 to 65535")
         port = int(port_text)
     try:

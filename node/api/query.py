@@ -17,6 +17,7 @@ from engine.errors import InvalidParameter
 BODY_BYTES_MAX = 16 << 20
 _T = TypeVar("_T")
 _FALSE = ("", "0", "no", "false", "none")
+_NUMBER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _SECONDS = re.compile(r"-?\d{1,15}(?:\.\d+)?", re.ASCII)
 _UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|us|µs|ns|h|m|s)", re.ASCII)
@@ -47,12 +48,9 @@ def number(request: web.Request, name: str, default: int) -> int:
     value = request.query.get(name)
     if value is None or value == "":
         return default
-    try:
-        return int(value)
-    except ValueError as error:
-        raise InvalidParameter(
-            f'invalid value for query parameter {name}: "{value}" is not a number'
-        ) from error
+    if not _NUMBER.fullmatch(value):
+        raise InvalidParameter(f'invalid value for query parameter {name}: "{value}" is not a number')
+    return int(value)
 
 
 def filters(request: web.Request) -> Mapping[str, list[str]]:
@@ -128,7 +126,7 @@ def decode(data: bytes, kind: type[_T]) -> _T:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
         raise InvalidParameter(f"invalid request body: {error}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidParameter(f"invalid JSON: {error}") from error
 
 

@@ -42,7 +42,19 @@ def test_addresses(text: str, expected: tuple[str, int]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "eth0", "10.0.0.1:0", "10.0.0.1:65536", "10.0.0.1:x", "10.0.0.1:-5", "[10.0.0]:5", "[::1]5x", ":5"],
+    [
+        "",
+        "eth0",
+        "10.0.0.1:0",
+        "10.0.0.1:65536",
+        "10.0.0.1:x",
+        "10.0.0.1:-5",
+        "[10.0.0]:5",
+        "[::1]5x",
+        "[::1",
+        "10.0.0.1:٣",
+        ":5",
+    ],
 )
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(ConfigError, match="invalid address"):

@@ -92,3 +92,9 @@ def test_a_body_as_clients_send_it() -> None:
     assert (body.cmd, body.entrypoint, body.tty) == ("sh", None, True)
     with pytest.raises(InvalidParameter, match="invalid JSON"):
         decode(b'{"Cmd": [', ExecConfig)
+
+
+@pytest.mark.parametrize("data", [b"{", b'"\xff"', b"[" * 100_000, b"nonsense"])
+def test_what_is_no_json_is_a_bad_request(data: bytes) -> None:
+    with pytest.raises(InvalidParameter, match="invalid JSON"):
+        decode(data, object)
