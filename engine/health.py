@@ -52,9 +52,7 @@ def checked_health(config: HealthConfig | None) -> None:
     if config is None:
         return
     if config.test and config.test[0] not in ("NONE", "CMD", "CMD-SHELL"):
-        raise InvalidParameter(
-            f'Unknown healthcheck type "{config.test[0]}": Test begins with NONE, CMD or CMD-SHELL'
-        )
+        raise InvalidParameter(f'Unknown Type "{config.test[0]}" in Healthcheck (try "CMD" or "CMD-SHELL")')
     for name, value in (
         ("Interval", config.interval),
         ("Timeout", config.timeout),

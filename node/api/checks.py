@@ -10,10 +10,9 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
-from engine.config import ContainerCreate, HealthConfig, HostConfig, Ulimit
+from engine.config import ContainerCreate, HostConfig, Ulimit
 from engine.errors import InvalidParameter
 
-HEALTH_NS_MIN = 1_000_000
 _ULIMITS = frozenset(
     [
         "as",
@@ -47,8 +46,6 @@ def check_container(body: ContainerCreate) -> None:
 
 def problems(body: ContainerCreate) -> Iterator[str]:
     """Every problem, the first one first."""
-    if body.healthcheck is not None:
-        yield from _health(body.healthcheck)
     for port in body.exposed_ports or ():
         if not _is_port(_PORT, port):
             yield f"invalid port in ExposedPorts: {port}"
@@ -120,22 +117,6 @@ def _network(host: HostConfig) -> Iterator[str]:
                 yield f'invalid port specification: "{binding.host_port}" (HostPort of {port})'
             if binding.host_ip and not _is_address(binding.host_ip):
                 yield f'invalid HostIp: "{binding.host_ip}" (of {port}) is not an IP address'
-
-
-def _health(check: HealthConfig) -> Iterator[str]:
-    durations = {
-        "Interval": check.interval,
-        "Timeout": check.timeout,
-        "StartPeriod": check.start_period,
-        "StartInterval": check.start_interval,
-    }
-    for name, value in durations.items():
-        if value and value < HEALTH_NS_MIN:
-            yield f"{name} in Healthcheck cannot be less than 1ms"
-    if check.retries < 0:
-        yield "Retries in Healthcheck cannot be negative"
-    if check.test and check.test[0] not in ("", "NONE", "CMD", "CMD-SHELL"):
-        yield f'Unknown Type "{check.test[0]}" in Healthcheck (try "CMD")'
 
 
 def _is_port(form: re.Pattern[str], text: str) -> bool:

@@ -61,6 +61,6 @@ def test_bad_configuration_is_named(body: dict[str, Any], words: str) -> None:
 
 
 def test_first_problem_is_the_error() -> None:
-    body = {"Healthcheck": {"Retries": -1}, "HostConfig": {"Dns": ["x"]}}
-    with pytest.raises(InvalidParameter, match="Retries"):
+    body = {"ExposedPorts": {"x": {}}, "HostConfig": {"Dns": ["x"]}}
+    with pytest.raises(InvalidParameter, match="ExposedPorts: x"):
         check_container(msgspec.convert(body, ContainerCreate))

@@ -1,0 +1,123 @@
+"""`swarmctl lab`: several at once, cuts and their healing, power cuts, and an end that leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Lab
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture(scope="module")
+def labs() -> Iterator[tuple[Lab, Lab]]:
+    """Two labs side by side, of two nodes each, in no swarm."""
+    pair = Lab(f"one{uuid.uuid4().hex[:6]}"), Lab(f"two{uuid.uuid4().hex[:6]}")
+    try:
+        for lab in pair:
+            up = lab.lab("up", "--nodes", "2")
+            assert up.code == 0, up.err
+        yield pair
+    finally:
+        for lab in pair:
+            lab.lab("down")
+
+
+def reaches(lab: Lab, source: str, target: str) -> bool:
+    address = str(lab.nodes()[target]["address"])
+    return lab.inside(source, "ping", "-c", "1", "-W", "1", address).code == 0
+
+
+def test_status_has_what_scripts_need(labs: tuple[Lab, Lab]) -> None:
+    for name, row in labs[0].nodes().items():
+        assert set(row) >= {"name", "address", "netns", "socket", "state_dir", "pids", "role"}
+        supervisor, daemon = row["pids"]  # type: ignore[misc]
+        assert b"swarmctl-supervisor" in Path(f"/proc/{supervisor}/cmdline").read_bytes(), name
+        assert b"node.main" in Path(f"/proc/{daemon}/cmdline").read_bytes(), name
+        assert Path(str(row["socket"])).is_socket() and Path(str(row["state_dir"])).is_dir()
+
+
+def test_labs_do_not_see_each_other(labs: tuple[Lab, Lab]) -> None:
+    first, second = labs
+    assert reaches(first, "n1", "n2") and reaches(second, "n1", "n2")
+    addresses = {str(row["address"]) for lab in labs for row in lab.nodes().values()}
+    for lab in labs:
+        names = lab.inside("n1", "ip", "-br", "addr").out
+        own = {address for address in addresses if f"{address}/" in names}
+        assert own == {str(lab.nodes()["n1"]["address"])}
+    volume = first.ok("n1", "volume", "create", "mine")
+    assert volume == "mine" and second.ok("n1", "volume", "ls", "-q") == ""
+
+
+def test_env_points_clients_at_a_node(labs: tuple[Lab, Lab]) -> None:
+    lab = labs[0]
+    script = f'{lab.lab("env", "n2").out}\necho "$DOCKER_HOST"'
+    said = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+    assert said == f"unix://{lab.nodes()['n2']['socket']}"
+
+
+def test_cuts_and_their_healing(labs: tuple[Lab, Lab]) -> None:
+    lab, other = labs
+    assert lab.lab("cut", "n1", "n2").code == 0
+    assert not reaches(lab, "n1", "n2") and not reaches(lab, "n2", "n1")
+    assert reaches(other, "n1", "n2"), "the other lab has nothing to do with it"
+    assert lab.lab("heal").code == 0
+    assert reaches(lab, "n1", "n2")
+    assert lab.lab("cut", "n1", "n2", "--one-way").code == 0
+    probe = (
+        "import socket,sys; s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.bind((sys.argv[1],7007));"
+        "s.settimeout(2); print('up',flush=True); print(s.recv(9).decode())"
+    )
+    for source, target, arrives in (("n1", "n2", False), ("n2", "n1", True)):
+        row = lab.nodes()[target]
+        command = ["nsenter", f"--net=/run/netns/{Path(str(row['netns'])).name}", "python3", "-c", probe]
+        listener = subprocess.Popen(
+            [*command, str(row["address"])], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert listener.stdout is not None and listener.stdout.readline() == "up\n"
+        send = f"import socket; socket.socket(socket.AF_INET,socket.SOCK_DGRAM).sendto(b'hi',('{row['address']}',7007))"
+        assert lab.inside(source, "python3", "-c", send).code == 0
+        out, _ = listener.communicate(timeout=10)
+        assert ("hi" in out) is arrives, f"{source} to {target}"
+    assert lab.lab("heal", "n1", "n2").code == 0
+    assert lab.lab("cut", "n1", "n1").code != 0
+
+
+def test_a_power_cut_takes_the_containers_and_a_start_brings_the_machine_back(
+    labs: tuple[Lab, Lab], hello_archive: Path
+) -> None:
+    lab = labs[0]
+    lab.ok("n2", "load", "-i", str(hello_archive))
+    for name, policy in (("always", "always"), ("never", "no")):
+        lab.ok("n2", "run", "-d", "--name", name, "--restart", policy, "hello", "sleep", "1000")
+    assert lab.lab("kill", "n2").code == 0
+    assert lab.nodes()["n2"]["pids"] == []
+    assert lab.lab("start", "n2").code == 0
+    lab.wait("always runs again", 10, lambda: lab.ok("n2", "ps", "--format", "{{.Names}}") == "always")
+    assert "Exited (255)" in lab.ok("n2", "ps", "-a", "--filter", "name=never", "--format", "{{.Status}}")
+    lab.ok("n2", "rm", "-f", "always", "never")
+
+
+def test_down_leaves_nothing_even_after_everything_was_killed(
+    labs: tuple[Lab, Lab], hello_archive: Path
+) -> None:
+    lab, other = labs
+    lab.ok("n1", "load", "-i", str(hello_archive))
+    lab.ok("n1", "run", "-d", "hello", "sleep", "1000")
+    for row in lab.nodes().values():
+        for pid in row["pids"]:  # type: ignore[attr-defined]
+            os.kill(pid, signal.SIGKILL)
+    assert lab.lab("down").code == 0
+    mounts = Path("/proc/self/mountinfo").read_text()
+    assert lab.name not in mounts
+    for folder in ("/run/netns", "/run/swarmctl/labs", "/var/lib/swarmctl/labs"):
+        assert list(Path(folder).glob(f"*{lab.name}*")) == []
+    assert not list(Path("/sys/fs/cgroup/pids").glob(f"swarmctl/*{lab.name}*"))
+    assert other.ok("n1", "version"), "the other lab goes on"
