@@ -126,8 +126,9 @@ class Links:
 
     async def _read(self, node_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            hello = messages.decode(await asyncio.wait_for(_read_frame(reader), HELLO_TIMEOUT_S))
-            self._welcome(node_id, hello)
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                frame = await _read_frame(reader)
+            self._welcome(node_id, messages.decode(frame))
             while True:
                 message = messages.decode(await _read_frame(reader))
                 self._receiver.on_message(node_id, message)
@@ -183,9 +184,9 @@ class _Outbound:
         backoff_s = BACKOFF_FIRST_S
         while True:
             try:
-                reader, writer = await asyncio.wait_for(
-                    self._dialer.dial(self.node_id, self.address), DIAL_TIMEOUT_S
-                )
+                # Not wait_for: until Python 3.12 it forgets a cancellation that comes as the dialling ends.
+                async with asyncio.timeout(DIAL_TIMEOUT_S):
+                    reader, writer = await self._dialer.dial(self.node_id, self.address)
             except (OSError, EOFError, TimeoutError) as err:
                 logger.debug("raft connection to %s at %s failed: %s", self.node_id, self.address, err)
             except Exception:

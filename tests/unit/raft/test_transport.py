@@ -232,3 +232,20 @@ async def test_stuck_peer_does_not_take_all_memory(board: Switchboard, monkeypat
     await until(lambda: "disconnected b" in recorder.events)
     await links.close()
     far.close()
+
+
+async def test_closing_while_a_dial_ends_is_not_forgotten():
+    """Both in one turn of the event loop: the dial is refused, and the links are closed."""
+
+    class Dialer:
+        async def dial(self, node_id: str, address: str):
+            return await dialled
+
+    dialled = asyncio.get_running_loop().create_future()
+    links = Links(Hello(0, PROTOCOL_VERSION, "c1", "a", "a:2377"), Dialer(), Recorder())
+    links.set_peers({"b": "b:2377"})
+    await asyncio.sleep(0.01)
+    dialled.set_exception(ConnectionRefusedError())
+    closing = asyncio.create_task(links.close())
+    done, _ = await asyncio.wait({closing}, timeout=2)
+    assert done
