@@ -32,7 +32,7 @@ def labs() -> Iterator[tuple[Lab, Lab]]:
 
 def reaches(lab: Lab, source: str, target: str) -> bool:
     address = str(lab.nodes()[target]["address"])
-    return lab.inside(source, "ping", "-c", "1", "-W", "1", address).code == 0
+    return lab.inside(source, "busybox", "ping", "-c", "1", "-W", "1", address).code == 0
 
 
 def test_status_has_what_scripts_need(labs: tuple[Lab, Lab]) -> None:
