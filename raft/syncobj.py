@@ -171,7 +171,8 @@ class Engine(Replication):
                 break
             self._answer_barriers()
             # Alone, our own sync is the majority; nobody's acknowledgement will come and drive the commit.
-            if not (self._is_sole_member() and self._commit_index < self._log.last):
+            leads_alone = self._state == LEADER and self._is_sole_member()
+            if not (leads_alone and self._commit_index < self._log.last):
                 break
         self._report()
 

@@ -12,6 +12,7 @@ import pysyncobj.syncobj
 import pytest
 
 EPOCH_S = 1000.0
+READS_MAX = 20_000  # of the clock in one turn
 
 Action = Callable[[], None]
 
@@ -69,10 +70,12 @@ class Turns:
 
     def __init__(self) -> None:
         self._dice = _Dice()
+        self._reads = 0
 
     @contextmanager
     def of(self, clock: NodeClock) -> Iterator[None]:
         outer, self._dice.clock = self._dice.clock, clock
+        self._reads = 0
         try:
             yield
         finally:
@@ -90,4 +93,7 @@ class Turns:
 
     def _read(self) -> float:
         assert self._dice.clock is not None, "PySyncObj runs outside of a node's turn"
+        self._reads += 1
+        if self._reads > READS_MAX:
+            raise RuntimeError("a turn that never ends: it waits for a clock that stands still")
         return self._dice.clock.read()

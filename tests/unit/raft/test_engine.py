@@ -536,6 +536,34 @@ def test_manager_with_a_full_disk_promises_nothing_and_comes_back(cluster, monke
     cluster.until(lambda: old.commands == cluster.leader().commands)
 
 
+def test_single_manager_whose_disk_has_healed_does_not_spin(cluster, monkeypatch):
+    """It leads again when its election time has come; a turn before that must end."""
+    (node,) = cluster.start("a")
+    cluster.write(b"x")
+
+    def full() -> None:
+        if node.log._wal.dirty:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node.log._wal, "sync", full)
+        outcome = node.propose(b"y")
+        cluster.step()
+        assert outcome == [(None, LEADER_CHANGED)]
+    ticks = []
+    tick = node.engine.doTick
+
+    def counted(time_to_wait: float) -> None:
+        ticks.append(cluster.now)
+        assert len(ticks) < 1000, "the turn never ends"
+        tick(time_to_wait)
+
+    monkeypatch.setattr(node.engine, "doTick", counted)
+    cluster.run(3.0)
+    assert node.engine.is_leader()
+    cluster.write(b"z")
+
+
 def test_nothing_leaves_before_the_vote_is_durable(cluster, monkeypatch):
     cluster.start("a", "b", "c")
     node = cluster.manager("a")
