@@ -115,7 +115,8 @@ class EventBus:
         if not until or not queue.empty():
             return await queue.get()
         try:
-            return await asyncio.wait_for(queue.get(), until - self._clock_ns() / 1e9)
+            async with asyncio.timeout(until - self._clock_ns() / 1e9):
+                return await queue.get()
         except TimeoutError:
             return None
 

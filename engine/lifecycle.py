@@ -111,7 +111,8 @@ class Lifecycle:
         await self._thaw(container)
         await self._signal(container, number)
         try:
-            await asyncio.wait_for(asyncio.shield(exited), None if timeout_s < 0 else timeout_s)
+            async with asyncio.timeout(None if timeout_s < 0 else timeout_s):
+                await asyncio.shield(exited)
         except TimeoutError:
             await self._kill_and_wait(container, exited)
         self._publish(container, "stop")
@@ -394,7 +395,8 @@ class Lifecycle:
     async def _kill_and_wait(self, container: Container, exited: asyncio.Future[ContainerExit]) -> None:
         await self._signal(container, 9)
         try:
-            await asyncio.wait_for(asyncio.shield(exited), KILL_WAIT_S)
+            async with asyncio.timeout(KILL_WAIT_S):
+                await asyncio.shield(exited)
         except TimeoutError as error:
             raise EngineFailure(
                 f"container {container.name} did not end within {KILL_WAIT_S:.0f} s of SIGKILL: a process of it "

@@ -20,7 +20,8 @@ async def process_table(pids: Iterable[int], ps_args: str) -> dict[str, Any]:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        output, errors = await asyncio.wait_for(process.communicate(), PS_TIMEOUT_S)
+        async with asyncio.timeout(PS_TIMEOUT_S):
+            output, errors = await process.communicate()
     except TimeoutError as error:
         process.kill()
         await process.wait()

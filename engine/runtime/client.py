@@ -336,7 +336,8 @@ class RuntimeClient:
         self._waiting[serial] = future, arrived
         try:
             self._send(channel, Message(serial, verb, body), given)
-            return await asyncio.wait_for(future, REQUEST_TIMEOUT_S)
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                return await future
         except TimeoutError as error:
             raise Unavailable(
                 f"the supervisor does not answer {verb} within {REQUEST_TIMEOUT_S} s"

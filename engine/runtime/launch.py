@@ -27,7 +27,8 @@ async def launch(run_dir: Path) -> None:
         os.close(writing)
         writing = -1
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ready.wait(), START_TIMEOUT_S)
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await ready.wait()
     finally:
         loop.remove_reader(reading)
         os.close(reading)
