@@ -213,9 +213,9 @@ def device(network: Network) -> str:
     return wished or _DEVICES.get(network.spec.name) or f"{_DEVICE_PREFIX}{network.id[:11]}"
 
 
-def has_own_dns(network: Network) -> bool:
+def has_own_dns(name: str) -> bool:
     """Containers on user-defined networks are found by name; on the default ones as Docker does it, not."""
-    return network.spec.name not in _DEVICES
+    return name not in _DEVICES
 
 
 def _make(network: Network) -> None:

@@ -35,7 +35,7 @@ from overlay_net.records import (
     Sandbox,
     SandboxRequest,
 )
-from overlay_net.sandbox import Attachment
+from overlay_net.sandbox import Attachment, Seen
 
 logger = logging.getLogger(__name__)
 
@@ -232,20 +232,23 @@ class NetworkDriver:
         async with self._changing:
             findings = await self._bridges.audit(self._tables)
         findings += await self._overlays.audit(self._tables)
+        bridges_seen: Seen = {}
         for sandbox_id in list(self._sandboxes):
             async with self._changing:
                 found = self._sandboxes.get(sandbox_id)
-                findings += await self._audit_sandbox(found) if found is not None else []
+                findings += await self._audit_sandbox(found, bridges_seen) if found is not None else []
         pins = {Path(found.netns_path) for found in self._sandboxes.values()}
         self._tables.forget_all_but({None, *pins})
         return findings
 
-    async def _audit_sandbox(self, found: Sandbox) -> list[Finding]:
+    async def _audit_sandbox(self, found: Sandbox, seen: Seen) -> list[Finding]:
         gateway = next((endpoint.gateway for endpoint in found.endpoints if endpoint.gateway), "")
         repaired = True
         try:
             attachments = [self._attachment(endpoint) for endpoint in found.endpoints]
-            problems = await self._workers.run(sandbox.repair, Path(found.netns_path), attachments, gateway)
+            problems = await self._workers.run(
+                sandbox.repair, Path(found.netns_path), attachments, gateway, seen
+            )
             if problems:
                 await self._join_overlays(found)
         except (KernelRefused, NetworkNotFound, OSError) as error:
@@ -305,7 +308,7 @@ class NetworkDriver:
             gateway="" if network.spec.internal else network.spec.ipam[0].gateway,
             mac=wish.mac or ipam.mac_for(cidr.partition("/")[0]),
             aliases=wish.aliases,
-            dns_names=names if bridges.has_own_dns(network) else (),
+            dns_names=names if bridges.has_own_dns(network.spec.name) else (),
         )
 
     def _attachment(self, endpoint: Endpoint) -> Attachment:
@@ -342,7 +345,7 @@ class NetworkDriver:
         await self._bridges.publish(made.ports, endpoint.cidr.partition("/")[0])
 
     def _has_dns(self, endpoint: Endpoint) -> bool:
-        return self._overlays.has(endpoint.network) or bridges.has_own_dns(self.find(endpoint.network))
+        return self._overlays.has(endpoint.network) or bridges.has_own_dns(endpoint.network_name)
 
     async def _gateway_bridge(self) -> Network:
         async with self._changing:

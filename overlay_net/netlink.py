@@ -86,14 +86,6 @@ def addresses(ip: Route) -> dict[int, set[str]]:
     return found
 
 
-def default_gateway(ip: Route) -> str:
-    """ "" without one."""
-    for entry in ip.get_routes(family=socket.AF_INET, table=254):
-        if not entry["dst_len"] and entry.get_attr("RTA_GATEWAY"):
-            return str(entry.get_attr("RTA_GATEWAY"))
-    return ""
-
-
 def route_subnets(ip: Route) -> list[str]:
     """Destinations of the main table, without the default route."""
     found = []

@@ -10,6 +10,7 @@ import errno
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from overlay_net import namespaces, netlink, rtnl
 from overlay_net.errors import InvalidNetwork, KernelRefused
@@ -76,8 +77,12 @@ def route_answers(path: Path, interface: str, *, next_hop: str, mac: str, mark: 
             namespaces.set_device_sysctl(name, "rp_filter", "0")
 
 
-def repair(path: Path, attachments: Sequence[Attachment], gateway: str) -> list[str]:
-    """Wire up again what has come loose; what was wrong, one sentence each.
+# The links of each bridge's namespace, listed once per audit: a hundred containers share a bridge.
+Seen: TypeAlias = dict[Path | None, dict[str, netlink.Link]]
+
+
+def repair(path: Path, attachments: Sequence[Attachment], gateway: str, seen: Seen) -> list[str]:
+    """Wire up again what has come loose; what was wrong, one sentence each. `seen` is filled on the way.
 
     What a container did to the settings of its own interfaces is its business and stays.
     """
@@ -85,8 +90,10 @@ def repair(path: Path, attachments: Sequence[Attachment], gateway: str) -> list[
     with netlink.route(path) as ip:
         inside = netlink.links(ip)
     for attachment in attachments:
-        with netlink.route(attachment.bridge_namespace) as ip:
-            outside = netlink.links(ip)
+        if attachment.bridge_namespace not in seen:
+            with netlink.route(attachment.bridge_namespace) as ip:
+                seen[attachment.bridge_namespace] = netlink.links(ip)
+        outside = seen[attachment.bridge_namespace]
         bridge = outside.get(attachment.bridge)
         if bridge is None:
             raise KernelRefused(f"bridge {attachment.bridge} is missing")

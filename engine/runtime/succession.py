@@ -68,9 +68,6 @@ class Succession:
         """It has ended and is not our child: its parent, or else the kernel, will tell how."""
         self._strangers[container.id] = time.monotonic() + STATUS_WAIT_S
 
-    def is_awaited(self, container_id: str) -> bool:
-        return container_id in self._strangers
-
     def told(self, container_id: str) -> None:
         self._strangers.pop(container_id, None)
 

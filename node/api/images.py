@@ -83,8 +83,6 @@ async def create(context: Context, request: web.Request) -> web.StreamResponse:
 
 async def prune(context: Context, request: web.Request) -> web.StreamResponse:
     wanted = prune_filters(request, ("dangling", "label", "label!", "until"), time.time())
-    if "until" in wanted:
-        wanted["until"] = [str(int(float(wanted["until"][0])))]  # an image's time is in whole seconds
     return json_response(await context.engine.prune_images(wanted))
 
 
