@@ -125,7 +125,7 @@ class Consensus:
     @classmethod
     def resume(cls, config: ConsensusConfig, machine: StateMachine, dialer: Dialer) -> Consensus:
         """Go on from WAL and snapshot. Raises WalDamaged, framing.Damaged, framing.WrongKey, OSError."""
-        base = snapshots.load_latest(_snapshot_dir(config), config.key)
+        base = snapshots.load_latest(snapshot_dir(config), config.key)
         log = _open(config)
         index = 0 if base is None else base.meta.index
         if log.base > index:
@@ -400,7 +400,7 @@ class Consensus:
         def work() -> None:
             data = self._machine.encode(dump)
             snapshots.save(
-                _snapshot_dir(self._config),
+                snapshot_dir(self._config),
                 self._config.key,
                 snapshots.make(index, term, configuration, data),
             )
@@ -418,7 +418,7 @@ class Consensus:
     async def _install(self, snapshot: Snapshot) -> None:
         stored: Snapshot | None = snapshot
         try:
-            await asyncio.to_thread(snapshots.save, _snapshot_dir(self._config), self._config.key, snapshot)
+            await asyncio.to_thread(snapshots.save, snapshot_dir(self._config), self._config.key, snapshot)
         except OSError as err:
             logger.error("snapshot of the leader could not be written: %s", err)
             stored = None
@@ -433,7 +433,7 @@ class Consensus:
         stored = self._snapshots_stored
         try:
             latest = await asyncio.to_thread(
-                snapshots.load_latest, _snapshot_dir(self._config), self._config.key
+                snapshots.load_latest, snapshot_dir(self._config), self._config.key
             )
         except (OSError, Damaged, WrongKey) as err:
             logger.error("the latest snapshot cannot be read, a new one is made: %s", err)
@@ -530,7 +530,8 @@ class Consensus:
             ) from err
 
 
-def _snapshot_dir(config: ConsensusConfig) -> Path:
+def snapshot_dir(config: ConsensusConfig) -> Path:
+    """Where the snapshots of that manager are."""
     return config.state_dir / "snapshots"
 
 

@@ -14,6 +14,7 @@ import pytest
 from raft import snapshot as snapshots
 from raft.consensus import Consensus, ConsensusConfig
 from raft.errors import FailedPrecondition, InvalidArgument, MaybeCommitted, NotLeader, Unavailable
+from raft.founding import found
 from raft.objects.base import Annotations, Kind
 from raft.objects.service import Service, ServiceSpec
 from raft.snapshot import Snapshot
@@ -332,3 +333,23 @@ async def test_snapshot_that_was_replaced_while_it_was_read_is_not_sent(
     latest = node.consensus.snapshot()
     assert latest is not None
     assert latest.meta.index >= node.consensus._log.base
+
+
+async def test_manager_founded_from_a_state_leads_alone_and_goes_on(world: World):
+    (old,) = await world.cluster("a")
+    await old.create("one")
+    state = old.store.encode(old.store.dump())
+    index, term = old.consensus.applied_index, old.consensus.term
+    await old.stop()
+    new = Node(world, "b")
+    found(new.config, state, index, term, removed=("a",))
+    await new.start("resume")
+    assert new.names() == {"one"}
+    assert new.consensus.members() == {"b": "b:2377"}
+    await new.create("two")
+    assert new.consensus.applied_index > index
+    assert new.consensus.term > term
+    with pytest.raises(FailedPrecondition, match="removed"):
+        await new.consensus.add_member("a", "a:2377")
+    with pytest.raises(FailedPrecondition, match="state of a manager already"):
+        found(new.config, state, index, term)
