@@ -72,6 +72,15 @@ class EngineWorld(World):
 
         self.until(won)
 
+    def compact_at(self, entries: int) -> None:
+        self.cluster.snapshot_interval = entries
+
+    def compact(self, node: str) -> None:
+        assert self.cluster.up[node].log.base > 2
+
+    def refuse_snapshots(self, node: str, refuse: bool = True) -> None:
+        self.cluster.up[node].refuse_snapshots = refuse
+
     def propose(self, node: str, size: int = 0) -> Write:
         write = self._new_write()
         command = b"%d %s" % (write.number, b"x" * size)

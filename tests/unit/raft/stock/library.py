@@ -122,6 +122,24 @@ class LibraryWorld(World):
 
         self.until(won)
 
+    def compact_at(self, entries: int) -> None:
+        """Not by itself: see `compact`."""
+
+    def compact(self, node: str) -> None:
+        self.nodes[node].forceLogCompaction()
+        self.run(0.1)
+        assert private(self.nodes[node], "raftLog")[0][1] > 2
+
+    def refuse_snapshots(self, node: str, refuse: bool = True) -> None:
+        def fail() -> object:
+            raise OSError(5, "Input/output error")
+
+        serializer = private(self.nodes[node], "serializer")
+        if refuse:
+            serializer.deserialize = fail
+        else:
+            del serializer.deserialize
+
     def propose(self, node: str, size: int = 0) -> Write:
         write = self._new_write()
         self.nodes[node].put(write.number, b"x" * size, callback=write)
@@ -169,7 +187,7 @@ class LibraryWorld(World):
 
     def release(self, source: str, target: str, count: int | None = None) -> None:
         queue = self.held.queues[source, target]
-        for _ in range(len(queue) if count is None else count):
+        for _ in range(len(queue) if count is None else min(count, len(queue))):
             self.links[source, target].append(queue.popleft())
         if count is None:
             del self.held.queues[source, target]
@@ -201,7 +219,7 @@ class LibraryWorld(World):
 
     def step(self) -> None:
         self.now += TICK_S
-        for node in list(self.nodes):
+        for node in set(self.nodes) - self.paused:
             self.tick(node)
         self.deliver()
 

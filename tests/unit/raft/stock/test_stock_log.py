@@ -7,19 +7,10 @@ import pytest
 from raft.messages import VoteAnswer
 from tests.unit.raft.stock.engine import EngineWorld
 from tests.unit.raft.stock.library import LibraryWorld, set_private
+from tests.unit.raft.stock.sides import on_both
 from tests.unit.raft.stock.world import World, both_ways
 
 LARGE = 40 * 1024  # two of them fill one of PySyncObj's batches of 64 KiB
-
-
-def on_both(names: str, *, stock: object, ours: object) -> pytest.MarkDecorator:
-    """Run with either side as `world`, and with what is expected of it."""
-    stock_values = stock if isinstance(stock, tuple) else (stock,)
-    our_values = ours if isinstance(ours, tuple) else (ours,)
-    cases = [("stock", *stock_values), ("ours", *our_values)]
-    return pytest.mark.parametrize(
-        ("world", *names.split(", ")), cases, indirect=["world"], ids=["stock", "ours"]
-    )
 
 
 @pytest.fixture

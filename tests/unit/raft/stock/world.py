@@ -57,6 +57,7 @@ class World(ABC):
         self.now = 100.0
         self.held = Held()
         self.lossy: set[Pair] = set()
+        self.paused: set[str] = set()
         self.writes: list[Write] = []
 
     # ---- managers ----
@@ -89,6 +90,25 @@ class World(ABC):
     @abstractmethod
     def elect(self, node: str) -> None:
         """Let this one stand next, and wait until it leads."""
+
+    @abstractmethod
+    def compact_at(self, entries: int) -> None:
+        """Make a snapshot after so many entries; before `start`, and only where it goes by itself."""
+
+    @abstractmethod
+    def compact(self, node: str) -> None:
+        """Have its log begin at what it has applied by now, or nearly."""
+
+    @abstractmethod
+    def refuse_snapshots(self, node: str, refuse: bool = True) -> None:
+        """From now on it cannot load what the leader sends: its disk fails; or it can again."""
+
+    def pause(self, node: str) -> None:
+        """Messages reach it, but its own tick does not come."""
+        self.paused.add(node)
+
+    def unpause(self, node: str) -> None:
+        self.paused.discard(node)
 
     # ---- clients ----
 
