@@ -9,6 +9,7 @@ import pytest
 
 from raft import messages
 from raft.messages import Message
+from raft.stock import LEADER
 from tests.unit.raft.conftest import Cluster
 from tests.unit.raft.stock.world import Pair, World, Write
 
@@ -56,7 +57,7 @@ class EngineWorld(World):
         return list(self.cluster.up)
 
     def leads(self, node: str) -> bool:
-        return self.cluster.up[node].engine.is_leader()
+        return self.cluster.up[node].engine._state == LEADER
 
     def term(self, node: str) -> int:
         return self.cluster.up[node].engine.term()
