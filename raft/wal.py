@@ -217,7 +217,7 @@ class Wal:
         writer = FrameWriter(self._key, _PURPOSE)
         start = writer.preamble + writer.frame(_encoder.encode([self._durable]))
         path = _path(self._folder, number)
-        file = self._files.create(path)
+        file = _create_anew(self._files, path)
         try:
             file.write(start)
             file.sync()
@@ -236,6 +236,15 @@ class Wal:
         file.sync()
         self._begin_segment()
         self._broken = False
+
+
+def _create_anew(files: Files, path: Path) -> File:
+    """Also where a failing disk has kept a half-made segment: nothing in it was promised."""
+    try:
+        return files.create(path)
+    except FileExistsError:
+        files.remove(path)
+        return files.create(path)
 
 
 def _recover(
