@@ -315,3 +315,26 @@ def test_failure_of_the_disk_is_told_as_it_is(cluster: Cluster):
     cluster.step()
     assert [reason for _, reason in outcome] != [SUCCESS]
     assert str(node.engine.storage_error()) == "[Errno 28] No space left on device"
+
+
+@CODES
+def test_old_segment_that_cannot_be_removed_stops_nobody(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, code: int
+):
+    monkeypatch.setattr(wal_module, "SEGMENT_BYTES", 400)
+    cluster.snapshot_interval = 20
+    disks = faulty(cluster, "a")
+    (node,) = cluster.start("a")
+    disks["a"].fail(code, "remove")
+    for number in range(60):
+        cluster.write(b"%d" % number)
+    assert node.log.base > 20
+    before = len(list(node.folder.glob("*.log")))
+    node.crash()
+    node.start()
+    cluster.leader()
+    assert len(node.commands) == 60
+    disks["a"].heal()
+    for number in range(60):
+        cluster.write(b"%d" % number)
+    assert len(list(node.folder.glob("*.log"))) < before
