@@ -11,12 +11,15 @@ segment, because after a failed fsync the kernel no longer vouches for the old f
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import msgspec
 
 from raft.files import OS_FILES, File, Files
 from raft.framing import Damaged, FrameWriter, has_frame_after, read_frames
+
+logger = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 16 * 1024 * 1024
 _PURPOSE = b"wal"
@@ -183,12 +186,19 @@ class Wal:
         self._note_written()
 
     def drop_until(self, index: int) -> None:
-        """Delete the oldest segments that hold no entry above `index`; a durable snapshot must cover it."""
+        """Delete the oldest segments that hold no entry above `index`; a durable snapshot must cover it.
+
+        One that cannot be deleted costs space only: it and what follows stay until the next time.
+        """
         current = max(self._segments)
         for number in sorted(self._segments):
             if number == current or self._segments[number] > index:
                 break
-            self._files.remove(_path(self._folder, number))
+            try:
+                self._files.remove(_path(self._folder, number))
+            except OSError as err:
+                logger.warning("an old segment of the raft log stays until the next compaction: %s", err)
+                break
             del self._segments[number]
 
     def close(self) -> None:
@@ -217,7 +227,7 @@ class Wal:
         writer = FrameWriter(self._key, _PURPOSE)
         start = writer.preamble + writer.frame(_encoder.encode([self._durable]))
         path = _path(self._folder, number)
-        file = self._files.create(path)
+        file = _create_anew(self._files, path)
         try:
             file.write(start)
             file.sync()
@@ -236,6 +246,15 @@ class Wal:
         file.sync()
         self._begin_segment()
         self._broken = False
+
+
+def _create_anew(files: Files, path: Path) -> File:
+    """Also where a failing disk has kept a half-made segment: nothing in it was promised."""
+    try:
+        return files.create(path)
+    except FileExistsError:
+        files.remove(path)
+        return files.create(path)
 
 
 def _recover(
