@@ -1,36 +1,32 @@
 """This node's part in a cluster: founding, joining, leaving, being promoted and demoted.
 
-Owns the parts that run while the node belongs to a cluster (RPC listener, manager, agent) and their order.
-One change of membership at a time. Errors are raft.errors in Docker's words.
+What runs meanwhile is the business of node.parts. One change of membership at a time. Errors are raft.errors in
+Docker's words.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import shutil
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from engine.config import LogOptions
 from node.agent.executor import ContainerEngine
-from node.agent.network_map import Networks
-from node.agent_part import AgentPart
 from node.ca import authority, client
-from node.ca.tls import NodeTls
-from node.config import ConfigError, NodeConfig, split_host_port
-from node.identity import NodeIdentity, SwarmFolder
+from node.config import NodeConfig, split_host_port
+from node.identity import NodeIdentity
 from node.loop import SystemClock
-from node.manager.control.cluster import bootstrap_cluster
 from node.manager.forward import ControlProxy, from_rpc
 from node.manager_part import ManagerPart
-from node.rpc import MANAGER, Identity, RpcClient, RpcError, RpcServer
-from node.underlay import choose_address
-from raft.errors import FailedPrecondition, InvalidArgument, RaftError, Unavailable
+from node.parts import DataPlane, RunningParts
+from node.rpc import MANAGER, Identity, RpcError
+from node.underlay import own_address, remote_address
+from raft.errors import InvalidArgument, RaftError, Unavailable
 from raft.objects.assignment import LogLine, ManagerAddress
 from raft.objects.base import new_id
 from raft.objects.cluster import CLUSTER_ID, Cluster, ClusterSpec
@@ -53,29 +49,12 @@ NOT_PART = "This node is not part of a swarm"
 INFO_TIMEOUT_S = 2.0
 
 
-class DataPlane(Networks, Protocol):
-    """What membership needs of the data plane."""
-
-    async def set_underlay(self, address: str) -> None: ...
-
-
-class SwarmMembership:
+class SwarmMembership(RunningParts):
     """Implements node.api.backend.SwarmBackend. `start` resumes what the folder says, `stop` keeps it."""
 
     def __init__(self, config: NodeConfig, engine: ContainerEngine, networks: DataPlane) -> None:
-        self._config = config
-        self._engine = engine
-        self._networks = networks
-        self._folder = SwarmFolder(config.root)
-        self._lock = asyncio.Lock()
-        self._identity: NodeIdentity | None = None
-        self._tls: NodeTls | None = None
-        self._server: RpcServer | None = None
-        self._client: RpcClient | None = None
-        self._manager: ManagerPart | None = None
-        self._agent: AgentPart | None = None
+        super().__init__(config, engine, networks)
         self._error = ""
-        self._changes: set[asyncio.Task[None]] = set()
 
     # ---- the daemon's life --------------------------------------------------------------------------------
 
@@ -119,7 +98,7 @@ class SwarmMembership:
             )
         async with self._lock:
             self._require_none()
-            address, port = self._addresses(advertise, listen)
+            address, port = own_address(self._config, advertise, listen)
             now = SystemClock().now()
             root = authority.new_root(now)
             identity = NodeIdentity(node_id=new_id(), cluster_id=new_id(), address=address, port=port)
@@ -156,8 +135,8 @@ class SwarmMembership:
             self._require_none()
             if not remotes:
                 raise InvalidArgument("name at least one manager to join (RemoteAddrs)")
-            remote = self._remote(remotes[0])
-            address, port = self._addresses(advertise, listen, toward=split_host_port(remote, 0)[0])
+            remote = remote_address(self._config, remotes[0])
+            address, port = own_address(self._config, advertise, listen, toward=split_host_port(remote, 0)[0])
             try:
                 answer = await client.join(self._folder.credentials, remote, token, availability)
             except RpcError as error:
@@ -278,73 +257,6 @@ class SwarmMembership:
             },
         }
 
-    async def _start_parts(
-        self,
-        identity: NodeIdentity,
-        *,
-        members: dict[str, str],
-        founding: tuple[Cluster, Node] | None = None,
-    ) -> None:
-        self._identity = identity
-        self._tls = NodeTls(self._folder.credentials)
-        self._client = RpcClient(self._tls)
-        await self._networks.set_underlay(identity.address)
-        agent = AgentPart(
-            self._config,
-            self._folder,
-            identity,
-            self._tls,
-            self._client,
-            self._engine,
-            self._networks,
-            on_role=self._role_changed,
-            on_leave=self._removed,
-        )
-        if self._tls.identity.role == MANAGER:
-            await self._start_manager(identity, members)
-            assert self._manager is not None, "just started"
-            if founding is not None:
-                await bootstrap_cluster(self._manager.store, *founding)
-            agent.managers.replace(self._manager.managers())
-        else:
-            agent.managers.replace(
-                ManagerAddress(node_id=node_id, address=address) for node_id, address in members.items()
-            )
-        self._agent = agent
-        agent.start()
-
-    async def _start_manager(self, identity: NodeIdentity, members: dict[str, str]) -> None:
-        assert self._tls is not None and self._client is not None, "TLS comes first"
-        others = {node_id: address for node_id, address in members.items() if node_id != identity.node_id}
-        manager = ManagerPart(self._folder, identity, self._client, others)
-        server = RpcServer(self._tls)
-        manager.register(server)
-        try:
-            await server.start("0.0.0.0", identity.port)
-        except OSError as error:
-            raise FailedPrecondition(
-                f"cannot listen on port {identity.port}: {error.strerror or error}; choose another --listen-addr"
-            ) from error
-        self._server, self._manager = server, manager
-        await manager.start()
-
-    async def _stop_manager(self) -> None:
-        manager, self._manager = self._manager, None
-        if manager is not None:
-            await manager.stop()
-        server, self._server = self._server, None
-        if server is not None:
-            await server.stop()
-
-    async def _stop_parts(self) -> None:
-        agent, self._agent = self._agent, None
-        if agent is not None:
-            await agent.stop()
-        await self._stop_manager()
-        if self._client is not None:
-            await self._client.close()
-        self._client, self._tls, self._identity = None, None, None
-
     @contextlib.asynccontextmanager
     async def _undone_on_failure(self) -> AsyncIterator[None]:
         try:
@@ -399,41 +311,9 @@ class SwarmMembership:
                 await self._stop_parts()
                 self._forget()
 
-    def _in_background(self, work: Any, name: str) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._changes.add(task)
-        task.add_done_callback(self._change_finished)
-
-    def _change_finished(self, task: asyncio.Task[None]) -> None:
-        self._changes.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("%s failed", task.get_name(), exc_info=task.exception())
-
     def _require_none(self) -> None:
         if self._identity is not None or self._error:
             raise Unavailable(ALREADY_PART)
-
-    def _addresses(self, advertise: str, listen: str, toward: str = "") -> tuple[str, int]:
-        """This node's address for the others, and the port it listens on."""
-        try:
-            listen_host, port = split_host_port(listen or "0.0.0.0", self._config.listen_port)
-            text = advertise or self._config.advertise_address
-            if text:
-                address, port = split_host_port(text, port)
-            elif not ipaddress.ip_address(listen_host).is_unspecified:
-                address = listen_host
-            else:
-                address = choose_address(toward)
-        except (ConfigError, LookupError) as error:
-            raise InvalidArgument(str(error)) from error
-        return address, port
-
-    def _remote(self, text: str) -> str:
-        try:
-            host, port = split_host_port(text, self._config.listen_port)
-        except ConfigError as error:
-            raise InvalidArgument(str(error)) from error
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _join_error(error: RpcError) -> RaftError:
