@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from engine.config import LogOptions
+from node import leaving, raft_folder
 from node.agent.executor import ContainerEngine
 from node.ca import authority, client
 from node.config import NodeConfig, split_host_port
@@ -27,6 +28,7 @@ from node.parts import DataPlane, RunningParts
 from node.rpc import MANAGER, Identity, RpcError
 from node.underlay import own_address, remote_address
 from raft.errors import InvalidArgument, RaftError, Unavailable
+from raft.framing import WrongKey
 from raft.objects.assignment import LogLine, ManagerAddress
 from raft.objects.base import new_id
 from raft.objects.cluster import CLUSTER_ID, Cluster, ClusterSpec
@@ -54,7 +56,6 @@ class SwarmMembership(RunningParts):
 
     def __init__(self, config: NodeConfig, engine: ContainerEngine, networks: DataPlane) -> None:
         super().__init__(config, engine, networks)
-        self._error = ""
 
     # ---- the daemon's life --------------------------------------------------------------------------------
 
@@ -67,8 +68,9 @@ class SwarmMembership(RunningParts):
         async with self._lock:
             try:
                 await self._start_parts(identity, members={})
-            except (RaftError, RpcError, OSError, ValueError) as error:
+            except (RaftError, RpcError, OSError, ValueError, WrongKey) as error:
                 logger.exception("this node cannot take part in its swarm")
+                await self._stop_parts()
                 self._error = str(error)
 
     async def stop(self) -> None:
@@ -148,8 +150,9 @@ class SwarmMembership(RunningParts):
             if not members:
                 members = {"": remote}
             async with self._undone_on_failure():
-                await self._start_parts(identity, members=members)
+                # From here on the others may count on it: after a crash it goes on joining.
                 self._folder.save(identity)
+                await self._start_parts(identity, members=members)
 
     async def swarm_leave(self, *, force: bool) -> None:
         """Stop the node's tasks and forget the cluster."""
@@ -157,8 +160,8 @@ class SwarmMembership(RunningParts):
             if self._identity is None and not self._error:
                 raise Unavailable(NOT_PART)
             manager = self._manager
-            if manager is not None and not force:
-                raise Unavailable(_leave_warning(manager))
+            if not force:
+                await self._refuse_to_leave()
             if manager is not None and len(manager.consensus.members()) > 1:
                 await self._retire(manager)
             if self._agent is not None:
@@ -180,18 +183,18 @@ class SwarmMembership(RunningParts):
 
     @property
     def control(self) -> ControlProxy:
-        if self._manager is None:
-            raise Unavailable(NOT_A_MANAGER if self._identity is None else WORKER_ONLY)
-        return self._manager.control
+        return self._require_manager().control
 
     def is_manager(self) -> bool:
         return self._manager is not None
 
     def local_state(self) -> str:
-        """active, inactive or error."""
-        if self._identity is not None:
-            return "active"
-        return "error" if self._error else "inactive"
+        """active, inactive, pending (a manager that waits to be taken in again) or error."""
+        if self._error:
+            return "error"
+        if self._lost is not None:
+            return "pending"
+        return "inactive" if self._identity is None else "active"
 
     async def info(self) -> dict[str, Any]:
         """The Swarm object of GET /info; a manager without a leader answers without the counts."""
@@ -213,9 +216,9 @@ class SwarmMembership(RunningParts):
         shown: dict[str, Any] = {
             "NodeID": identity.node_id,
             "NodeAddr": identity.address,
-            "LocalNodeState": "active",
+            "LocalNodeState": self.local_state(),
             "ControlAvailable": self._manager is not None,
-            "Error": "",
+            "Error": self._error or ("" if self._lost is None else self._lost.problem),
             "RemoteManagers": [{"NodeID": m.node_id, "Addr": m.address} for m in managers],
         }
         if self._manager is not None:
@@ -227,19 +230,21 @@ class SwarmMembership(RunningParts):
         return shown
 
     async def service_logs(self, ref: str, options: LogOptions) -> AsyncIterator[LogLine]:
-        async for line in self._log_source().logs("service", ref, options):
+        async for line in self._require_manager().logs("service", ref, options):
             yield line
 
     async def task_logs(self, ref: str, options: LogOptions) -> AsyncIterator[LogLine]:
-        async for line in self._log_source().logs("task", ref, options):
+        async for line in self._require_manager().logs("task", ref, options):
             yield line
 
     # ---- inside -------------------------------------------------------------------------------------------
 
-    def _log_source(self) -> ManagerPart:
-        if self._manager is None:
-            raise Unavailable(NOT_A_MANAGER if self._identity is None else WORKER_ONLY)
-        return self._manager
+    def _require_manager(self) -> ManagerPart:
+        if self._manager is not None:
+            return self._manager
+        if self._lost is not None:
+            raise Unavailable(self._lost.problem)
+        raise Unavailable(self._error or (NOT_A_MANAGER if self._identity is None else WORKER_ONLY))
 
     async def _cluster_info(self, manager: ManagerPart) -> dict[str, Any]:
         cluster = await manager.control.get_cluster()
@@ -270,6 +275,14 @@ class SwarmMembership(RunningParts):
         self._folder.remove()
         self._error = ""
 
+    async def _refuse_to_leave(self) -> None:
+        """A manager leaves by force only; Unavailable says what that would do."""
+        manager = self._manager
+        if manager is not None:
+            raise Unavailable(leaving.warning(await manager.standing()))
+        if self._lost is not None or (self._error and self._identity is not None):
+            raise Unavailable(leaving.warning(None))
+
     async def _retire(self, manager: ManagerPart) -> None:
         """Leave the managers' group first: it must not count on this node any more."""
         identity = self._identity
@@ -290,15 +303,16 @@ class SwarmMembership(RunningParts):
     async def _apply_role(self, role: str) -> None:
         async with self._lock:
             identity, agent = self._identity, self._agent
-            if identity is None or agent is None or (role == MANAGER) == (self._manager is not None):
+            is_manager = self._manager is not None or self._lost is not None
+            if identity is None or agent is None or (role == MANAGER) == is_manager:
                 return
             if role == MANAGER:
-                members = {manager.node_id: manager.address for manager in agent.managers.all}
-                self._folder.remove_raft()
-                await self._start_manager(identity, members)
+                raft_folder.remove_all(self._folder)
+                self._begin_anew("this node was promoted", agent)
             else:
                 await self._stop_manager()
-                self._folder.remove_raft()
+                raft_folder.remove_all(self._folder)
+                self._error = ""
 
     async def _removed(self, reason: str) -> None:
         """Called by the agent when the managers removed this node."""
@@ -320,13 +334,3 @@ def _join_error(error: RpcError) -> RaftError:
     if error.code in ("permission_denied", "invalid_argument"):
         return InvalidArgument(error.message)
     return from_rpc(error)
-
-
-def _leave_warning(manager: ManagerPart) -> str:
-    members = len(manager.consensus.members())
-    text = "You are attempting to leave the swarm on a node that is participating as a manager. "
-    if members == 1:
-        text += "Removing the last manager erases all current state of the swarm. "
-    elif members == 2:
-        text += "Removing this node leaves 1 managers out of 2. Without a Raft quorum your swarm will be inaccessible. "
-    return text + "Use `--force` to suppress this message."

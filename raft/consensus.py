@@ -12,12 +12,13 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from raft import snapshot as snapshots
 from raft.codec import COMMAND_BYTES_MAX
+from raft.config import ConsensusConfig as ConsensusConfig  # for those who make one
+from raft.config import log_owner, snapshot_dir, wal_dir
 from raft.errors import FailedPrecondition, InvalidArgument, MaybeCommitted, NotLeader, RaftError, Unavailable
 from raft.framing import Damaged, WrongKey
 from raft.log import Log
@@ -25,7 +26,7 @@ from raft.membership import Configuration
 from raft.messages import PROTOCOL_VERSION, AnyMessage, Hello, Message
 from raft.replication import MEMBERSHIP
 from raft.snapshot import Snapshot, SnapshotMeta
-from raft.stock import DISCARDED, NOT_LEADER, SUCCESS, Timings
+from raft.stock import DISCARDED, NOT_LEADER, SUCCESS
 from raft.syncobj import PROPOSAL_ID_BYTES, Engine
 from raft.transport import Dialer, Links
 from raft.wal import Wal, WalDamaged
@@ -59,22 +60,6 @@ class StateMachine(Protocol):
 
     def load(self, data: bytes) -> None:
         """Raises RaftError and changes nothing when the data cannot be read."""
-
-
-@dataclass(frozen=True)
-class ConsensusConfig:
-    """`address` is this node's own host:port for the other managers; `key` the 32-byte data key of WAL and
-    snapshots; `state_dir` belongs to this object alone."""
-
-    node_id: str
-    address: str
-    cluster_id: str
-    state_dir: Path
-    key: bytes
-    timings: Timings = field(default_factory=Timings)
-    snapshot_interval: int = 10_000
-    keep_entries: int = 500
-    keep_snapshots: int = 0
 
 
 class Consensus:
@@ -131,11 +116,15 @@ class Consensus:
         if base is not None and not any(wal_dir(config).glob("wal-*.log")):
             raise WalDamaged(f"there is a snapshot at entry {base.meta.index}, but no log")
         log = _open(config)
-        index = 0 if base is None else base.meta.index
-        if log.base > index:
-            raise WalDamaged(f"the log begins after entry {log.base}, the snapshot ends at {index}")
-        if base is not None:
-            machine.load(base.data)
+        try:
+            index = 0 if base is None else base.meta.index
+            if log.base > index:
+                raise WalDamaged(f"the log begins after entry {log.base}, the snapshot ends at {index}")
+            if base is not None:
+                machine.load(base.data)
+        except BaseException:
+            log.close()
+            raise
         return cls(config, machine, dialer, log, base)
 
     @staticmethod
@@ -574,20 +563,6 @@ class Consensus:
             raise MaybeCommitted(
                 f"no majority confirmed the write within {PROPOSE_TIMEOUT_S:g} s: look whether it was done"
             ) from err
-
-
-def snapshot_dir(config: ConsensusConfig) -> Path:
-    """Where the snapshots of that manager are."""
-    return config.state_dir / "snapshots"
-
-
-def wal_dir(config: ConsensusConfig) -> Path:
-    return config.state_dir / "wal"
-
-
-def log_owner(config: ConsensusConfig) -> str:
-    """What every segment of that manager's log says."""
-    return f"{config.cluster_id}/{config.node_id}"
 
 
 def _open(config: ConsensusConfig) -> Log:

@@ -7,7 +7,8 @@ a folder that no running manager uses. `Consensus.resume` goes on from what is m
 from __future__ import annotations
 
 from raft import snapshot as snapshots
-from raft.consensus import Consensus, ConsensusConfig, open_new_log, snapshot_dir
+from raft.config import ConsensusConfig, snapshot_dir
+from raft.consensus import Consensus, open_new_log
 from raft.errors import FailedPrecondition
 from raft.membership import Configuration
 

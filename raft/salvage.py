@@ -13,7 +13,8 @@ from pathlib import Path
 
 from raft import membership
 from raft import snapshot as snapshots
-from raft.consensus import ConsensusConfig, StateMachine, log_owner, snapshot_dir, wal_dir
+from raft.config import ConsensusConfig, log_owner, snapshot_dir, wal_dir
+from raft.consensus import StateMachine
 from raft.errors import FailedPrecondition
 from raft.files import OS_FILES, Files
 from raft.framing import Damaged

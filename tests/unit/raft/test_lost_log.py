@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from raft.consensus import Consensus, ConsensusConfig, wal_dir
+from raft.config import ConsensusConfig, wal_dir
+from raft.consensus import Consensus
 from raft.errors import FailedPrecondition, NotLeader
 from raft.founding import found, prepare_joiner
 from raft.log import Log

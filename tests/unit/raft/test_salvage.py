@@ -8,7 +8,7 @@ import pytest
 
 from raft import snapshot as snapshots
 from raft import wal as wal_module
-from raft.consensus import ConsensusConfig, log_owner, snapshot_dir, wal_dir
+from raft.config import ConsensusConfig, log_owner, snapshot_dir, wal_dir
 from raft.errors import FailedPrecondition
 from raft.framing import WrongKey
 from raft.membership import Configuration
