@@ -16,9 +16,11 @@ from typing import Any
 import msgspec
 
 from engine.config import LogOptions
+from node import force_new_cluster as forcing
 from node import leaving, raft_folder
 from node.agent.executor import ContainerEngine
 from node.ca import authority, client
+from node.ca.tls import NodeTls
 from node.config import NodeConfig, split_host_port
 from node.identity import NodeIdentity
 from node.loop import SystemClock
@@ -66,12 +68,16 @@ class SwarmMembership(RunningParts):
             shutil.rmtree(self._folder.path, ignore_errors=True)
             return
         async with self._lock:
-            try:
-                await self._start_parts(identity, members={})
-            except (RaftError, RpcError, OSError, ValueError, WrongKey) as error:
-                logger.exception("this node cannot take part in its swarm")
-                await self._stop_parts()
-                self._error = str(error)
+            await self._resume(identity)
+
+    async def _resume(self, identity: NodeIdentity) -> None:
+        self._error = ""
+        try:
+            await self._start_parts(identity, members={})
+        except (RaftError, RpcError, OSError, ValueError, WrongKey) as error:
+            logger.exception("this node cannot take part in its swarm")
+            await self._stop_parts()
+            self._error = str(error)
 
     async def stop(self) -> None:
         """The daemon ends; containers run on and the managers are told so."""
@@ -94,11 +100,9 @@ class SwarmMembership(RunningParts):
         availability: Availability,
     ) -> str:
         """Found a cluster with this node as its manager; returns the node's id."""
-        if force_new_cluster:
-            raise InvalidArgument(
-                "--force-new-cluster is not supported yet: found a new swarm after leaving this one"
-            )
         async with self._lock:
+            if force_new_cluster and self._folder.load() is not None:
+                return await self._go_on_alone(advertise, listen)
             self._require_none()
             address, port = own_address(self._config, advertise, listen)
             now = SystemClock().now()
@@ -128,6 +132,30 @@ class SwarmMembership(RunningParts):
                 await self._start_parts(identity, members={}, founding=(cluster, node))
                 self._folder.save(identity)
             return identity.node_id
+
+    async def swarm_survey(self) -> forcing.Survey:
+        """What `swarm_init` with force_new_cluster would do; changes nothing."""
+        async with self._lock:
+            identity = self._manager_identity()
+            running = None if self._manager is None else self._manager.consensus
+            return await forcing.survey(self._folder, identity, running)
+
+    async def _go_on_alone(self, advertise: str, listen: str) -> str:
+        identity = self._manager_identity()
+        if advertise:
+            address, port = own_address(self._config, advertise, listen)
+            identity = msgspec.structs.replace(identity, address=address, port=port)
+        if self._agent is not None:
+            await self._agent.goodbye(restarting=True)
+        await self._stop_parts()
+        try:
+            taken = await forcing.rewrite(self._folder, identity, SystemClock().now())
+            logger.warning("going on as the only manager with %s", taken)
+            self._folder.save(identity)
+        finally:
+            # Whatever has become of the folder, this node goes on with what is there.
+            await self._resume(self._manager_identity())
+        return identity.node_id
 
     async def swarm_join(
         self, *, remotes: Sequence[str], token: str, advertise: str, listen: str, availability: Availability
@@ -324,6 +352,15 @@ class SwarmMembership(RunningParts):
             if self._identity is not None:
                 await self._stop_parts()
                 self._forget()
+
+    def _manager_identity(self) -> NodeIdentity:
+        """Of this node, whether it takes part or cannot. Raises Unavailable when it is no manager."""
+        identity = self._folder.load()
+        if identity is None:
+            raise Unavailable(NOT_A_MANAGER)
+        if NodeTls(self._folder.credentials).identity.role != MANAGER:
+            raise Unavailable(WORKER_ONLY)
+        return identity
 
     def _require_none(self) -> None:
         if self._identity is not None or self._error:

@@ -52,6 +52,11 @@ class Salvage:
                 return membership.decode(entry.command[1:])
         return Configuration() if self.snapshot is None else self.snapshot.meta.configuration
 
+    @property
+    def membership_indexes(self) -> tuple[int, ...]:
+        """Of the entries that changed the members."""
+        return tuple(entry.index for entry in self.entries if entry.command.startswith(MEMBERSHIP))
+
     def replay(self, machine: StateMachine) -> None:
         """Bring a new machine to the last index. Raises RaftError when the snapshot's state is unreadable."""
         if self.snapshot is not None:
