@@ -332,6 +332,10 @@ class Replication(Voting):
             self._removed_at = max(self._removed_at, message.index)
             if self._was_removed() and not before:
                 logger.warning("this manager was removed from the cluster, says %s", node_id)
+            if self._was_removed() and self._state == LEADER:
+                # Elected by others who do not know it yet: what it did would be no part of the cluster.
+                self._set_state(FOLLOWER)
+                self._leader = None
 
     def _forget(self, node: Node) -> None:
         self._next_index.pop(node, None)

@@ -203,6 +203,20 @@ def test_manager_that_knows_only_of_the_removal_answers_the_candidate_all_the_sa
     assert "Removed" in answers and "PreVoteAnswer" in answers
 
 
+def test_leader_that_was_removed_by_another_life_of_the_cluster_steps_down(cluster: Cluster):
+    """As after --force-new-cluster on one, when the two others come back and elect one of themselves."""
+    cluster.start("a", "b", "c")
+    leader = cluster.leader()
+    other = cluster.followers()[0]
+    leader.engine.receive(other.id, Removed(leader.engine.term(), 0))
+    assert leader.engine.is_leader(), "an older entry says nothing about a newer one"
+    leader.engine.receive(other.id, Removed(leader.engine.term(), 10**6))
+    assert not leader.engine.is_leader()
+    cluster.run(3.0)
+    assert not leader.engine.is_leader()
+    assert leader.engine.is_removed()
+
+
 def test_trace_is_neither_membership_nor_removal():
     three = Configuration({"a": "a:1", "b": "b:1", "c": "c:1"}, ("x",))
     assert three.without_trace_of("c") == Configuration({"a": "a:1", "b": "b:1"}, ("x",))
