@@ -28,7 +28,7 @@ from node.manager.forward import ControlProxy, from_rpc
 from node.manager_part import ManagerPart
 from node.parts import DataPlane, RunningParts
 from node.rpc import MANAGER, Identity, RpcError
-from node.underlay import own_address, remote_address
+from node.underlay import followed, own_address, remote_address
 from raft.errors import InvalidArgument, RaftError, Unavailable
 from raft.framing import WrongKey
 from raft.objects.assignment import LogLine, ManagerAddress
@@ -73,7 +73,11 @@ class SwarmMembership(RunningParts):
     async def _resume(self, identity: NodeIdentity) -> None:
         self._error = ""
         try:
-            await self._start_parts(identity, members={})
+            current = followed(identity, self._config)
+            if current != identity:
+                logger.info("this node is at %s, it was at %s", current.rpc_address, identity.rpc_address)
+                self._folder.save(current)
+            await self._start_parts(current, members={})
         except (RaftError, RpcError, OSError, ValueError, WrongKey) as error:
             logger.exception("this node cannot take part in its swarm")
             await self._stop_parts()
@@ -107,7 +111,7 @@ class SwarmMembership(RunningParts):
             address, port = own_address(self._config, advertise, listen)
             now = SystemClock().now()
             root = authority.new_root(now)
-            identity = NodeIdentity(node_id=new_id(), cluster_id=new_id(), address=address, port=port)
+            identity = self._new_identity(new_id(), new_id(), address, port)
             client.bootstrap(
                 self._folder.credentials,
                 root,
@@ -171,9 +175,7 @@ class SwarmMembership(RunningParts):
                 answer = await client.join(self._folder.credentials, remote, token, availability)
             except RpcError as error:
                 raise _join_error(error) from error
-            identity = NodeIdentity(
-                node_id=answer.node_id, cluster_id=answer.cluster_id, address=address, port=port
-            )
+            identity = self._new_identity(answer.node_id, answer.cluster_id, address, port)
             members = {manager.node_id: manager.address for manager in answer.managers}
             if not members:
                 members = {"": remote}
@@ -352,6 +354,16 @@ class SwarmMembership(RunningParts):
             if self._identity is not None:
                 await self._stop_parts()
                 self._forget()
+
+    def _new_identity(self, node_id: str, cluster_id: str, address: str, port: int) -> NodeIdentity:
+        return NodeIdentity(
+            node_id=node_id,
+            cluster_id=cluster_id,
+            address=address,
+            port=port,
+            configured_address=self._config.advertise_address,
+            configured_port=self._config.listen_port,
+        )
 
     def _manager_identity(self) -> NodeIdentity:
         """Of this node, whether it takes part or cannot. Raises Unavailable when it is no manager."""

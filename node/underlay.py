@@ -5,7 +5,10 @@ from __future__ import annotations
 import ipaddress
 import socket
 
+import msgspec
+
 from node.config import ConfigError, NodeConfig, split_host_port
+from node.identity import NodeIdentity
 from raft.errors import InvalidArgument
 
 PROBE_PORT = 9
@@ -60,6 +63,26 @@ def own_address(config: NodeConfig, advertise: str, listen: str, toward: str = "
         return choose_address(toward), port
     except (ConfigError, LookupError) as error:
         raise InvalidArgument(str(error)) from error
+
+
+def followed(identity: NodeIdentity, config: NodeConfig) -> NodeIdentity:
+    """The identity at the address that the daemon was started with, when that is another than before.
+
+    An address that was given to `swarm init` or `swarm join` stays until the daemon's own settings change.
+    Raises InvalidArgument.
+    """
+    address, port = identity.address, identity.port
+    if identity.configured_port not in (0, config.listen_port):
+        port = config.listen_port
+    if config.advertise_address not in ("", identity.configured_address) and identity.configured_port:
+        address, port = own_address(config, config.advertise_address, f"0.0.0.0:{port}")
+    return msgspec.structs.replace(
+        identity,
+        address=address,
+        port=port,
+        configured_address=config.advertise_address,
+        configured_port=config.listen_port,
+    )
 
 
 def remote_address(config: NodeConfig, text: str) -> str:

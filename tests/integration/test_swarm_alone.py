@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from node.lab import model
 from tests.conftest import Lab
 from tests.integration.test_swarm_lost_log import (
     containers,
@@ -16,6 +17,7 @@ from tests.integration.test_swarm_lost_log import (
     known,
     managers,
     raft_folder,
+    stop,
     swarm_info,
 )
 
@@ -49,15 +51,13 @@ def remote_managers(four: Lab, node: str) -> set[str]:
 
 def move(four: Lab, node: str) -> str:
     """The node gets another address, and its daemon is started with it; returns host:port."""
-    from node.lab import model
-
     lab = model.load(four.name)
     old = lab.node(node).address
     prefix, _, number = old.rpartition(".")
     new = f"{prefix}.{int(number) + 100}"
     links = json.loads(four.inside(node, "ip", "-j", "-4", "address", "show").out)
     link = next(at["ifname"] for at in links if any(entry["local"] == old for entry in at["addr_info"]))
-    four.lab("kill", node, "--daemon-only")
+    stop(four, node)
     assert four.inside(node, "ip", "address", "add", f"{new}/24", "dev", link).code == 0
     assert four.inside(node, "ip", "address", "del", f"{old}/24", "dev", link).code == 0
     lab.node(node).address = new
