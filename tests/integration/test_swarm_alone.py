@@ -11,7 +11,7 @@ import pytest
 
 from node.lab import model
 from tests.conftest import Lab
-from tests.integration.test_swarm_lost_log import (
+from tests.managers import (
     containers,
     damage,
     known,

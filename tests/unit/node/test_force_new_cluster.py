@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -21,6 +25,7 @@ from raft.objects.cluster import CLUSTER_ID, Cluster
 from raft.objects.node import ManagerStatus, Node, NodeDescription, NodeRole, NodeSpec, NodeState, NodeStatus
 from raft.objects.service import Service, ServiceSpec
 from raft.replication import MEMBERSHIP, REGULAR
+from raft.salvage import salvage
 from raft.store import Store, Transaction
 from raft.wal import Entry, Vote, Wal
 
@@ -135,6 +140,53 @@ async def test_everything_on_the_disk_goes_on_with_one_manager(disk: Disk):
     finally:
         await consensus.stop()
     assert len(raft_folder.kept(disk.folder)) == 1
+
+
+class PowerCut(BaseException):
+    pass
+
+
+async def test_cut_at_any_step_leaves_the_old_cluster_or_the_new_one(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    left: list[set[str]] = []
+    for steps in range(100):
+        folder = SwarmFolder(tmp_path / f"cut{steps}")
+        shutil.copytree(disk.folder.path, folder.path)
+        cut = Steps(steps)
+        with monkeypatch.context() as patched:
+            for owner, name in ((os, "fsync"), (os, "fdatasync"), (Path, "rename")):
+                patched.setattr(owner, name, cut.counted(getattr(owner, name)))
+            with contextlib.suppress(PowerCut):
+                await force_new_cluster.rewrite(folder, OURS, 5.0)
+        raft_folder.finish(folder)
+        found = salvage(consensus_config(folder, OURS))
+        assert found.damage == ()
+        left.append(set(found.configuration.members))
+        if not cut.is_cut:
+            break
+    turn = left.index({"a"})
+    assert turn > 5
+    assert left[:turn] == [{"a", "b", "c"}] * turn
+    assert left[turn:] == [{"a"}] * (len(left) - turn)
+
+
+class Steps:
+    """Lets a number of calls pass, then the power is gone."""
+
+    def __init__(self, allowed: int) -> None:
+        self._allowed = allowed
+        self.is_cut = False
+
+    def counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            if self._allowed == 0:
+                self.is_cut = True
+                raise PowerCut
+            self._allowed -= 1
+            return function(*args)
+
+        return call
 
 
 async def test_cluster_that_is_not_there_is_not_invented(tmp_path: Path):
