@@ -122,6 +122,7 @@ class ManagerPart:
         """Take part; a joiner asks the leader to be added and returns when it was."""
         await self.consensus.start()
         self._running = asyncio.create_task(self._run(), name="manager")
+        self._running.add_done_callback(_say_why_it_ended)
         if self._joins:
             await self._membership.joined(JOIN_TIMEOUT_S)
 
@@ -190,6 +191,11 @@ class ManagerPart:
     def _role_of(self, node_id: str) -> NodeRole | None:
         node = self.store.view().nodes.get(node_id)
         return None if node is None else node.role
+
+
+def _say_why_it_ended(running: asyncio.Task[None]) -> None:
+    if not running.cancelled() and running.exception() is not None:
+        logger.critical("this manager has stopped: start its daemon again", exc_info=running.exception())
 
 
 class _LateProposer:

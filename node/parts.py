@@ -23,7 +23,7 @@ from node.manager.control.cluster import bootstrap_cluster
 from node.manager_part import ManagerPart, consensus_config
 from node.rpc import MANAGER, Identity, RpcClient, RpcServer
 from raft.errors import FailedPrecondition, RaftError
-from raft.framing import Damaged
+from raft.framing import Damaged, WrongKey
 from raft.objects.assignment import ManagerAddress
 from raft.objects.cluster import Cluster
 from raft.objects.node import Node
@@ -149,7 +149,7 @@ class RunningParts:
                         await lost_log.begin_anew(self._folder, config, answer)
                         begun = True
                     await self._start_manager()
-                except (RaftError, OSError) as error:
+                except (RaftError, WalDamaged, WrongKey, OSError) as error:
                     lost.say(f"starting anew failed: {error}")
                 else:
                     self._lost = None

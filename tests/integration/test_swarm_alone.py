@@ -58,8 +58,9 @@ def move(four: Lab, node: str) -> str:
     links = json.loads(four.inside(node, "ip", "-j", "-4", "address", "show").out)
     link = next(at["ifname"] for at in links if any(entry["local"] == old for entry in at["addr_info"]))
     stop(four, node)
-    assert four.inside(node, "ip", "address", "add", f"{new}/24", "dev", link).code == 0
+    # In this order: with the first address of a network the kernel takes the others as well.
     assert four.inside(node, "ip", "address", "del", f"{old}/24", "dev", link).code == 0
+    assert four.inside(node, "ip", "address", "add", f"{new}/24", "dev", link).code == 0
     lab.node(node).address = new
     lab.save()
     started = four.lab("start", node)
