@@ -27,7 +27,7 @@ _GLOB = "wal-*.log"
 
 
 class WalDamaged(Exception):
-    """The log cannot be trusted: this manager must not vote. Remove its raft folder and join it again."""
+    """The log cannot be trusted: this manager must not vote as the member that it was."""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, tag="e"):
@@ -111,6 +111,35 @@ class Recovered:
             self.begins_in_the_middle = False
 
 
+class Segment(msgspec.Struct):
+    """The readable records of one file; `damage`: where reading ended, in words, and `size` up to there."""
+
+    records: list[WalRecord | Header]
+    damage: str = ""
+    size: int = 0
+    is_torn: bool = False  # nothing good follows: as a crash leaves the end of the last segment
+
+
+def segment_paths(files: Files, folder: Path) -> list[Path]:
+    return sorted(files.paths(folder, _GLOB), key=_number)
+
+
+def read_segment(files: Files, path: Path, key: bytes) -> Segment:
+    """Changes nothing. Raises framing.WrongKey, OSError."""
+    data = files.read(path)
+    segment = Segment([])
+    try:
+        for _, payload in read_frames(data, key, _PURPOSE):
+            segment.records.extend(_decoder.decode(payload))
+    except Damaged as damage:
+        segment.size = damage.offset
+        segment.is_torn = not has_frame_after(data, damage.offset)
+        segment.damage = f"{path.name}: {damage}"
+    except msgspec.MsgspecError as error:
+        segment.damage = f"{path.name}: unknown record: {error}"
+    return segment
+
+
 class Wal:
     """An open log. `append` is cheap and in memory; `sync` writes one frame and waits for the disk."""
 
@@ -144,7 +173,7 @@ class Wal:
         Raises WalDamaged (never repair that silently), framing.WrongKey, OSError.
         """
         files.make_folder(folder)
-        numbers = sorted(_number(path) for path in files.paths(folder, _GLOB))
+        numbers = [_number(path) for path in segment_paths(files, folder)]
         state, segments = _recover(files, folder, key, owner, numbers)
         return cls(folder, key, owner, state, segments, files), state
 
@@ -299,22 +328,18 @@ def _read_segment(
 ) -> list[WalRecord | Header]:
     """All records; a torn end of the last segment is cut off. An empty list: the segment was never begun."""
     path = _path(folder, number)
-    data = files.read(path)
-    records: list[WalRecord | Header] = []
-    try:
-        for _, payload in read_frames(data, key, _PURPOSE):
-            records.extend(_decoder.decode(payload))
-    except Damaged as damage:
-        if not is_last or has_frame_after(data, damage.offset):
-            raise WalDamaged(f"{path.name}: {damage}; good data follows, so entries are lost") from damage
-        _cut(files, path, damage.offset)
-    except msgspec.MsgspecError as err:
-        raise WalDamaged(f"{path.name}: unknown record: {err}") from err
-    if not records:
+    segment = read_segment(files, path, key)
+    if segment.damage:
+        if not segment.is_torn:
+            raise WalDamaged(segment.damage)
+        if not is_last:
+            raise WalDamaged(f"{segment.damage}; a later segment follows, so entries are lost")
+        _cut(files, path, segment.size)
+    if not segment.records:
         if not is_last:
             raise WalDamaged(f"{path.name} is empty")
         files.remove(path)
-    return records
+    return segment.records
 
 
 def _cut(files: Files, path: Path, size: int) -> None:
