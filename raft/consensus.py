@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine, Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from raft import snapshot as snapshots
 from raft.codec import COMMAND_BYTES_MAX
@@ -41,6 +43,9 @@ JOINER_STALLED_S = 10.0
 CAUGHT_UP_ENTRIES = 100
 POLL_S = 0.005
 SNAPSHOT_KEPT_S = 30.0
+STEP_PAUSE_S = 0.0005
+
+T = TypeVar("T")
 
 _EMPTY = SnapshotMeta(index=0, term=0, configuration=Configuration(), size=0, crc32=0)
 
@@ -54,11 +59,19 @@ class StateMachine(Protocol):
     def dump(self) -> object:
         """An immutable picture, made quickly on the event loop."""
 
-    def encode(self, dump: Any, /) -> bytes:
-        """Runs in a thread."""
+    def pieces(self, dump: Any, /) -> Iterator[bytes]:
+        """The dump as bytes; runs in a thread."""
 
-    def load(self, data: bytes) -> None:
-        """Raises RaftError and changes nothing when the data cannot be read."""
+    def prepare(self, pieces: Iterable[bytes], /) -> PreparedState:
+        """Decode such bytes, aside from the state; runs in a thread. Raises RaftError."""
+
+    def adopt(self, prepared: Any, /) -> None:
+        """Replace the state by what was prepared, quickly on the event loop."""
+
+
+class PreparedState(Protocol):
+    def release(self) -> Iterator[None]:
+        """Free what is in there, which after adopting is the former state; step by step in a thread."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +104,7 @@ class Consensus:
         self._snapshot_used_at = 0.0
         self._reading_snapshot = False
         self._snapshots_stored = 0
+        self._prepared: PreparedState | None = None
         self._listeners: list[Callable[[], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._changing_members = asyncio.Lock()
@@ -131,7 +145,7 @@ class Consensus:
         if log.base > index:
             raise WalDamaged(f"the log begins after entry {log.base}, the snapshot ends at {index}")
         if base is not None:
-            machine.load(base.data)
+            machine.adopt(machine.prepare(base.pieces))
         return cls(config, machine, dialer, log, base)
 
     @staticmethod
@@ -376,8 +390,9 @@ class Consensus:
     def apply(self, command: bytes, index: int) -> object:
         return self._machine.apply(command, index)
 
-    def load(self, data: bytes) -> None:
-        self._machine.load(data)
+    def load(self, snapshot: Snapshot) -> None:
+        assert self._prepared is not None, "only a snapshot that is being installed is loaded"
+        self._machine.adopt(self._prepared)
 
     def start_snapshot(self, index: int, term: int, configuration: Configuration) -> None:
         self._spawn(self._take_snapshot(index, term, configuration, self._machine.dump()))
@@ -398,12 +413,9 @@ class Consensus:
 
     async def _take_snapshot(self, index: int, term: int, configuration: Configuration, dump: object) -> None:
         def work() -> None:
-            data = self._machine.encode(dump)
-            snapshots.save(
-                snapshot_dir(self._config),
-                self._config.key,
-                snapshots.make(index, term, configuration, data),
-            )
+            pieces = _in_steps(self._machine.pieces(dump))
+            made = snapshots.make_of_pieces(index, term, configuration, pieces)
+            snapshots.save(snapshot_dir(self._config), self._config.key, made)
 
         try:
             await asyncio.to_thread(work)
@@ -416,14 +428,22 @@ class Consensus:
             self._guarded(lambda: self._engine.snapshot_stored(index))
 
     async def _install(self, snapshot: Snapshot) -> None:
-        stored: Snapshot | None = snapshot
+        def work() -> PreparedState:
+            prepared = self._machine.prepare(_in_steps(snapshot.pieces))
+            snapshots.save(snapshot_dir(self._config), self._config.key, snapshot)
+            return prepared
+
         try:
-            await asyncio.to_thread(snapshots.save, snapshot_dir(self._config), self._config.key, snapshot)
-        except OSError as err:
-            logger.error("snapshot of the leader could not be written: %s", err)
-            stored = None
+            prepared = await asyncio.to_thread(work)
+        except (OSError, RaftError) as err:
+            logger.error("snapshot of the leader at entry %d cannot be used: %s", snapshot.meta.index, err)
+            self._guarded(lambda: self._engine.install(None))
+            return
         self._snapshot_is_obsolete()
-        self._guarded(lambda: self._engine.install(stored))
+        self._prepared = prepared
+        self._guarded(lambda: self._engine.install(snapshot))
+        self._prepared = None
+        await asyncio.to_thread(lambda: deque(_in_steps(prepared.release()), maxlen=0))
 
     def _snapshot_is_obsolete(self) -> None:
         self._snapshot = None
@@ -533,6 +553,16 @@ class Consensus:
 def snapshot_dir(config: ConsensusConfig) -> Path:
     """Where the snapshots of that manager are."""
     return config.state_dir / "snapshots"
+
+
+def _in_steps(work: Iterable[T]) -> Iterator[T]:
+    """A thread's long work, with the interpreter left to the event loop after each step.
+
+    Without the pause the loop would get it only when the interpreter takes it away, after 5 ms, each time.
+    """
+    for step in work:
+        yield step
+        time.sleep(STEP_PAUSE_S)
 
 
 def _open(config: ConsensusConfig) -> Log:

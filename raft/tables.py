@@ -75,6 +75,10 @@ class Tables:
         """A list per table; the objects are frozen, so this is a consistent picture that never changes."""
         return {kind: list(rows.values()) for kind, rows in self._rows.items()}
 
+    def exchange(self, other: Tables) -> None:
+        """Swap everything with the other one, whatever its size."""
+        self.__dict__, other.__dict__ = other.__dict__, self.__dict__
+
     def _index_name(self, kind: Kind, old: ObjectRecord | None, new: ObjectRecord | None) -> None:
         names = self._names[kind]
         # The name may already belong to another object that this same transaction renamed to it.

@@ -98,8 +98,8 @@ class Manager:
         self.machine.applied.append((index, command))
         return index
 
-    def load(self, data: bytes) -> None:
-        self.machine.decode(data)
+    def load(self, snapshot: Snapshot) -> None:
+        self.machine.decode(snapshot.data)
 
     def start_snapshot(self, index: int, term: int, configuration: Configuration) -> None:
         self.stored = make(index, term, configuration, self.machine.encode())

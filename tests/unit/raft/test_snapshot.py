@@ -11,8 +11,8 @@ import pytest
 from raft import snapshot
 from raft.framing import Damaged, WrongKey
 from raft.membership import Configuration
-from raft.snapshot import Snapshot
-from raft.transfers import CHUNK_BYTES, STALLED_S, WINDOW_BYTES, Incoming, Outgoing
+from raft.snapshot import PIECE_BYTES, Snapshot
+from raft.transfers import STALLED_S, WINDOW_BYTES, Incoming, Outgoing
 
 KEY = b"k" * 32
 CONFIGURATION = Configuration({"n1": "a:1"}, ("gone",))
@@ -93,17 +93,17 @@ def test_transfer_is_windowed_and_arrives_whole():
 
 def test_lost_repeated_and_foreign_pieces_are_not_taken():
     outgoing, incoming = Outgoing(), Incoming()
-    wanted = make(7, size=3 * CHUNK_BYTES)
+    wanted = make(7, size=3 * PIECE_BYTES)
     first, second, third = outgoing.chunks("n2", wanted, 1, 1, now=0.0)
     assert incoming.take("n1", second) is None
     assert incoming.received == 0
     assert incoming.take("n1", first) is None
     assert incoming.take("n1", third) is None
-    assert incoming.received == CHUNK_BYTES
+    assert incoming.received == PIECE_BYTES
     assert incoming.take("n3", second) is None
     assert incoming.take("n1", second) is None
     assert incoming.take("n1", second) is None
-    assert incoming.received == 2 * CHUNK_BYTES
+    assert incoming.received == 2 * PIECE_BYTES
     assert incoming.take("n1", third) == wanted
 
 
@@ -117,7 +117,7 @@ def test_damaged_transfer_is_not_a_snapshot():
 
 def test_stalled_transfer_starts_again():
     outgoing = Outgoing()
-    wanted = make(7, size=CHUNK_BYTES)
+    wanted = make(7, size=PIECE_BYTES)
     assert [c.offset for c in outgoing.chunks("n2", wanted, 1, 1, now=0.0)] == [0]
     assert outgoing.chunks("n2", wanted, 1, 1, now=STALLED_S) == []
     assert [c.offset for c in outgoing.chunks("n2", wanted, 1, 1, now=STALLED_S + 0.1)] == [0]
