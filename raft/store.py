@@ -383,10 +383,10 @@ class Prepared:
     def release(self) -> Iterator[None]:
         """Let go of the objects, a batch at each step. Meant for a thread: to free 100,000 objects takes
         a tenth of a second, which the event loop must not spend at once."""
-        records = [record for rows in self.tables.copy_rows().values() for record in rows]
+        parts = self.tables.parts()
         self.tables = Tables()
-        while records:
-            del records[-RELEASED_AT_ONCE:]
+        while parts:
+            del parts[-RELEASED_AT_ONCE:]
             yield
 
 

@@ -31,7 +31,9 @@ def new_id() -> str:
     return "".join(reversed(digits))
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=False):
+class Record(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=False, gc=False
+):
     """Base of every value that is replicated or sent between nodes."""
 
 
