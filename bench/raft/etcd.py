@@ -123,7 +123,9 @@ class Certificates:
     """One root and one certificate for the loopback address, which members and clients share."""
 
     def __init__(self, folder: Path) -> None:
-        self.root, self.certificate, self.key = (folder / name for name in ("root.crt", "node.crt", "node.key"))
+        self.root, self.certificate, self.key = (
+            folder / name for name in ("root.crt", "node.crt", "node.key")
+        )
         root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
         root_name = _name("bench root")
         root = _certificate(root_name, root_name, root_key.public_key()).add_extension(

@@ -64,11 +64,9 @@ class Manager:
         self.config = ConsensusConfig(
             node_id, f"127.0.0.1:{port}", CLUSTER, folder / node_id / "raft", b"k" * 32
         )
-        arguments = ({},) if how == "join" else ()
+        arguments: tuple[dict[str, str], ...] = ({},) if how == "join" else ()
         start = time.perf_counter()
-        self.consensus: Consensus = getattr(Consensus, how)(
-            self.config, self.store, self.client, *arguments
-        )
+        self.consensus: Consensus = getattr(Consensus, how)(self.config, self.store, self.client, *arguments)
         self.loaded_s = time.perf_counter() - start
         self.store.attach(self.consensus)
         self.longest_gap_s = 0.0

@@ -16,10 +16,11 @@ NODES = 100
 
 
 def batches(services: int, tasks: int, version: int) -> Iterator[list[ObjectRecord]]:
-    made = [lambda number=number: _service(number, version) for number in range(services)]
-    made += [lambda number=number: _task(number, version) for number in range(tasks)]
-    for start in range(0, len(made), BATCH):
-        yield [make() for make in made[start : start + BATCH]]
+    """In the order in which they would be made: each task after its service."""
+    for start in range(0, services, BATCH):
+        yield [_service(number, version) for number in range(start, min(start + BATCH, services))]
+    for start in range(0, tasks, BATCH):
+        yield [_task(number, version) for number in range(start, min(start + BATCH, tasks))]
 
 
 def put(tx: Transaction, batch: list[ObjectRecord]) -> None:
@@ -31,7 +32,9 @@ def put(tx: Transaction, batch: list[ObjectRecord]) -> None:
 
 def _service(number: int, version: int) -> Service:
     annotations = Annotations(name=f"service-{number}", labels={"tier": f"tier-{number % 7}"})
-    return Service(id=f"s{number:024d}", spec=ServiceSpec(annotations=annotations, task=_spec(number, version)))
+    return Service(
+        id=f"s{number:024d}", spec=ServiceSpec(annotations=annotations, task=_spec(number, version))
+    )
 
 
 def _task(number: int, version: int) -> Task:

@@ -23,6 +23,7 @@ class Process:
     """`python -m module arguments...`, ready when this returns. Raises RuntimeError when it ends instead."""
 
     def __init__(self, module: str, *arguments: str) -> None:
+        self._name = " ".join((module, *arguments))
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
@@ -49,13 +50,13 @@ class Process:
         """The answer to the oldest question. Raises RuntimeError when there is none."""
         assert self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], ANSWER_S_MAX)[0]:
-            raise RuntimeError(f"{self._process.args}: no answer within {ANSWER_S_MAX:g} s")
+            raise RuntimeError(f"{self._name}: no answer within {ANSWER_S_MAX:g} s")
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self._process.args} ended with {self._process.wait()}")
+            raise RuntimeError(f"{self._name} ended with {self._process.wait()}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise RuntimeError(f"{self._process.args}: {answer['error']}")
+            raise RuntimeError(f"{self._name}: {answer['error']}")
         return answer
 
     def kill(self) -> None:

@@ -14,18 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from pysyncobj import FAIL_REASON, SyncObj, SyncObjConf, replicated
+import pysyncobj
 
 from bench.raft import load
 from bench.raft.processes import serve
 
+library: Any = pysyncobj  # untyped
 
-class Dictionary(SyncObj):  # type: ignore[misc]
+
+class Dictionary(library.SyncObj):  # type: ignore[misc]
     def __init__(self, own: str, others: list[str], conf: Any) -> None:
         super().__init__(own, others, conf)
         self.values: dict[str, bytes] = {}
 
-    @replicated  # type: ignore[untyped-decorator]
+    @library.replicated  # type: ignore[untyped-decorator]
     def put(self, key: str, value: bytes) -> None:
         self.values[key] = value
 
@@ -48,7 +50,7 @@ class _Clients:
 
         def answered(_result: object, reason: int) -> None:
             now = time.perf_counter()
-            if reason == FAIL_REASON.SUCCESS:
+            if reason == library.FAIL_REASON.SUCCESS:
                 self._latencies.append(now - began)
             if now - self._start < self._seconds:
                 self._next(client, count + 1)
@@ -66,7 +68,7 @@ class _Clients:
 
 async def main() -> None:
     folder, own, others, kept, sending = sys.argv[1:]
-    conf = SyncObjConf(
+    conf = library.SyncObjConf(
         journalFile=str(Path(folder) / f"{own}.journal") if kept == "journal" else None,
         appendEntriesUseBatch=sending == "batching",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from bench.raft import etcd, manager
@@ -14,6 +14,7 @@ ELECTED_S_MAX = 30.0
 
 # Who writes where: the process to ask for load, by place.
 Writers = dict[str, Process]
+System = Callable[[Path], AbstractContextManager[Writers]]
 LEADER, FOLLOWER = "on the leader", "through a follower"
 
 
@@ -73,7 +74,7 @@ def ours(folder: Path) -> Iterator[Writers]:
         managers.stop()
 
 
-def stock(kept: str, sending: str) -> Callable[[Path], object]:
+def stock(kept: str, sending: str) -> System:
     @contextmanager
     def run(folder: Path) -> Iterator[Writers]:
         folder.mkdir(parents=True)
@@ -102,7 +103,7 @@ def _elected(processes: list[Process]) -> Writers:
     raise RuntimeError(f"PySyncObj had no leader within {ELECTED_S_MAX:g} s")
 
 
-def etcd_system(program: str) -> Callable[[Path], object]:
+def etcd_system(program: str) -> System:
     @contextmanager
     def run(folder: Path) -> Iterator[Writers]:
         cluster = etcd.Cluster(program, folder)
