@@ -13,10 +13,11 @@ from typing import Any
 
 import msgspec
 
-from bench import nodes, page, raft
+from bench import nodes, page
 from bench.page import Part, made_now
+from bench.raft import result
 
-PARTS: dict[str, Callable[[], Any]] = {"nodes": nodes.measure, "raft": raft.measure}
+PARTS: dict[str, Callable[[], Any]] = {"nodes": nodes.measure, "raft": result.measure}
 
 
 def main() -> int:

@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from bench import raft
+from bench.raft import report
+from bench.raft.result import Result
 
 DOCS = Path(__file__).parent.parent / "docs"
 FIGURES, PAGE = DOCS / "bench.json", DOCS / "bench.md"
@@ -66,7 +67,7 @@ def store(parts: dict[str, Part]) -> None:
     if "nodes" in parts:
         sections.append(_origin("nodes", parts["nodes"].made) + _nodes(parts["nodes"].figures))
     if "raft" in parts:
-        text = raft.section(msgspec.convert(parts["raft"].figures, raft.Result))
+        text = report.section(msgspec.convert(parts["raft"].figures, Result))
         sections.append("## The managers' store\n\n" + _origin("raft", parts["raft"].made) + text)
     PAGE.write_text("\n".join(sections) + (NOTES + notes if notes else ""))
 
@@ -82,5 +83,5 @@ def _nodes(figures: dict[str, float]) -> str:
     lines = ["| | Docker 20.10 | goal | measured |", "|---|---|---|---|"]
     for name, value in figures.items():
         docker, goal = GOALS.get(name, ("", ""))
-        lines.append(f"| {name} | {docker} | {goal} | {raft.number(value)} |")
+        lines.append(f"| {name} | {docker} | {goal} | {report.number(value)} |")
     return "\n".join(lines) + "\n"

@@ -15,43 +15,21 @@ from typing import Any
 import msgspec
 
 from bench.raft import load, objects
+from bench.raft.credentials import CLUSTER
 from bench.raft.processes import rss_mb, serve
-from node.ca import authority
-from node.ca.files import CredentialFiles, Credentials
+from node.ca.files import CredentialFiles
 from node.ca.tls import NodeTls
-from node.rpc import MANAGER, MANAGERS, Identity, RpcClient, RpcServer
+from node.rpc import MANAGERS, Identity, RpcClient, RpcServer
 from raft.consensus import Consensus, ConsensusConfig, snapshot_dir
 from raft.errors import RaftError
 from raft.objects.base import Annotations
 from raft.objects.cluster import Config, ConfigSpec
 from raft.store import Store, Transaction
 
-CLUSTER = "bench"
 WRITE = "bench.write"
 CALL_S_MAX = 30.0
 PROBE_S = 0.001
 RETRY_S = 0.002
-
-
-def write_credentials(folder: Path, node_ids: list[str]) -> None:
-    """A root and each node's certificate, as a founding manager and its joiners would have them."""
-    root = authority.new_root(time.time())
-    for node_id in node_ids:
-        key = authority.new_key()
-        certificate = authority.sign(
-            root,
-            authority.new_request(key),
-            node_id=node_id,
-            role=MANAGER,
-            cluster_id=CLUSTER,
-            now=time.time(),
-        )
-        credentials = Credentials(
-            root_pem=root.cert_pem,
-            certificate_pem=certificate,
-            key_pem=authority.key_to_pem(key).decode(),
-        )
-        CredentialFiles(folder / node_id / "tls").save(credentials)
 
 
 class Manager:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from bench.raft import etcd, manager
+from bench.raft import credentials, etcd
 from bench.raft.processes import Process, free_ports
 
 ELECTED_S_MAX = 30.0
@@ -25,7 +25,7 @@ class Managers:
         self.folder = folder
         self.ports = dict(zip(("n1", "n2", "n3"), free_ports(3), strict=True))
         self.processes: dict[str, Process] = {}
-        manager.write_credentials(folder, list(self.ports))
+        credentials.write(folder, list(self.ports))
         try:
             self.start("n1", "bootstrap")
             for node_id in ("n2", "n3"):
