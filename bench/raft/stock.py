@@ -7,6 +7,7 @@ A write on a follower goes to the leader by PySyncObj's own means.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import threading
 import time
@@ -68,6 +69,8 @@ class _Clients:
 
 async def main() -> None:
     folder, own, others, kept, sending = sys.argv[1:]
+    # It warns of each entry that it truncates although it was applied, which under load it does all the time.
+    logging.disable(logging.WARNING)
     conf = library.SyncObjConf(
         journalFile=str(Path(folder) / f"{own}.journal") if kept == "journal" else None,
         appendEntriesUseBatch=sending == "batching",
