@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from raft import snapshot
+from raft.files import OsFile, OsFiles
 from raft.framing import Damaged, WrongKey
 from raft.membership import Configuration
 from raft.snapshot import PIECE_BYTES, Snapshot
@@ -73,6 +74,46 @@ def test_failed_write_leaves_the_previous_one(tmp_path: Path, monkeypatch: pytes
             snapshot.save(tmp_path, KEY, make(9))
     assert [p.suffix for p in tmp_path.iterdir()] == [".snap"]
     assert snapshot.load_latest(tmp_path, KEY) == make(5)
+
+
+class WaitingFile(OsFile):
+    """Knows how many bytes have waited for the disk at most."""
+
+    waiting = waiting_max = 0
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self.waiting += len(data)
+        self.waiting_max = max(self.waiting_max, self.waiting)
+
+    def sync_data(self) -> None:
+        super().sync_data()
+        self.waiting = 0
+
+    def sync(self) -> None:
+        super().sync()
+        self.waiting = 0
+
+
+class WaitingFiles(OsFiles):
+    def create(self, path: Path) -> WaitingFile:
+        self.file = WaitingFile(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        return self.file
+
+
+def test_little_waits_for_the_disk_at_any_time(tmp_path: Path):
+    """The log's next sync would wait for all of it, and the event loop for the log."""
+    files = WaitingFiles()
+    snapshot.save(tmp_path, KEY, make(5, size=20_000_000), files)
+    assert 0 < files.file.waiting_max <= 5_000_000
+    assert files.file.waiting == 0
+
+
+def test_snapshot_comes_back_in_the_pieces_in_which_it_was_made(tmp_path: Path):
+    made = snapshot.make_of_pieces(5, 2, CONFIGURATION, iter([b"a" * 10, b"b" * 700_000, b"c"]))
+    assert made.meta == snapshot.make(5, 2, CONFIGURATION, made.data).meta
+    snapshot.save(tmp_path, KEY, made)
+    assert snapshot.load_latest(tmp_path, KEY) == made
 
 
 def test_transfer_is_windowed_and_arrives_whole():
