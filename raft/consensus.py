@@ -426,6 +426,7 @@ class Consensus:
         else:
             self._snapshot_is_obsolete()
             self._guarded(lambda: self._engine.snapshot_stored(index))
+            await self._remove_dropped()
 
     async def _install(self, snapshot: Snapshot) -> None:
         def work() -> PreparedState:
@@ -443,7 +444,14 @@ class Consensus:
         self._prepared = prepared
         self._guarded(lambda: self._engine.install(snapshot))
         self._prepared = None
+        await self._remove_dropped()
         await asyncio.to_thread(lambda: deque(_in_steps(prepared.release()), maxlen=0))
+
+    async def _remove_dropped(self) -> None:
+        try:
+            await asyncio.to_thread(self._log.remove_dropped)
+        except OSError as err:
+            logger.warning("a part of the raft log that is no longer needed cannot be deleted: %s", err)
 
     def _snapshot_is_obsolete(self) -> None:
         self._snapshot = None

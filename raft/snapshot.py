@@ -23,7 +23,7 @@ PIECE_BYTES = 512 * 1024
 _PURPOSE = b"snapshot"
 _GLOB = "snapshot-*.snap"
 # So much may wait for the disk at a time: a sync of the log, which the event loop waits for, also waits for it.
-_UNSYNCED_BYTES_MAX = 4 * 1024 * 1024
+_UNSYNCED_BYTES_MAX = 1024 * 1024
 
 
 class SnapshotMeta(msgspec.Struct, frozen=True):

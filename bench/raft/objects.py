@@ -11,7 +11,7 @@ from raft.objects.service import ContainerSpec, Service, ServiceSpec, TaskSpec
 from raft.objects.task import Task
 from raft.store import Transaction
 
-BATCH = 200  # the most that one transaction may change
+BATCH = 50  # per transaction
 NODES = 100
 
 

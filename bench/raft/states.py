@@ -13,8 +13,7 @@ from bench.raft.processes import Process
 from bench.raft.systems import Managers
 
 SERVICES, TASKS = 100_000, 50_000
-# Enough to write over for one more snapshot on the leader (raft.syncobj.SNAPSHOT_BYTES), and again meanwhile.
-REWRITTEN = 50_000
+REWRITTEN = 2_000  # objects at a time, until that has led to another snapshot
 WAIT_S_MAX = 120.0
 
 

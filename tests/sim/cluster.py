@@ -130,6 +130,8 @@ class Manager:
             for action in inbox:
                 action()
             self.engine.turn()
+            with contextlib.suppress(OSError):
+                self.log.remove_dropped()
             self._cluster.oracle.touch(self)
         self.busy_until = max(self.busy_until, self._cluster.events.now + self.disk.waited_s)
 
