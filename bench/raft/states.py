@@ -66,7 +66,7 @@ def _measure(managers: Managers, applied: dict[str, Any]) -> State:
 
     # One manager is away for longer than the log is kept, and has to get a snapshot when it returns.
     managers.kill(late_id)
-    snapshot_gap, follower_gap = _snapshot_while_written(leader, follower)
+    snapshot_gap, follower_gap = _snapshots_while_written(leader, follower)
     size_mb = _snapshot_mb(managers, leader_id)
     late = managers.start(late_id, "resume")
     resumed = late.ask("status")
@@ -97,15 +97,21 @@ def _measure(managers: Managers, applied: dict[str, Any]) -> State:
     )
 
 
-def _snapshot_while_written(leader: Process, follower: Process) -> tuple[float, float]:
-    """The gaps on both from a moment of rest until each has made a snapshot of everything, and written it."""
-    newest = {process.pid: process.ask("status")["snapshots"] for process in (leader, follower)}
+def _snapshots_while_written(leader: Process, follower: Process) -> tuple[float, float]:
+    """The gaps on both from a moment of rest until each has made two snapshots of everything.
+
+    By the second one, the log no longer goes back to where this began.
+    """
+    made: dict[int, set[str]] = {process.pid: set() for process in (leader, follower)}
+    first = {process.pid: process.ask("status")["snapshots"] for process in (leader, follower)}
     for process in (leader, follower):
         process.ask("gap")
     version = 1
-    while any(process.ask("status")["snapshots"] == newest[process.pid] for process in (leader, follower)):
+    while any(len(names) < 2 for names in made.values()):
         leader.ask("fill", services=REWRITTEN, tasks=0, version=version)
         version += 1
+        for process in (leader, follower):
+            made[process.pid] |= set(process.ask("status")["snapshots"]) - set(first[process.pid])
     return leader.ask("gap")["ms"], follower.ask("gap")["ms"]
 
 
