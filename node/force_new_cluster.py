@@ -18,13 +18,14 @@ from node import raft_folder
 from node.identity import NodeIdentity, SwarmFolder
 from node.manager_part import consensus_config
 from raft.consensus import Consensus
+from raft.dump import Dump
 from raft.errors import FailedPrecondition
 from raft.founding import found
 from raft.framing import WrongKey
 from raft.objects.base import Kind
 from raft.objects.node import ManagerStatus, Node, NodeRole, NodeState
 from raft.salvage import Salvage, salvage
-from raft.store import Dump, LocalProposer, Store, Transaction
+from raft.store import LocalProposer, Store, Transaction
 
 # More entries than the lost managers can have been ahead: versions that the agents know must stay older.
 INDEX_GAP = 100_000
@@ -108,7 +109,7 @@ async def rewrite(folder: SwarmFolder, identity: NodeIdentity, now: float) -> Su
 
     def write() -> None:
         config = dataclasses.replace(consensus_config(folder, identity), state_dir=raft_folder.begin(folder))
-        found(config, Dump(index, dump.rows).encode(), index, term, tuple(sorted(gone)))
+        found(config, b"".join(Dump(index, dump.rows).pieces()), index, term, tuple(sorted(gone)))
         raft_folder.put_in_place(folder, raft_folder.REPLACED, now)
 
     await asyncio.to_thread(write)

@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine, Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from raft import snapshot as snapshots
 from raft.codec import COMMAND_BYTES_MAX
@@ -42,6 +44,9 @@ JOINER_STALLED_S = 10.0
 CAUGHT_UP_ENTRIES = 100
 POLL_S = 0.005
 SNAPSHOT_KEPT_S = 30.0
+STEP_PAUSE_S = 0.0005
+
+T = TypeVar("T")
 
 _EMPTY = SnapshotMeta(index=0, term=0, configuration=Configuration(), size=0, crc32=0)
 
@@ -55,11 +60,19 @@ class StateMachine(Protocol):
     def dump(self) -> object:
         """An immutable picture, made quickly on the event loop."""
 
-    def encode(self, dump: Any, /) -> bytes:
-        """Runs in a thread."""
+    def pieces(self, dump: Any, /) -> Iterator[bytes]:
+        """The dump as bytes; runs in a thread."""
 
-    def load(self, data: bytes) -> None:
-        """Raises RaftError and changes nothing when the data cannot be read."""
+    def prepare(self, pieces: Iterable[bytes], /) -> PreparedState:
+        """Decode such bytes, aside from the state; runs in a thread. Raises RaftError."""
+
+    def adopt(self, prepared: Any, /) -> None:
+        """Replace the state by what was prepared, quickly on the event loop."""
+
+
+class PreparedState(Protocol):
+    def release(self) -> Iterator[None]:
+        """Free what is in there, which after adopting is the former state; step by step in a thread."""
 
 
 class Consensus:
@@ -78,6 +91,7 @@ class Consensus:
         self._reading_snapshot = False
         self._snapshots_stored = 0
         self._keep_snapshots = config.keep_snapshots
+        self._prepared: PreparedState | None = None
         self._listeners: list[Callable[[], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._changing_members = asyncio.Lock()
@@ -121,7 +135,7 @@ class Consensus:
             if log.base > index:
                 raise WalDamaged(f"the log begins after entry {log.base}, the snapshot ends at {index}")
             if base is not None:
-                machine.load(base.data)
+                machine.adopt(machine.prepare(base.pieces))
         except BaseException:
             log.close()
             raise
@@ -411,8 +425,9 @@ class Consensus:
     def apply(self, command: bytes, index: int) -> object:
         return self._machine.apply(command, index)
 
-    def load(self, data: bytes) -> None:
-        self._machine.load(data)
+    def load(self, snapshot: Snapshot) -> None:
+        assert self._prepared is not None, "only a snapshot that is being installed is loaded"
+        self._machine.adopt(self._prepared)
 
     def start_snapshot(self, index: int, term: int, configuration: Configuration) -> None:
         self._spawn(self._take_snapshot(index, term, configuration, self._machine.dump()))
@@ -433,8 +448,8 @@ class Consensus:
 
     async def _take_snapshot(self, index: int, term: int, configuration: Configuration, dump: object) -> None:
         def work() -> None:
-            data = self._machine.encode(dump)
-            self._save(snapshots.make(index, term, configuration, data))
+            pieces = _in_steps(self._machine.pieces(dump))
+            self._save(snapshots.make_of_pieces(index, term, configuration, pieces))
 
         try:
             await asyncio.to_thread(work)
@@ -445,16 +460,32 @@ class Consensus:
         else:
             self._snapshot_is_obsolete()
             self._guarded(lambda: self._engine.snapshot_stored(index))
+            await self._remove_dropped()
 
     async def _install(self, snapshot: Snapshot) -> None:
-        stored: Snapshot | None = snapshot
+        def work() -> PreparedState:
+            prepared = self._machine.prepare(_in_steps(snapshot.pieces))
+            self._save(snapshot)
+            return prepared
+
         try:
-            await asyncio.to_thread(self._save, snapshot)
-        except OSError as err:
-            logger.error("snapshot of the leader could not be written: %s", err)
-            stored = None
+            prepared = await asyncio.to_thread(work)
+        except (OSError, RaftError) as err:
+            logger.error("snapshot of the leader at entry %d cannot be used: %s", snapshot.meta.index, err)
+            self._guarded(lambda: self._engine.install(None))
+            return
         self._snapshot_is_obsolete()
-        self._guarded(lambda: self._engine.install(stored))
+        self._prepared = prepared
+        self._guarded(lambda: self._engine.install(snapshot))
+        self._prepared = None
+        await self._remove_dropped()
+        await asyncio.to_thread(lambda: deque(_in_steps(prepared.release()), maxlen=0))
+
+    async def _remove_dropped(self) -> None:
+        try:
+            await asyncio.to_thread(self._log.remove_dropped)
+        except OSError as err:
+            logger.warning("a part of the raft log that is no longer needed cannot be deleted: %s", err)
 
     def _save(self, snapshot: Snapshot) -> None:
         folder, key = snapshot_dir(self._config), self._config.key
@@ -563,6 +594,16 @@ class Consensus:
             raise MaybeCommitted(
                 f"no majority confirmed the write within {PROPOSE_TIMEOUT_S:g} s: look whether it was done"
             ) from err
+
+
+def _in_steps(work: Iterable[T]) -> Iterator[T]:
+    """A thread's long work, with the interpreter left to the event loop after each step.
+
+    Without the pause the loop would get it only when the interpreter takes it away, after 5 ms, each time.
+    """
+    for step in work:
+        yield step
+        time.sleep(STEP_PAUSE_S)
 
 
 def _open(config: ConsensusConfig) -> Log:

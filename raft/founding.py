@@ -16,7 +16,7 @@ from raft.membership import Configuration
 def found(
     config: ConsensusConfig, state: bytes, index: int, term: int, removed: tuple[str, ...] = ()
 ) -> None:
-    """Write a snapshot that holds `state` (what StateMachine.encode gave) at `index` and `term`, with this
+    """Write a snapshot that holds `state` (what Store.encode gave) at `index` and `term`, with this
     node as the only member, and the log behind it; `Consensus.resume` goes on in a later term.
 
     `removed`: former members, which may never be members again. Raises FailedPrecondition when the folder

@@ -69,6 +69,10 @@ class Log:
         del self._entries[: index - self.base]
         self._wal.drop_until(index)
 
+    def remove_dropped(self) -> None:
+        """Delete the files that compaction made obsolete; may run in a thread. Raises OSError."""
+        self._wal.remove_dropped()
+
     @property
     def vote_dirty(self) -> bool:
         """The term or the vote changed since the last sync."""

@@ -12,7 +12,6 @@ import logging
 from typing import Protocol
 
 from raft import membership
-from raft.errors import RaftError
 from raft.log import Log
 from raft.membership import Configuration, History
 from raft.messages import Ack, Alive, Append, Message, Removed, SnapshotChunk
@@ -41,13 +40,14 @@ class Host(Protocol):
 
     def apply(self, command: bytes, index: int) -> object: ...
 
-    def load(self, data: bytes) -> None: ...
+    def load(self, snapshot: Snapshot) -> None:
+        """Make a snapshot whose install was started the state; it was decoded meanwhile."""
 
     def start_snapshot(self, index: int, term: int, configuration: Configuration) -> None:
         """Store the machine's state of this moment, then call `snapshot_stored`."""
 
     def start_install(self, snapshot: Snapshot) -> None:
-        """Store the leader's snapshot durably, then call `install`."""
+        """Decode the leader's snapshot and store it durably, then call `install`."""
 
     def snapshot(self) -> Snapshot | None:
         """The latest stored one; None while it is being read."""
@@ -236,16 +236,12 @@ class Replication(Voting):
             self._ack(node, message.round)
 
     def install(self, snapshot: Snapshot | None) -> None:
-        """The host stored the leader's snapshot; None when that failed: the leader will send it again."""
+        """The host decoded and stored the leader's snapshot; None when that failed: it will be sent again."""
         self._installing = False
         if snapshot is None or snapshot.meta.index <= self._commit_index or self._state == LEADER:
             return
         meta = snapshot.meta
-        try:
-            self._host.load(snapshot.data)
-        except RaftError:
-            logger.exception("snapshot at %d could not be loaded", meta.index)
-            return
+        self._host.load(snapshot)
         self._log.reset(meta.index, meta.term)
         self._commit_index = self._applied_index = self._last_snapshot = meta.index
         self._history = History(meta.index, meta.configuration)

@@ -60,7 +60,7 @@ class Salvage:
     def replay(self, machine: StateMachine) -> None:
         """Bring a new machine to the last index. Raises RaftError when the snapshot's state is unreadable."""
         if self.snapshot is not None:
-            machine.load(self.snapshot.data)
+            machine.adopt(machine.prepare(self.snapshot.pieces))
         for entry in self.entries:
             if entry.command.startswith(REGULAR):
                 machine.apply(entry.command[len(REGULAR) + PROPOSAL_ID_BYTES :], entry.index)

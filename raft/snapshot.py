@@ -1,14 +1,15 @@
 """Snapshots on disk: the state machine's bytes at one log index, encrypted, checked and renamed into place.
 
-Owns the file format and which files are kept; knows nothing of what the bytes mean. Invariants: a file
-under its final name is complete and durable; the previous snapshot is deleted only after that. All
-functions block and are meant for a thread.
+Owns the file format and which files are kept; knows nothing of what the bytes mean. They stay in the pieces
+in which they were made, one frame of the file each, and are never joined: to copy 100 MB at once would hold
+the interpreter, and with it the event loop. Invariants: a file under its final name is complete and durable;
+the previous snapshot is deleted only after that. All functions block and are meant for a thread.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -17,9 +18,12 @@ from raft.files import OS_FILES, Files
 from raft.framing import Damaged, FrameWriter, read_frames
 from raft.membership import Configuration
 
+PIECE_BYTES = 512 * 1024
+
 _PURPOSE = b"snapshot"
-_CHUNK_BYTES = 1024 * 1024
 _GLOB = "snapshot-*.snap"
+# So much may wait for the disk at a time: a sync of the log, which the event loop waits for, also waits for it.
+_UNSYNCED_BYTES_MAX = 1024 * 1024
 
 
 class SnapshotMeta(msgspec.Struct, frozen=True):
@@ -34,15 +38,26 @@ class SnapshotMeta(msgspec.Struct, frozen=True):
 
 class Snapshot(msgspec.Struct, frozen=True):
     meta: SnapshotMeta
-    data: bytes
+    pieces: tuple[bytes, ...]
+
+    @property
+    def data(self) -> bytes:
+        """All of it in one, a copy: for small states."""
+        return b"".join(self.pieces)
 
 
 def make(index: int, term: int, configuration: Configuration, data: bytes) -> Snapshot:
-    return Snapshot(SnapshotMeta(index, term, configuration, len(data), zlib.crc32(data)), data)
+    pieces = (data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES))
+    return make_of_pieces(index, term, configuration, pieces)
 
 
-def is_whole(snapshot: Snapshot) -> bool:
-    return (len(snapshot.data), zlib.crc32(snapshot.data)) == (snapshot.meta.size, snapshot.meta.crc32)
+def make_of_pieces(index: int, term: int, configuration: Configuration, pieces: Iterable[bytes]) -> Snapshot:
+    kept, size, crc32 = [], 0, 0
+    for piece in pieces:
+        kept.append(piece)
+        size += len(piece)
+        crc32 = zlib.crc32(piece, crc32)
+    return Snapshot(SnapshotMeta(index, term, configuration, size, crc32), tuple(kept))
 
 
 def save(folder: Path, key: bytes, snapshot: Snapshot, files: Files = OS_FILES, keep_older: int = 0) -> Path:
@@ -57,8 +72,13 @@ def save(folder: Path, key: bytes, snapshot: Snapshot, files: Files = OS_FILES, 
     try:
         file = files.create(temporary)
         try:
-            for piece in _pieces(key, snapshot):
-                file.write(piece)
+            unsynced = 0
+            for frame in _frames(key, snapshot):
+                file.write(frame)
+                unsynced += len(frame)
+                if unsynced >= _UNSYNCED_BYTES_MAX:
+                    file.sync_data()
+                    unsynced = 0
             file.sync()
         finally:
             file.close()
@@ -91,22 +111,22 @@ def load_latest(folder: Path, key: bytes, files: Files = OS_FILES) -> Snapshot |
 def load(path: Path, key: bytes, files: Files = OS_FILES) -> Snapshot:
     """Raises Damaged naming the file, WrongKey."""
     try:
-        payloads = [payload for _, payload in read_frames(files.read(path), key, _PURPOSE)]
-        meta = msgspec.msgpack.decode(payloads[0], type=SnapshotMeta)
-    except (Damaged, IndexError, msgspec.MsgspecError) as err:
+        payloads = (payload for _, payload in read_frames(files.read(path), key, _PURPOSE))
+        meta = msgspec.msgpack.decode(next(payloads, b""), type=SnapshotMeta)
+        found = make_of_pieces(meta.index, meta.term, meta.configuration, payloads)
+    except (Damaged, msgspec.MsgspecError) as err:
         raise Damaged(f"{path.name}: {err}") from err
-    snapshot = Snapshot(meta, b"".join(payloads[1:]))
-    if not is_whole(snapshot):
-        raise Damaged(f"{path.name}: {len(snapshot.data)} of {meta.size} bytes, or a wrong checksum")
-    return snapshot
+    if found.meta != meta:
+        raise Damaged(f"{path.name}: {found.meta.size} of {meta.size} bytes, or a wrong checksum")
+    return found
 
 
-def _pieces(key: bytes, snapshot: Snapshot) -> Iterator[bytes]:
+def _frames(key: bytes, snapshot: Snapshot) -> Iterator[bytes]:
     writer = FrameWriter(key, _PURPOSE)
     yield writer.preamble
     yield writer.frame(msgspec.msgpack.encode(snapshot.meta))
-    for start in range(0, len(snapshot.data), _CHUNK_BYTES):
-        yield writer.frame(snapshot.data[start : start + _CHUNK_BYTES])
+    for piece in snapshot.pieces:
+        yield writer.frame(piece)
 
 
 def _delete_older(files: Files, folder: Path, newest: Path, keep: int) -> None:

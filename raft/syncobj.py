@@ -13,6 +13,8 @@ from collections import defaultdict, deque
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from raft.errors import FailedPrecondition, NotLeader, RaftError, Unavailable
 from raft.log import Log
 from raft.membership import Configuration
@@ -349,6 +351,9 @@ class Engine(Replication):
             # It may have been taken in again since, and be the one that must lead: our log decides that.
             if not isinstance(message, PreVote | RequestVote):
                 return
+            if isinstance(message, RequestVote):
+                # A leader may have asked it to take over when it was a member; that is over.
+                message = msgspec.structs.replace(message, transfer=False)
         if isinstance(message, Append | SnapshotChunk | Alive):
             # The leader may be a member that our own, older configuration does not know yet.
             self._receive_from_leader(node_of(node_id), message)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from raft.objects.base import Kind, ObjectRecord
 from raft.objects.task import Task
@@ -74,6 +74,16 @@ class Tables:
     def copy_rows(self) -> dict[Kind, list[ObjectRecord]]:
         """A list per table; the objects are frozen, so this is a consistent picture that never changes."""
         return {kind: list(rows.values()) for kind, rows in self._rows.items()}
+
+    def parts(self) -> list[object]:
+        """All objects and the smaller dictionaries, for whoever lets go of them a few at a time."""
+        tables: list[Mapping[Any, object]] = [*self._rows.values()]
+        tables += [self._by_service, self._by_node, self._by_slot]
+        return [part for table in tables for part in table.values()]
+
+    def exchange(self, other: Tables) -> None:
+        """Swap everything with the other one, whatever its size."""
+        self.__dict__, other.__dict__ = other.__dict__, self.__dict__
 
     def _index_name(self, kind: Kind, old: ObjectRecord | None, new: ObjectRecord | None) -> None:
         names = self._names[kind]

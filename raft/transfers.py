@@ -2,15 +2,16 @@
 
 Pure bookkeeping: no disk, no clock of its own. Invariants: at most a window of unacknowledged bytes is on
 the way to one follower; a piece is only taken when it continues what is there; a snapshot counts as
-received only when its size and checksum are right.
+received only when its size and checksum are right. A piece of the snapshot is one message.
 """
 
 from __future__ import annotations
 
-from raft.messages import SnapshotChunk
-from raft.snapshot import Snapshot, SnapshotMeta, is_whole
+import zlib
 
-CHUNK_BYTES = 512 * 1024
+from raft.messages import SnapshotChunk
+from raft.snapshot import Snapshot, SnapshotMeta
+
 WINDOW_BYTES = 4 * 1024 * 1024
 SNAPSHOT_BYTES_MAX = 4 * 1024 * 1024 * 1024
 STALLED_S = 5.0
@@ -19,6 +20,7 @@ STALLED_S = 5.0
 class _Sending:
     def __init__(self, snapshot: Snapshot, now: float) -> None:
         self.snapshot = snapshot
+        self.next_piece = 0
         self.sent = 0
         self.acked = 0
         self.progress_at = now
@@ -44,11 +46,12 @@ class Outgoing:
         sending = self._sending.get(node_id)
         if sending is None or now - sending.progress_at > STALLED_S:
             sending = self._sending[node_id] = _Sending(snapshot, now)
-        meta, data = sending.snapshot.meta, sending.snapshot.data
+        meta, pieces = sending.snapshot.meta, sending.snapshot.pieces
         chunks = []
         while sending.sent < meta.size and sending.sent - sending.acked < WINDOW_BYTES:
-            piece = data[sending.sent : sending.sent + CHUNK_BYTES]
+            piece = pieces[sending.next_piece]
             chunks.append(_chunk(meta, sending.sent, piece, term, round))
+            sending.next_piece += 1
             sending.sent += len(piece)
         return chunks
 
@@ -78,6 +81,7 @@ class Incoming:
     def __init__(self) -> None:
         self._key: tuple[str, int, SnapshotMeta] | None = None
         self._pieces: list[bytes] = []
+        self._crc32 = 0
         self.received = 0
 
     def take(self, node_id: str, chunk: SnapshotChunk) -> Snapshot | None:
@@ -85,19 +89,23 @@ class Incoming:
         meta = SnapshotMeta(chunk.index, chunk.snapshot_term, chunk.configuration, chunk.size, chunk.crc32)
         key = (node_id, chunk.term, meta)
         if chunk.offset == 0 and chunk.size <= SNAPSHOT_BYTES_MAX:
-            self._key, self._pieces, self.received = key, [], 0
+            self.clear()
+            self._key = key
         if key != self._key or chunk.offset != self.received or not chunk.data:
             return None
         self._pieces.append(chunk.data)
+        # Piece by piece: over all of it at the end, it would take the event loop's time at once.
+        self._crc32 = zlib.crc32(chunk.data, self._crc32)
         self.received += len(chunk.data)
         if self.received < meta.size:
             return None
-        snapshot = Snapshot(meta, b"".join(self._pieces))
+        is_whole = (self.received, self._crc32) == (meta.size, meta.crc32)
+        snapshot = Snapshot(meta, tuple(self._pieces)) if is_whole else None
         self.clear()
-        return snapshot if is_whole(snapshot) else None
+        return snapshot
 
     def clear(self) -> None:
-        self._key, self._pieces, self.received = None, [], 0
+        self._key, self._pieces, self._crc32, self.received = None, [], 0, 0
 
 
 def _chunk(meta: SnapshotMeta, offset: int, data: bytes, term: int, round: int) -> SnapshotChunk:

@@ -11,15 +11,13 @@ segment, because after a failed fsync the kernel no longer vouches for the old f
 
 from __future__ import annotations
 
-import logging
+import threading
 from pathlib import Path
 
 import msgspec
 
 from raft.files import OS_FILES, File, Files
 from raft.framing import Damaged, FrameWriter, has_frame_after, read_frames
-
-logger = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 16 * 1024 * 1024
 _PURPOSE = b"wal"
@@ -161,6 +159,8 @@ class Wal:
         self._durable = Header(last, last_term, state.term, state.voted_for, owner)
         self._next = self._durable  # what `_durable` becomes with the pending records
         self._pending: list[WalRecord] = []
+        self._dropped: list[int] = []
+        self._removing = threading.Lock()
         self._file: File | None = None
         self._size = 0
         self._broken = False
@@ -215,20 +215,24 @@ class Wal:
         self._note_written()
 
     def drop_until(self, index: int) -> None:
-        """Delete the oldest segments that hold no entry above `index`; a durable snapshot must cover it.
-
-        One that cannot be deleted costs space only: it and what follows stay until the next time.
-        """
+        """Give up the oldest segments that hold no entry above `index`; a durable snapshot must cover it."""
         current = max(self._segments)
         for number in sorted(self._segments):
             if number == current or self._segments[number] > index:
                 break
-            try:
-                self._files.remove(_path(self._folder, number))
-            except OSError as err:
-                logger.warning("an old segment of the raft log stays until the next compaction: %s", err)
-                break
+            self._dropped.append(number)
             del self._segments[number]
+
+    def remove_dropped(self) -> None:
+        """Delete the files of the segments that were given up, oldest first; may run in a thread.
+
+        A busy disk takes a tenth of a second for that. Those that a crash leaves are recovered with the others.
+        Raises OSError.
+        """
+        with self._removing:
+            while self._dropped:
+                self._files.remove(_path(self._folder, self._dropped[0]))
+                self._dropped.pop(0)
 
     def close(self) -> None:
         """Does not sync: what was not synced was not promised."""

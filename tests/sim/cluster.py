@@ -18,7 +18,7 @@ from raft.messages import AnyMessage, Message
 from raft.replication import MEMBERSHIP
 from raft.snapshot import Snapshot, SnapshotMeta
 from raft.stock import Timings
-from raft.store import Store
+from raft.store import Prepared, Store
 from raft.syncobj import Engine
 from raft.wal import Wal
 from tests.sim.clock import Action, Events, NodeClock, Turns
@@ -52,6 +52,7 @@ class Manager:
         self._snapshot: Snapshot | None = None
         self._reading = False
         self._stored_count = 0
+        self._prepared: Prepared | None = None
 
     # ---- life and death ----
 
@@ -87,7 +88,7 @@ class Manager:
         # Without an event loop there is nothing to wait on; losing again and again is fine here.
         self.store._contended = contextlib.nullcontext()  # type: ignore[assignment]
         if base is not None:
-            self.store.load(base.data)
+            self.store.adopt(self.store.prepare(base.pieces))
         meta = _EMPTY if base is None else base.meta
         self.engine = self._cluster.make_engine(self, meta)
         self._cluster.oracle.on_start(self)
@@ -129,6 +130,8 @@ class Manager:
             for action in inbox:
                 action()
             self.engine.turn()
+            with contextlib.suppress(OSError):
+                self.log.remove_dropped()
             self._cluster.oracle.touch(self)
         self.busy_until = max(self.busy_until, self._cluster.events.now + self.disk.waited_s)
 
@@ -184,15 +187,16 @@ class Manager:
         self._cluster.oracle.on_apply(self, index)
         return result
 
-    def load(self, data: bytes) -> None:
-        self.store.load(data)
+    def load(self, snapshot: Snapshot) -> None:
+        assert self._prepared is not None, "only a snapshot that is being installed is loaded"
+        self.store.adopt(self._prepared)
         self._cluster.oracle.on_load(self)
 
     def start_snapshot(self, index: int, term: int, configuration: Configuration) -> None:
         dump = self.store.dump()
 
         def save() -> None:
-            made = snapshots.make(index, term, configuration, self.store.encode(dump))
+            made = snapshots.make_of_pieces(index, term, configuration, self.store.pieces(dump))
             stored = self._save(made)
             self._later(lambda: self._stored(lambda: self.engine.snapshot_stored(index if stored else None)))
 
@@ -200,6 +204,7 @@ class Manager:
 
     def start_install(self, snapshot: Snapshot) -> None:
         def save() -> None:
+            self._prepared = self.store.prepare(snapshot.pieces)
             stored = self._save(snapshot)
             self._later(lambda: self._stored(lambda: self.engine.install(snapshot if stored else None)))
 

@@ -26,7 +26,7 @@ POWER_CUT_S = 1.0
 _SIZES = {
     "raft.wal.SEGMENT_BYTES": 3000,
     "raft.stock.BATCH_BYTES": 1500,
-    "raft.transfers.CHUNK_BYTES": 100,
+    "raft.dump.PIECE_BYTES": 100,
     "raft.transfers.WINDOW_BYTES": 250,
 }
 

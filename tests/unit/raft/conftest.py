@@ -5,6 +5,7 @@ Only time, the network and the host are replaced. Disks are real files; a crash 
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -100,12 +101,17 @@ class Manager:
         self.machine.applied.append((index, command))
         return index
 
-    def load(self, data: bytes) -> None:
-        self.machine.decode(data)
+    def load(self, snapshot: Snapshot) -> None:
+        self.machine.decode(snapshot.data)
 
     def start_snapshot(self, index: int, term: int, configuration: Configuration) -> None:
         self.stored = make(index, term, configuration, self.machine.encode())
-        self.cluster.later.append(lambda: self.engine.snapshot_stored(index))
+        self.cluster.later.append(lambda: self._snapshot_stored(index))
+
+    def _snapshot_stored(self, index: int) -> None:
+        self.engine.snapshot_stored(index)
+        with contextlib.suppress(OSError):
+            self.log.remove_dropped()
 
     def start_install(self, snapshot: Snapshot) -> None:
         if self.refuse_snapshots:

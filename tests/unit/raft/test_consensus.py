@@ -6,12 +6,13 @@ import asyncio
 import pickle
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import pytest
 
 from raft import snapshot as snapshots
+from raft import transfers
 from raft.consensus import Consensus, ConsensusConfig
 from raft.errors import FailedPrecondition, InvalidArgument, MaybeCommitted, NotLeader, Unavailable
 from raft.founding import found
@@ -19,7 +20,7 @@ from raft.objects.base import Annotations, Kind
 from raft.objects.service import Service, ServiceSpec
 from raft.snapshot import Snapshot
 from raft.stock import Timings
-from raft.store import Store, Transaction
+from raft.store import Prepared, Store, Transaction
 
 FAST = Timings(election_min_s=0.3, election_max_s=0.6, heartbeat_s=0.05, leader_fallback_s=1.0)
 
@@ -175,6 +176,56 @@ async def test_joiner_gets_the_snapshot_and_then_the_log(world: World):
     await until(lambda: late.names() == nodes[0].names())
     assert late.consensus.members() == {"a": "a:2377", "b": "b:2377"}
     assert late.consensus.is_member
+
+
+async def test_state_that_is_being_installed_shows_nothing_until_it_is_whole(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    nodes = await world.cluster("a")
+    for i in range(100):
+        await nodes[0].create(f"s{i}")
+    prepare, is_preparing, may_go_on = Store.prepare, threading.Event(), threading.Event()
+
+    def slowly(pieces: Iterable[bytes]) -> Prepared:
+        prepared = prepare(pieces)
+        is_preparing.set()
+        assert may_go_on.wait(5)
+        return prepared
+
+    monkeypatch.setattr(Store, "prepare", staticmethod(slowly))
+    late = Node(world, "b")
+    await late.start("join", {"a": "a:2377"})
+    adding = asyncio.create_task(nodes[0].consensus.add_member("b", "b:2377"))
+    await until(is_preparing.is_set)
+    for _ in range(20):  # the loop goes on: the leader's messages are answered meanwhile
+        await asyncio.sleep(0.005)
+        assert (late.names(), late.consensus.applied_index) == (set(), 0)
+    may_go_on.set()
+    await adding
+    await until(lambda: late.names() == nodes[0].names())
+
+
+async def test_snapshot_that_cannot_be_decoded_is_neither_stored_nor_acknowledged(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    nodes = await world.cluster("a")
+    for i in range(100):
+        await nodes[0].create(f"s{i}")
+    prepare, refused = Store.prepare, []
+
+    def refuse_once(pieces: Iterable[bytes]) -> Prepared:
+        if not refused:
+            refused.append(sorted((world.folder / "b").rglob("*.snap")))
+            raise InvalidArgument("state dump is of an unknown version: upgrade this manager")
+        return prepare(pieces)
+
+    monkeypatch.setattr(Store, "prepare", staticmethod(refuse_once))
+    monkeypatch.setattr(transfers, "STALLED_S", 0.1)
+    late = Node(world, "b")
+    await late.start("join", {"a": "a:2377"})
+    await nodes[0].consensus.add_member("b", "b:2377")
+    await until(lambda: late.names() == nodes[0].names())
+    assert refused == [[]]
 
 
 async def test_unreachable_joiner_is_refused_and_the_cluster_goes_on(

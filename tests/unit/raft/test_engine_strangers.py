@@ -38,7 +38,7 @@ def state(node: Manager) -> tuple[object, ...]:
         PreVoteAnswer(2, 3, True),
         TimeoutNow(FUTURE),
         TimeoutNow(2),
-        Removed(FUTURE),
+        Removed(FUTURE, FUTURE),
         PreVote(FUTURE, FUTURE, FUTURE),
         RequestVote(FUTURE, FUTURE, FUTURE, False),
     ],
@@ -81,6 +81,8 @@ def test_removed_manager_is_answered_and_moves_nothing(cluster: Cluster):
         Ack(FUTURE, 0, 9, True, False, 0),
     ):
         leader.engine.receive(gone.id, message)
-        assert leader.engine._outbox == [(gone.id, Removed(leader.engine.term()))]
+        told = Removed(leader.engine.term(), leader.engine._history.index)
+        assert leader.engine._outbox[0] == (gone.id, told)
+        assert not any(getattr(answer, "granted", False) for _, answer in leader.engine._outbox)
         leader.engine.turn()
     assert state(leader) == before

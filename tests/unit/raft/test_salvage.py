@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,14 @@ from raft.wal import Entry, Truncate, Vote, Wal, segment_paths
 THREE = Configuration({"a": "a:1", "b": "b:1", "c": "c:1"})
 
 
+class Prepared:
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def release(self) -> Iterator[None]:
+        yield from ()
+
+
 class Machine:
     def __init__(self) -> None:
         self.applied: list[tuple[int, bytes]] = []
@@ -30,11 +39,14 @@ class Machine:
     def dump(self) -> object:
         return self.applied
 
-    def encode(self, dump: object) -> bytes:
-        return repr(dump).encode()
+    def pieces(self, dump: object) -> Iterator[bytes]:
+        yield repr(dump).encode()
 
-    def load(self, data: bytes) -> None:
-        self.applied = [(int(data), b"state")]
+    def prepare(self, pieces: Iterable[bytes]) -> Prepared:
+        return Prepared(b"".join(pieces))
+
+    def adopt(self, prepared: Prepared) -> None:
+        self.applied = [(int(prepared.data), b"state")]
 
 
 @pytest.fixture

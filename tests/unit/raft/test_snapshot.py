@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from raft import snapshot
+from raft.files import OsFile, OsFiles
 from raft.framing import Damaged, WrongKey
 from raft.membership import Configuration
-from raft.snapshot import Snapshot
-from raft.transfers import CHUNK_BYTES, STALLED_S, WINDOW_BYTES, Incoming, Outgoing
+from raft.snapshot import PIECE_BYTES, Snapshot
+from raft.transfers import STALLED_S, WINDOW_BYTES, Incoming, Outgoing
 
 KEY = b"k" * 32
 CONFIGURATION = Configuration({"n1": "a:1"}, ("gone",))
@@ -75,6 +76,46 @@ def test_failed_write_leaves_the_previous_one(tmp_path: Path, monkeypatch: pytes
     assert snapshot.load_latest(tmp_path, KEY) == make(5)
 
 
+class WaitingFile(OsFile):
+    """Knows how many bytes have waited for the disk at most."""
+
+    waiting = waiting_max = 0
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self.waiting += len(data)
+        self.waiting_max = max(self.waiting_max, self.waiting)
+
+    def sync_data(self) -> None:
+        super().sync_data()
+        self.waiting = 0
+
+    def sync(self) -> None:
+        super().sync()
+        self.waiting = 0
+
+
+class WaitingFiles(OsFiles):
+    def create(self, path: Path) -> WaitingFile:
+        self.file = WaitingFile(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        return self.file
+
+
+def test_little_waits_for_the_disk_at_any_time(tmp_path: Path):
+    """The log's next sync would wait for all of it, and the event loop for the log."""
+    files = WaitingFiles()
+    snapshot.save(tmp_path, KEY, make(5, size=20_000_000), files)
+    assert 0 < files.file.waiting_max <= 5_000_000
+    assert files.file.waiting == 0
+
+
+def test_snapshot_comes_back_in_the_pieces_in_which_it_was_made(tmp_path: Path):
+    made = snapshot.make_of_pieces(5, 2, CONFIGURATION, iter([b"a" * 10, b"b" * 700_000, b"c"]))
+    assert made.meta == snapshot.make(5, 2, CONFIGURATION, made.data).meta
+    snapshot.save(tmp_path, KEY, made)
+    assert snapshot.load_latest(tmp_path, KEY) == made
+
+
 def test_transfer_is_windowed_and_arrives_whole():
     outgoing, incoming = Outgoing(), Incoming()
     wanted = make(7, size=3 * WINDOW_BYTES)
@@ -93,17 +134,17 @@ def test_transfer_is_windowed_and_arrives_whole():
 
 def test_lost_repeated_and_foreign_pieces_are_not_taken():
     outgoing, incoming = Outgoing(), Incoming()
-    wanted = make(7, size=3 * CHUNK_BYTES)
+    wanted = make(7, size=3 * PIECE_BYTES)
     first, second, third = outgoing.chunks("n2", wanted, 1, 1, now=0.0)
     assert incoming.take("n1", second) is None
     assert incoming.received == 0
     assert incoming.take("n1", first) is None
     assert incoming.take("n1", third) is None
-    assert incoming.received == CHUNK_BYTES
+    assert incoming.received == PIECE_BYTES
     assert incoming.take("n3", second) is None
     assert incoming.take("n1", second) is None
     assert incoming.take("n1", second) is None
-    assert incoming.received == 2 * CHUNK_BYTES
+    assert incoming.received == 2 * PIECE_BYTES
     assert incoming.take("n1", third) == wanted
 
 
@@ -117,7 +158,7 @@ def test_damaged_transfer_is_not_a_snapshot():
 
 def test_stalled_transfer_starts_again():
     outgoing = Outgoing()
-    wanted = make(7, size=CHUNK_BYTES)
+    wanted = make(7, size=PIECE_BYTES)
     assert [c.offset for c in outgoing.chunks("n2", wanted, 1, 1, now=0.0)] == [0]
     assert outgoing.chunks("n2", wanted, 1, 1, now=STALLED_S) == []
     assert [c.offset for c in outgoing.chunks("n2", wanted, 1, 1, now=STALLED_S + 0.1)] == [0]

@@ -11,7 +11,7 @@ import msgspec
 import pysyncobj.syncobj
 import pytest
 
-from raft import transfers
+from raft import snapshot, transfers
 from raft.messages import Message, SnapshotChunk
 from tests.unit.raft.conftest import Cluster, Manager
 
@@ -38,7 +38,7 @@ class TamperedCluster(Cluster):
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TamperedCluster]:
     """b leads, c follows, a was down while the others compacted what it needs: 17 pieces."""
-    monkeypatch.setattr(transfers, "CHUNK_BYTES", 400)
+    monkeypatch.setattr(snapshot, "PIECE_BYTES", 400)
     monkeypatch.setattr(transfers, "WINDOW_BYTES", 1600)
     made = TamperedCluster(tmp_path)
     monkeypatch.setattr(pysyncobj.syncobj, "monotonicTime", lambda: made.now)

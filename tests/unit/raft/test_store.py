@@ -13,7 +13,8 @@ from raft.objects.base import Annotations, Kind
 from raft.objects.cluster import CLUSTER_ID, Cluster, Network, NetworkSpec
 from raft.objects.service import Service, ServiceSpec
 from raft.objects.task import Task
-from raft.store import LocalProposer, Refused, Store, Transaction
+from raft.store import RELEASED_AT_ONCE, LocalProposer, Prepared, Refused, Store, Transaction
+from raft.tables import Tables
 
 
 def service(id: str, name: str = "") -> Service:
@@ -240,6 +241,38 @@ def test_damaged_dump_changes_nothing():
         with pytest.raises(InvalidArgument):
             store.load(bad)
     assert "s1" in store.view().services
+
+
+async def test_prepared_state_shows_nothing_until_it_is_adopted_whole():
+    store, source = make_store(), make_store()
+    await store.update(lambda tx: tx.put(service("old", "old")))
+    for i in range(3):
+        await source.update(lambda tx, i=i: tx.put(service(f"s{i}", f"name-{i}")))
+    await source.update(lambda tx: tx.put(Task(id="t1", service_id="s1", slot=1, node_id="n")))
+    view, former = store.view(), store.view().services
+    with store.watch({Kind.SERVICE}) as watch:
+        prepared = await asyncio.to_thread(store.prepare, source.pieces(source.dump()))
+        assert (set(view.services), store.index, watch.drain()) == ({"old"}, 1, [])
+        store.adopt(prepared)
+        assert [event.action for event in watch.drain()] == ["resync"]
+    assert (set(view.services), store.index) == ({"s0", "s1", "s2"}, 4)
+    assert view.by_name(Kind.SERVICE, "old") is None
+    assert [task.id for task in view.tasks_of_service("s1")] == ["t1"]
+    # Whoever still looks at the former state finds it whole, also while it is let go.
+    assert len(list(prepared.release())) == 1
+    assert set(former) == {"old"}
+    assert (set(view.services), len(view.tasks)) == ({"s0", "s1", "s2"}, 1)
+
+
+async def test_former_state_is_let_go_a_few_objects_at_a_time():
+    store, count = make_store(), 2 * RELEASED_AT_ONCE
+    tables = Tables()
+    for i in range(count):
+        tables.put(Kind.TASK, Task(id=f"t{i}", service_id="s", slot=i, node_id="n"))
+    steps = sum(1 for _ in Prepared(1, tables).release())
+    # The tasks, one dictionary for each slot, one for the service and one for the node.
+    assert steps == -(-(2 * count + 2) // RELEASED_AT_ONCE)
+    assert store.index == 0
 
 
 def test_same_commands_give_the_same_bytes_on_every_manager():

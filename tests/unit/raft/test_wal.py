@@ -191,6 +191,8 @@ def test_full_segments_are_followed_by_new_ones_and_dropped_when_covered(
     before = len(segments(tmp_path))
     assert before > 5
     wal.drop_until(40)
+    assert len(segments(tmp_path)) == before  # a crash now would recover all of them
+    wal.remove_dropped()
     assert 1 < len(segments(tmp_path)) < before
     wal.close()
     state = recover(tmp_path)
@@ -200,6 +202,30 @@ def test_full_segments_are_followed_by_new_ones_and_dropped_when_covered(
     assert state.base_term == 7
 
 
+def test_segment_that_cannot_be_deleted_is_tried_again_before_younger_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A gap between the segments would be damage."""
+    monkeypatch.setattr(wal_module, "SEGMENT_BYTES", 1000)
+    write(tmp_path, 1, 60)
+    wal, _ = open_wal(tmp_path)
+    wal.drop_until(40)
+    before = segments(tmp_path)
+
+    def fail(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            wal.remove_dropped()
+    assert segments(tmp_path) == before
+    wal.remove_dropped()
+    assert segments(tmp_path)[0] > before[0]
+    wal.close()
+    assert recover(tmp_path).last == (60, 1)
+
+
 def test_reset_starts_the_log_over_and_lets_old_segments_go(tmp_path: Path):
     write(tmp_path, 1, 50)
     wal, _ = open_wal(tmp_path)
@@ -207,6 +233,7 @@ def test_reset_starts_the_log_over_and_lets_old_segments_go(tmp_path: Path):
     wal.append(Entry(21, 6, b"new"))
     wal.sync()
     wal.drop_until(20)
+    wal.remove_dropped()
     wal.close()
     state = recover(tmp_path)
     assert (state.base, state.base_term) == (20, 5)
@@ -224,6 +251,7 @@ def test_truncation_into_a_dropped_segment_is_no_damage(tmp_path: Path):
         wal.append(Entry(index, 2, b"other"))
     wal.sync()
     wal.drop_until(5)
+    wal.remove_dropped()
     wal.close()
     state = recover(tmp_path)
     assert (state.base, state.base_term) == (3, 1)

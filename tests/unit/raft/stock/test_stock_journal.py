@@ -204,6 +204,7 @@ def test_e_our_compaction_may_be_killed_anywhere(tmp_path: Path, monkeypatch: py
             wal.sync()
         try:
             wal.drop_until(50)
+            wal.remove_dropped()
         except Killed:
             removed = killed_at
         wal.close()
