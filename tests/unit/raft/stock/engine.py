@@ -8,7 +8,7 @@ import pysyncobj.syncobj
 import pytest
 
 from raft import messages
-from raft.messages import Message
+from raft.messages import Append, Message
 from raft.stock import LEADER
 from tests.unit.raft.conftest import Cluster
 from tests.unit.raft.stock.world import Pair, World, Write
@@ -106,6 +106,11 @@ class EngineWorld(World):
         if count is None:
             del self.held.queues[source, target]
         self.cluster.deliver()
+
+    def repeat_first_batch(self, source: str, target: str) -> None:
+        appends = [m for s, t, m in self.cluster.seen if (s, t) == (source, target) and isinstance(m, Append)]
+        first = next(m for m in appends if m.entries and m.prev_index > 1)
+        self.cluster.up[target].engine.receive(source, first)
 
     # ---- time ----
 

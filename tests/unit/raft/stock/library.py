@@ -203,6 +203,10 @@ class LibraryWorld(World):
         """As if it had just arrived."""
         self.transports[target]._onMessageReceived(Node(source), message)
 
+    def repeat_first_batch(self, source: str, target: str) -> None:
+        batches = [m for s, t, m in self.seen if (s, t) == (source, target) and m.get("prevLogIdx", 0) > 1]
+        self.inject(source, target, next(m for m in batches if m["entries"]))
+
     def deliver(self) -> None:
         """All that is under way; an exception costs the message, as in the library's own thread."""
         moved = True

@@ -57,6 +57,30 @@ def test_a_leader_that_dies_while_it_repeats_itself_takes_acknowledged_commands_
     assert leader_that_dies_while_it_repeats_itself(world) == lost
 
 
+def follower_that_hears_a_batch_again(world: World) -> set[int]:
+    """b has and applied everything that a confirmed, c nothing; a goes after a batch has reached b twice. b has
+    to bring c what it still has in its log."""
+    world.start("a", "b", "c")
+    world.elect("a")
+    world.run(0.5)
+    world.hold(("a", "c"))
+    for _ in range(20):
+        world.propose("a", LARGE)
+    world.run(0.3)
+    assert len(world.acknowledged()) == 20
+    world.repeat_first_batch("a", "b")
+    world.crash("a")
+    world.until(world.leaders)
+    world.run(1.0)
+    return world.acknowledged() - set(world.applied("c"))
+
+
+@on_both("lost", stock=set(range(3, 21)), ours=set())
+@pytest.mark.usefixtures("small_batches")
+def test_a_batch_that_arrives_again_takes_acknowledged_commands_along(world: World, lost: set[int]):
+    assert follower_that_hears_a_batch_again(world) == lost
+
+
 def entries_sent_for_each_written(world: World) -> float:
     """20 large commands over a link whose acknowledgements come one by one, 120 ms apart; nothing is lost."""
     world.start("a", "b", "c")

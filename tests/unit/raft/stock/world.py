@@ -148,6 +148,10 @@ class World(ABC):
     def release(self, source: str, target: str, count: int | None = None) -> None:
         """Let `count` of the messages that are held on a link through, or all, and then hold no more."""
 
+    @abstractmethod
+    def repeat_first_batch(self, source: str, target: str) -> None:
+        """The first entries after the leader's own, which arrived long ago, arrive there again."""
+
     # ---- time ----
 
     @abstractmethod
