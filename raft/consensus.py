@@ -532,6 +532,8 @@ class Consensus:
         self._turn_scheduled = False
         if self._running and self._failure is None:
             self._guarded(self._engine.turn, wake=False)
+            if self._engine.has_more_to_apply():
+                self._wake()
 
     def _guarded(self, step: Callable[[], object], wake: bool = True) -> None:
         """A broken invariant must stop this manager before it does harm, and must be seen."""

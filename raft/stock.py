@@ -162,6 +162,9 @@ class Stock(library.SyncObj):  # type: ignore[misc]
     def _stock_send_log(self) -> None:
         library.SyncObj._SyncObj__sendAppendEntries(self)
 
+    def _stock_apply(self) -> bool:
+        return cast(bool, library.SyncObj._SyncObj__applyLogEntries(self))
+
     def _now(self) -> float:
         return float(library.monotonicTime())
 
@@ -176,6 +179,7 @@ def node_of(node_id: str) -> Node:
 _OVERRIDDEN = (
     "_checkCommandsToApply",
     "_onTick",
+    "_SyncObj__applyLogEntries",
     "_SyncObj__doApplyCommand",
     "_SyncObj__onBecomeLeader",
     "_SyncObj__onMessageReceived",

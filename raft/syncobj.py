@@ -45,6 +45,9 @@ STORAGE_RETRY_S = 1.0
 # Large commands must not fill memory and disk before the interval, which counts entries, is over.
 SNAPSHOT_BYTES = 32 * 1024 * 1024
 KEPT_BYTES_MAX = 8 * 1024 * 1024
+# In one turn, so that whoever comes back to thousands of entries goes on talking to the others meanwhile.
+APPLIED_ENTRIES_MAX = 500
+APPLIED_BYTES_MAX = 512 * 1024
 
 
 class Engine(Replication):
@@ -93,6 +96,10 @@ class Engine(Replication):
 
     def applied_index(self) -> int:
         return self._applied_index
+
+    def has_more_to_apply(self) -> bool:
+        """There is work for another turn at once."""
+        return self._applied_index < self._commit_index and self._storage_error is None
 
     def propose(self, proposal_id: bytes, command: bytes, callback: Callback) -> None:
         """Queue for the next turn. Raises Unavailable when too many wait already, or the disk is failing."""
@@ -289,6 +296,19 @@ class Engine(Replication):
         self._waiting[index].append((term, callback))
         self._note_configuration(command, index)
         self.send_soon()
+
+    def _SyncObj__applyLogEntries(self) -> bool:
+        """PySyncObj applies up to the commit index; here, not more than what one turn may take."""
+        commit = self._commit_index
+        last, size = self._applied_index, 0
+        while last < commit and last - self._applied_index < APPLIED_ENTRIES_MAX and size < APPLIED_BYTES_MAX:
+            last += 1
+            size += len(self._log[last - self._log.base][0])
+        self._commit_index = last
+        try:
+            return self._stock_apply()
+        finally:
+            self._commit_index = commit
 
     def _SyncObj__doApplyCommand(self, command: bytes) -> object:
         index = self._applied_index + 1

@@ -133,6 +133,8 @@ class Manager:
             with contextlib.suppress(OSError):
                 self.log.remove_dropped()
             self._cluster.oracle.touch(self)
+            if self.engine.has_more_to_apply():
+                self.do(lambda: None)
         self.busy_until = max(self.busy_until, self._cluster.events.now + self.disk.waited_s)
 
     @contextlib.contextmanager

@@ -28,6 +28,8 @@ _SIZES = {
     "raft.stock.BATCH_BYTES": 1500,
     "raft.dump.PIECE_BYTES": 100,
     "raft.transfers.WINDOW_BYTES": 250,
+    "raft.syncobj.APPLIED_ENTRIES_MAX": 5,
+    "raft.syncobj.APPLIED_BYTES_MAX": 600,
 }
 
 

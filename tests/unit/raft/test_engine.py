@@ -8,6 +8,7 @@ import pickle
 import msgspec
 import pytest
 
+from raft import syncobj
 from raft.errors import FailedPrecondition
 from raft.membership import Configuration
 from raft.messages import Ack, Append, PreVote, RequestVote, TimeoutNow, VoteAnswer
@@ -95,6 +96,29 @@ def test_poisonous_command_is_a_result_and_blocks_nothing(cluster):
     cluster.write(b"next")
     cluster.run(0.3)
     assert all(n.commands == [b"next"] for n in cluster.up.values())
+
+
+def test_long_backlog_is_applied_over_several_turns(cluster, monkeypatch):
+    """One turn for all of it would keep the manager from answering the others."""
+    cluster.start("n1", "n2", "n3")
+    leader, late = cluster.leader(), cluster.followers()[0]
+    late.crash()
+    outcomes = [leader.propose(b"command %d" % number) for number in range(40)]
+    cluster.until(lambda: all(outcomes))
+    monkeypatch.setattr(syncobj, "APPLIED_ENTRIES_MAX", 15)
+    late.start()
+    turn, sizes = late.engine.turn, []
+
+    def counted() -> None:
+        before = len(late.machine.applied)
+        turn()
+        sizes.append(len(late.machine.applied) - before)
+
+    monkeypatch.setattr(late.engine, "turn", counted)
+    cluster.until(lambda: late.commands == leader.commands)
+    assert max(sizes) == 15
+    assert sum(sizes) == 40
+    assert not late.engine.has_more_to_apply()
 
 
 def test_large_command_goes_through(cluster):
