@@ -27,6 +27,7 @@ from raft.log import Log
 from raft.membership import Configuration
 from raft.messages import PROTOCOL_VERSION, AnyMessage, Hello, Message
 from raft.replication import MEMBERSHIP
+from raft.salvage import check_key
 from raft.snapshot import Snapshot, SnapshotMeta
 from raft.stock import DISCARDED, NOT_LEADER, SUCCESS
 from raft.syncobj import PROPOSAL_ID_BYTES, Engine
@@ -126,10 +127,15 @@ class Consensus:
     @classmethod
     def resume(cls, config: ConsensusConfig, machine: StateMachine, dialer: Dialer) -> Consensus:
         """Go on from WAL and snapshot. Raises WalDamaged, framing.Damaged, framing.WrongKey, OSError."""
-        base = snapshots.load_latest(snapshot_dir(config), config.key)
-        if base is not None and not any(wal_dir(config).glob("wal-*.log")):
-            raise WalDamaged(f"there is a snapshot at entry {base.meta.index}, but no log")
-        log = _open(config)
+        try:
+            base = snapshots.load_latest(snapshot_dir(config), config.key)
+            # Before one is made: what is missing must still be missing at the next attempt.
+            if base is not None and not any(wal_dir(config).glob("wal-*.log")):
+                raise WalDamaged(f"there is a snapshot at entry {base.meta.index}, but no log")
+            log = _open(config)
+        except WrongKey as error:
+            check_key(config)
+            raise WalDamaged(f"{error}; it opens other files, so this one is damaged") from error
         try:
             index = 0 if base is None else base.meta.index
             if log.base > index:

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from raft import membership
 from raft import snapshot as snapshots
 from raft.config import ConsensusConfig, log_owner, snapshot_dir, wal_dir
-from raft.consensus import StateMachine
 from raft.errors import FailedPrecondition
 from raft.files import OS_FILES, Files
-from raft.framing import Damaged
+from raft.framing import Damaged, WrongKey
 from raft.membership import Configuration
 from raft.replication import MEMBERSHIP, REGULAR
 from raft.snapshot import Snapshot
@@ -25,6 +25,12 @@ from raft.syncobj import PROPOSAL_ID_BYTES
 from raft.wal import Entry, Header, Recovered, WalDamaged, WalRecord, read_segment, segment_paths
 
 ATTEMPTS_MAX = 5
+
+
+class Machine(Protocol):
+    def apply(self, command: bytes, index: int) -> object: ...
+
+    def load(self, data: bytes) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Salvage:
         """Of the entries that changed the members."""
         return tuple(entry.index for entry in self.entries if entry.command.startswith(MEMBERSHIP))
 
-    def replay(self, machine: StateMachine) -> None:
+    def replay(self, machine: Machine) -> None:
         """Bring a new machine to the last index. Raises RaftError when the snapshot's state is unreadable."""
         if self.snapshot is not None:
             machine.adopt(machine.prepare(self.snapshot.pieces))
@@ -77,7 +83,32 @@ def salvage(config: ConsensusConfig, files: Files = OS_FILES) -> Salvage:
     return _read(config, files)
 
 
+def check_key(config: ConsensusConfig, files: Files = OS_FILES) -> None:
+    """Raises framing.WrongKey when a file refuses the data key and none opens with it.
+
+    The random beginning of a file has no checksum of its own: damaged there, it looks like a wrong key.
+    """
+    wrong: WrongKey | None = None
+    for path in reversed(segment_paths(files, wal_dir(config))):
+        try:
+            if read_segment(files, path, config.key).records:
+                return
+        except WrongKey as error:
+            wrong = error
+    for path in files.paths(snapshot_dir(config), "snapshot-*.snap"):
+        try:
+            snapshots.load(path, config.key, files)
+            return
+        except Damaged:
+            continue
+        except WrongKey as error:
+            wrong = error
+    if wrong is not None:
+        raise wrong
+
+
 def _read(config: ConsensusConfig, files: Files) -> Salvage:
+    check_key(config, files)
     damage: list[str] = []
     snapshot = _newest_snapshot(config, files, damage)
     base = 0 if snapshot is None else snapshot.meta.index
@@ -98,6 +129,8 @@ def _newest_snapshot(config: ConsensusConfig, files: Files, damage: list[str]) -
             return snapshots.load(path, config.key, files)
         except Damaged as error:
             damage.append(str(error))
+        except WrongKey as error:
+            damage.append(f"{path.name}: {error}")
     return None
 
 
@@ -106,7 +139,11 @@ def _read_log(config: ConsensusConfig, files: Files, base: int, damage: list[str
     state: Recovered | None = None
     paths = segment_paths(files, wal_dir(config))
     for path in paths:
-        segment = read_segment(files, path, config.key)
+        try:
+            segment = read_segment(files, path, config.key)
+        except WrongKey as error:
+            damage.append(f"{path.name}: {error}")
+            continue
         # A torn end of the last one is what a crash leaves, or what is being written just now.
         if segment.damage and not (segment.is_torn and path == paths[-1]):
             damage.append(segment.damage)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from raft.config import ConsensusConfig, wal_dir
 from raft.consensus import Consensus
 from raft.errors import FailedPrecondition, NotLeader
 from raft.founding import found, prepare_joiner
+from raft.framing import WrongKey
 from raft.log import Log
 from raft.membership import Configuration
 from raft.messages import Ack, PreVote, Removed, RequestVote, VoteAnswer
@@ -91,8 +93,25 @@ async def test_missing_log_beside_a_snapshot_is_damage(world: World):
     await until(lambda: list((node.config.state_dir / "snapshots").glob("*.snap")))
     await node.stop()
     shutil.rmtree(wal_dir(node.config))
-    with pytest.raises(WalDamaged, match="no log"):
-        Consensus.resume(node.config, node.store, node)
+    for _ in range(2):
+        with pytest.raises(WalDamaged, match="no log"):
+            Consensus.resume(node.config, node.store, node)
+
+
+async def test_damaged_beginning_of_one_file_is_no_wrong_key(world: World):
+    (node,) = await world.cluster("a")
+    await node.stop()
+    await node.start("resume")
+    await node.stop()
+    path = min(wal_dir(node.config).glob("wal-*.log"))
+    data = bytearray(path.read_bytes())
+    data[20] ^= 1  # the salt
+    path.write_bytes(data)
+    for _ in range(2):
+        with pytest.raises(WalDamaged, match="it opens other files"):
+            Consensus.resume(node.config, node.store, node)
+    with pytest.raises(WrongKey):
+        Consensus.resume(replace(node.config, key=b"x" * 32), node.store, node)
 
 
 def test_half_of_what_is_founded_is_refused(tmp_path: Path):
