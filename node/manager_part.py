@@ -14,6 +14,7 @@ import msgspec
 from engine.config import LogOptions
 from node.ca.service import CaService, CaState
 from node.identity import NodeIdentity, SwarmFolder
+from node.lock_keeper import LockKeeper
 from node.loop import SystemClock
 from node.manager.dispatcher import Dispatcher
 from node.manager.forward import leader_address
@@ -84,7 +85,8 @@ class ManagerPart:
             now=clock.now,
         )
         self.control = self._manager.control
-        self._running: asyncio.Task[None] | None = None
+        self._lock_keeper = LockKeeper(self.store, folder.credentials.apply_lock, clock)
+        self._running: list[asyncio.Task[None]] = []
 
     def register(self, server: RpcServer) -> None:
         self._manager.register(server)
@@ -97,14 +99,17 @@ class ManagerPart:
     async def start(self) -> None:
         """Take part; a joiner asks the leader to be added and returns when it was."""
         await self.consensus.start()
-        self._running = asyncio.create_task(self._manager.run(), name="manager")
+        self._running = [
+            asyncio.create_task(self._manager.run(), name="manager"),
+            asyncio.create_task(self._lock_keeper.run(), name="lock keeper"),
+        ]
         if self._members and not self._resumed:
             await self._ask_to_be_added()
 
     async def stop(self) -> None:
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
         await self.consensus.stop()
 
     async def left(self) -> None:
@@ -155,6 +160,7 @@ class ManagerPart:
             root=cluster.root_ca,
             cluster_id=cluster.cluster_id,
             validity_s=cluster.spec.node_cert_expiry_ns / SECOND,
+            lock=cluster.lock,
         )
 
     async def _admit(self, role: NodeRole, availability: Availability) -> str:

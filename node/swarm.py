@@ -17,23 +17,32 @@ from typing import Any, Protocol
 import msgspec
 
 from engine.config import LogOptions
+from engine.errors import EngineFailure
 from node.agent.executor import ContainerEngine
 from node.agent.network_map import Networks
-from node.agent_part import AgentPart
+from node.agent_part import AgentPart, remove_tasks
 from node.ca import authority, client
 from node.ca.tls import NodeTls
+from node.ca.wrapping import InvalidUnlockKey, WrongKey
 from node.config import ConfigError, NodeConfig, split_host_port
 from node.identity import NodeIdentity, SwarmFolder
 from node.loop import SystemClock
-from node.manager.control.cluster import bootstrap_cluster
+from node.manager.control.cluster import bootstrap_cluster, next_lock
 from node.manager.forward import ControlProxy, from_rpc
 from node.manager_part import ManagerPart
 from node.rpc import MANAGER, Identity, RpcClient, RpcError, RpcServer
 from node.underlay import choose_address
-from raft.errors import FailedPrecondition, InvalidArgument, RaftError, Unavailable
+from raft.errors import (
+    Conflict,
+    FailedPrecondition,
+    InvalidArgument,
+    RaftError,
+    Unauthenticated,
+    Unavailable,
+)
 from raft.objects.assignment import LogLine, ManagerAddress
 from raft.objects.base import new_id
-from raft.objects.cluster import CLUSTER_ID, Cluster, ClusterSpec
+from raft.objects.cluster import CLUSTER_ID, Cluster, ClusterSpec, ManagerLock
 from raft.objects.node import Availability, ManagerStatus, Node, NodeRole, NodeSpec, NodeStatus
 
 logger = logging.getLogger(__name__)
@@ -50,6 +59,15 @@ ALREADY_PART = (
     'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.'
 )
 NOT_PART = "This node is not part of a swarm"
+LOCKED = (
+    "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to "
+    "unlock it."
+)
+LOCKED_ON_LEAVING = (
+    "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message."
+)
+NOT_LOCKED = "swarm is not locked"
+WRONG_UNLOCK_KEY = "swarm could not be unlocked: invalid key provided"
 INFO_TIMEOUT_S = 2.0
 
 
@@ -74,6 +92,7 @@ class SwarmMembership:
         self._client: RpcClient | None = None
         self._manager: ManagerPart | None = None
         self._agent: AgentPart | None = None
+        self._locked: NodeIdentity | None = None  # while the unlock key is waited for: no part runs
         self._error = ""
         self._changes: set[asyncio.Task[None]] = set()
 
@@ -87,10 +106,13 @@ class SwarmMembership:
             return
         async with self._lock:
             try:
+                if self._folder.is_locked():
+                    logger.warning("this manager is locked: it takes part in its swarm after `swarm unlock`")
+                    self._locked = identity
+                    return
                 await self._start_parts(identity, members={})
             except (RaftError, RpcError, OSError, ValueError) as error:
-                logger.exception("this node cannot take part in its swarm")
-                self._error = str(error)
+                await self._cannot_take_part(error)
 
     async def stop(self) -> None:
         """The daemon ends; containers run on and the managers are told so."""
@@ -122,6 +144,7 @@ class SwarmMembership:
             address, port = self._addresses(advertise, listen)
             now = SystemClock().now()
             root = authority.new_root(now)
+            lock = next_lock(ManagerLock(), autolock=spec.autolock)
             identity = NodeIdentity(node_id=new_id(), cluster_id=new_id(), address=address, port=port)
             client.bootstrap(
                 self._folder.credentials,
@@ -130,8 +153,11 @@ class SwarmMembership:
                 role=MANAGER,
                 cluster_id=identity.cluster_id,
                 now=now,
+                lock=lock,
             )
-            cluster = Cluster(id=CLUSTER_ID, cluster_id=identity.cluster_id, spec=spec, root_ca=root)
+            cluster = Cluster(
+                id=CLUSTER_ID, cluster_id=identity.cluster_id, spec=spec, root_ca=root, lock=lock
+            )
             if pools:
                 cluster = msgspec.structs.replace(cluster, default_address_pools=tuple(pools))
             if subnet_size:
@@ -175,6 +201,9 @@ class SwarmMembership:
     async def swarm_leave(self, *, force: bool) -> None:
         """Stop the node's tasks and forget the cluster."""
         async with self._lock:
+            if self._locked is not None:
+                await self._leave_locked(self._locked, force=force)
+                return
             if self._identity is None and not self._error:
                 raise Unavailable(NOT_PART)
             manager = self._manager
@@ -193,25 +222,56 @@ class SwarmMembership:
         return found
 
     async def swarm_update(
-        self, version: int, spec: ClusterSpec, *, rotate_worker_token: bool, rotate_manager_token: bool
+        self,
+        version: int,
+        spec: ClusterSpec,
+        *,
+        rotate_worker_token: bool,
+        rotate_manager_token: bool,
+        rotate_unlock_key: bool,
     ) -> None:
-        await self.control.update_cluster(version, spec, rotate_worker_token, rotate_manager_token)
+        await self.control.update_cluster(
+            version, spec, rotate_worker_token, rotate_manager_token, rotate_unlock_key
+        )
+
+    async def swarm_unlock_key(self) -> str:
+        return (await self.swarm_inspect()).lock.unlock_key
+
+    async def swarm_unlock(self, unlock_key: str) -> None:
+        """Open this manager's keys and take part in the swarm again."""
+        async with self._lock:
+            identity = self._locked
+            if identity is None:
+                raise Conflict(NOT_LOCKED) if self._manager is not None else Unavailable(self._refusal())
+            try:
+                self._folder.credentials.keys.unlock(unlock_key)
+                self._locked = None
+                await self._start_parts(identity, members={})
+            except InvalidUnlockKey as error:
+                raise InvalidArgument(str(error)) from error
+            except WrongKey as error:
+                raise Unauthenticated(WRONG_UNLOCK_KEY) from error
+            except (RaftError, RpcError, OSError, ValueError) as error:
+                await self._cannot_take_part(error)
+                raise EngineFailure(f"swarm component could not be started: {error}") from error
 
     # ---- what the API asks --------------------------------------------------------------------------------
 
     @property
     def control(self) -> ControlProxy:
         if self._manager is None:
-            raise Unavailable(NOT_A_MANAGER if self._identity is None else WORKER_ONLY)
+            raise Unavailable(self._refusal())
         return self._manager.control
 
     def is_manager(self) -> bool:
         return self._manager is not None
 
     def local_state(self) -> str:
-        """active, inactive or error."""
+        """active, inactive, locked or error."""
         if self._identity is not None:
             return "active"
+        if self._locked is not None:
+            return "locked"
         return "error" if self._error else "inactive"
 
     async def info(self) -> dict[str, Any]:
@@ -220,10 +280,10 @@ class SwarmMembership:
         if identity is None:
             return {
                 "NodeID": "",
-                "NodeAddr": "",
+                "NodeAddr": "" if self._locked is None else self._locked.address,
                 "LocalNodeState": self.local_state(),
                 "ControlAvailable": False,
-                "Error": self._error,
+                "Error": self._error if self._locked is None else LOCKED,
                 "RemoteManagers": None,
             }
         managers: Sequence[ManagerAddress] = ()
@@ -259,8 +319,14 @@ class SwarmMembership:
 
     def _log_source(self) -> ManagerPart:
         if self._manager is None:
-            raise Unavailable(NOT_A_MANAGER if self._identity is None else WORKER_ONLY)
+            raise Unavailable(self._refusal())
         return self._manager
+
+    def _refusal(self) -> str:
+        """Why this node does not answer what only managers answer."""
+        if self._locked is not None:
+            return LOCKED
+        return NOT_A_MANAGER if self._identity is None else WORKER_ONLY
 
     async def _cluster_info(self, manager: ManagerPart) -> dict[str, Any]:
         cluster = await manager.control.get_cluster()
@@ -354,6 +420,20 @@ class SwarmMembership:
             self._forget()
             raise
 
+    async def _cannot_take_part(self, error: Exception) -> None:
+        """What was started stops again, and `info` says why."""
+        logger.error("this node cannot take part in its swarm: %s", error, exc_info=error)
+        await self._stop_parts()
+        self._locked, self._error = None, str(error)
+
+    async def _leave_locked(self, identity: NodeIdentity, *, force: bool) -> None:
+        """The other managers are not told: nothing here can speak to them without the key."""
+        if not force:
+            raise Unavailable(LOCKED_ON_LEAVING)
+        await remove_tasks(self._config, self._folder, identity, self._engine, self._networks)
+        self._locked = None
+        self._forget()
+
     def _forget(self) -> None:
         self._folder.remove()
         self._error = ""
@@ -386,7 +466,7 @@ class SwarmMembership:
                 await self._start_manager(identity, members)
             else:
                 await self._stop_manager()
-                self._folder.remove_raft()
+                self._folder.remove_manager()
 
     async def _removed(self, reason: str) -> None:
         """Called by the agent when the managers removed this node."""
@@ -410,7 +490,7 @@ class SwarmMembership:
             logger.error("%s failed", task.get_name(), exc_info=task.exception())
 
     def _require_none(self) -> None:
-        if self._identity is not None or self._error:
+        if self._identity is not None or self._locked is not None or self._error:
             raise Unavailable(ALREADY_PART)
 
     def _addresses(self, advertise: str, listen: str, toward: str = "") -> tuple[str, int]:

@@ -154,8 +154,6 @@ def cluster_spec_from_api(
     if body is None:
         return ClusterSpec()
     default = ClusterSpec()
-    if body.encryption_config and body.encryption_config.auto_lock_managers:
-        raise InvalidArgument("EncryptionConfig.AutoLockManagers is not supported yet: leave it out")
     ca = body.ca_config or bodies.CaBody()
     if ca.external_c_as or ca.signing_ca_cert or ca.signing_ca_key:
         raise InvalidArgument("CAConfig: external CAs and roots from elsewhere are not supported yet")
@@ -181,6 +179,7 @@ def cluster_spec_from_api(
         election_tick=raft.election_tick or default.election_tick,
         heartbeat_tick=raft.heartbeat_tick or default.heartbeat_tick,
         force_rotate=ca.force_rotate,
+        autolock=body.encryption_config is not None and body.encryption_config.auto_lock_managers,
     )
 
 
