@@ -60,7 +60,7 @@ ALREADY_PART = (
 )
 NOT_PART = "This node is not part of a swarm"
 LOCKED = (
-    "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to "
+    'Swarm is encrypted and needs to be unlocked before it can be used. Please use "docker swarm unlock" to '
     "unlock it."
 )
 LOCKED_ON_LEAVING = (

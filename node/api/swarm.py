@@ -64,7 +64,7 @@ async def update(context: Context, request: web.Request) -> web.StreamResponse:
 
 
 async def unlock_key(context: Context, _request: web.Request) -> web.StreamResponse:
-    """"" while autolock is off."""
+    """The key, empty while autolock is off."""
     return json_response({"UnlockKey": await context.swarm.swarm_unlock_key()})
 
 

@@ -91,7 +91,9 @@ class CredentialFiles:
 
 def _is_manager(certificate_pem: str) -> bool:
     subject = x509.load_pem_x509_certificate(certificate_pem.encode()).subject
-    return any(name.value == MANAGER for name in subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME))
+    return any(
+        name.value == MANAGER for name in subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
+    )
 
 
 def _belongs(certificate_pem: str, key_pem: str) -> bool:
