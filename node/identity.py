@@ -108,6 +108,7 @@ class SwarmFolder:
         self.credentials.keys.forget_lock()
 
     def remove(self) -> None:
-        """Forget the cluster. The identity goes first, so that a crash half way leaves only a leftover."""
+        """Forget the cluster and its lock. The identity goes first, so that a crash leaves only a leftover."""
         (self.path / "identity.json").unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)
+        self.credentials = CredentialFiles(self.path / "tls")

@@ -2,7 +2,7 @@
 
 RaftError
 ├── InvalidArgument        the request is wrong; the message names the field            (400)
-├── Unauthenticated        the unlock key is not the right one; never between nodes       (401)
+├── Unauthenticated        the unlock key is not the right one; never between nodes      (401)
 ├── NotFound               no object with that id or name                               (404)
 ├── AlreadyExists          the name is taken                                            (409)
 ├── Conflict               it is so already (not locked); never between nodes           (409)

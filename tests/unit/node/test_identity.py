@@ -103,6 +103,20 @@ def test_a_manager_waits_for_the_key_and_a_worker_never(folder: SwarmFolder, tmp
     ]
 
 
+def test_the_lock_of_a_former_swarm_is_forgotten(folder: SwarmFolder) -> None:
+    folder.credentials.apply_lock(LOCK)
+    folder.remove()
+    folder.credentials.save(credentials(MANAGER))
+    folder.data_key()
+    assert sorted(p.name for p in folder.credentials.folder.iterdir()) == [
+        "node.crt",
+        "node.key",
+        "raft.key",
+        "root.crt",
+    ]
+    assert b"PRIVATE KEY" in folder.credentials.key.read_bytes()
+
+
 def test_a_lost_certificate_costs_no_log(folder: SwarmFolder) -> None:
     folder.data_key()
     write_log(folder)

@@ -138,6 +138,9 @@ def test_a_signer_that_is_behind_does_not_bring_a_former_key_back(tmp_path: Path
     files = node(tmp_path / "tls", SECOND)
     files.save(NEW, FIRST)
     assert restarted(files.folder, SECOND).load() == NEW
+    files.apply_lock(OFF_AGAIN)
+    files.save(OLD, FIRST)
+    assert restarted(files.folder).load() == OLD
 
 
 def test_a_joining_manager_never_has_its_key_in_the_clear(tmp_path: Path) -> None:
@@ -163,6 +166,14 @@ def test_promotion_wraps_and_demotion_unwraps(tmp_path: Path) -> None:
     files.keys.forget_lock()
     again = CredentialFiles(files.folder)
     assert (again.is_manager, again.keys.locked, again.load()) == (False, False, AS_WORKER)
+
+
+def test_what_a_crash_left_beside_goes_when_the_lock_closes(tmp_path: Path) -> None:
+    files = node(tmp_path / "tls", FIRST)
+    for name in ("node.key.new", "raft.key.new"):
+        (files.folder / name).write_bytes(DATA_KEY)
+    files.apply_lock(SECOND)
+    assert secrets_in_the_clear(files.folder) == []
 
 
 # ---- damage ----------------------------------------------------------------------------------------------
