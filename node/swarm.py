@@ -21,6 +21,7 @@ from engine.errors import EngineFailure
 from node.agent.executor import ContainerEngine
 from node.agent.network_map import Networks
 from node.agent_part import AgentPart, remove_tasks
+from node.api.convert import cluster_info_to_api
 from node.ca import authority, client
 from node.ca.tls import NodeTls
 from node.ca.wrapping import InvalidUnlockKey, WrongKey
@@ -334,14 +335,7 @@ class SwarmMembership:
         return {
             "Nodes": len(nodes),
             "Managers": sum(node.role is NodeRole.MANAGER for node in nodes),
-            "Cluster": {
-                "ID": cluster.cluster_id,
-                "Version": {"Index": cluster.meta.version},
-                "DefaultAddrPool": list(cluster.default_address_pools),
-                "SubnetSize": cluster.subnet_size,
-                "DataPathPort": cluster.data_path_port,
-                "RootRotationInProgress": False,
-            },
+            "Cluster": cluster_info_to_api(cluster),
         }
 
     async def _start_parts(

@@ -141,10 +141,10 @@ class KeyFiles:
         return self._close(lock) if lock.unlock_key else self._open(lock, stored)
 
     def forget_lock(self) -> None:
-        """The node is no manager any more, and its TLS key is in the clear again."""
-        assert not self.is_wrapped(self.tls), "a worker's key is never wrapped"
-        self._disk.remove(self.lock)
-        self._folder_key = None
+        """The node is no manager any more; if it has a manager's TLS key again meanwhile, that stays locked."""
+        if not self.is_wrapped(self.tls):
+            self._disk.remove(self.lock)
+            self._folder_key = None
 
     def _close(self, lock: ManagerLock) -> bool:
         changed = self.prepare(lock)

@@ -113,6 +113,7 @@ def test_a_restarted_manager_is_locked_and_its_tasks_run_on(swarm: Locking) -> N
         assert swarm.state("n2") == "locked"
     swarm.opened("n2", key)
     assert swarm.state("n2") == "active"
+    assert "Autolock Managers: true" in swarm.ok("n2", "info")
     code, error = swarm.unlock("n2", key)
     assert code and "swarm is not locked" in error
     assert swarm.is_locked_on_disk("n2"), "unlocking is for one life of the daemon"

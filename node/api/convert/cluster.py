@@ -101,6 +101,12 @@ def config_spec_from_api(body: bodies.NamedData) -> ConfigSpec:
 
 def cluster_to_api(cluster: Cluster) -> dict[str, Any]:
     """GET /swarm."""
+    tokens = {"Worker": cluster.root_ca.worker_token, "Manager": cluster.root_ca.manager_token}
+    return {**cluster_info_to_api(cluster), "JoinTokens": tokens}
+
+
+def cluster_info_to_api(cluster: Cluster) -> dict[str, Any]:
+    """Swarm.Cluster of GET /info, which everybody may see."""
     certificate = x509.load_pem_x509_certificate(cluster.root_ca.cert_pem.encode())
     public_key = certificate.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -118,7 +124,6 @@ def cluster_to_api(cluster: Cluster) -> dict[str, Any]:
         "DefaultAddrPool": list(cluster.default_address_pools),
         "SubnetSize": cluster.subnet_size,
         "DataPathPort": cluster.data_path_port,
-        "JoinTokens": {"Worker": cluster.root_ca.worker_token, "Manager": cluster.root_ca.manager_token},
     }
 
 

@@ -168,6 +168,18 @@ def test_promotion_wraps_and_demotion_unwraps(tmp_path: Path) -> None:
     assert (again.is_manager, again.keys.locked, again.load()) == (False, False, AS_WORKER)
 
 
+def test_promoted_again_before_the_demotion_was_done(tmp_path: Path) -> None:
+    files = node(tmp_path / "tls", FIRST)
+    files.save(AS_WORKER)
+    files.save(NEW, FIRST)
+    files.keys.data.unlink()
+    files.keys.forget_lock()
+    files.keys.save_data_key(DATA_KEY)
+    assert secrets_in_the_clear(files.folder) == []
+    again = restarted(files.folder, FIRST)
+    assert (again.load(), again.keys.data_key()) == (NEW, DATA_KEY)
+
+
 def test_what_a_crash_left_beside_goes_when_the_lock_closes(tmp_path: Path) -> None:
     files = node(tmp_path / "tls", FIRST)
     for name in ("node.key.new", "raft.key.new"):
