@@ -33,6 +33,7 @@ from node.manager.forward import ControlProxy, from_rpc
 from node.manager_part import ManagerPart
 from node.rpc import MANAGER, Identity, RpcClient, RpcError, RpcServer
 from node.underlay import choose_address
+from raft import framing
 from raft.errors import (
     Conflict,
     FailedPrecondition,
@@ -45,6 +46,7 @@ from raft.objects.assignment import LogLine, ManagerAddress
 from raft.objects.base import new_id
 from raft.objects.cluster import CLUSTER_ID, Cluster, ClusterSpec, ManagerLock
 from raft.objects.node import Availability, ManagerStatus, Node, NodeRole, NodeSpec, NodeStatus
+from raft.wal import WalDamaged
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +72,8 @@ LOCKED_ON_LEAVING = (
 NOT_LOCKED = "swarm is not locked"
 WRONG_UNLOCK_KEY = "swarm could not be unlocked: invalid key provided"
 INFO_TIMEOUT_S = 2.0
+# What a node's files or network may be to blame for: said in `info`; the daemon serves its containers.
+CANNOT_TAKE_PART = (RaftError, RpcError, OSError, ValueError, WalDamaged, framing.Damaged, framing.WrongKey)
 
 
 class DataPlane(Networks, Protocol):
@@ -112,7 +116,7 @@ class SwarmMembership:
                     self._locked = identity
                     return
                 await self._start_parts(identity, members={})
-            except (RaftError, RpcError, OSError, ValueError) as error:
+            except CANNOT_TAKE_PART as error:
                 await self._cannot_take_part(error)
 
     async def stop(self) -> None:
@@ -252,7 +256,7 @@ class SwarmMembership:
                 raise InvalidArgument(str(error)) from error
             except WrongKey as error:
                 raise Unauthenticated(WRONG_UNLOCK_KEY) from error
-            except (RaftError, RpcError, OSError, ValueError) as error:
+            except CANNOT_TAKE_PART as error:
                 await self._cannot_take_part(error)
                 raise EngineFailure(f"swarm component could not be started: {error}") from error
 

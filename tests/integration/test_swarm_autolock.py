@@ -191,6 +191,20 @@ def test_autolock_off_opens_the_files(swarm: Locking) -> None:
     swarm.wait("n2 answers", 30, lambda: swarm.on("n2", "node", "ls").code == 0)
 
 
+def test_a_wrong_data_key_is_said_and_harms_nothing(swarm: Locking) -> None:
+    file = swarm.tls("n2") / "raft.key"
+    right = file.read_bytes()
+    assert swarm.lab("kill", "--daemon-only", "n2").code == 0
+    file.write_bytes(right[::-1])
+    assert swarm.lab("start", "n2").code == 0
+    assert swarm.state("n2") == "error"
+    assert "wrong data key" in swarm.ok("n2", "info", "--format", "{{.Swarm.Error}}")
+    assert file.read_bytes() == right[::-1]
+    file.write_bytes(right)
+    swarm.restart("n2")
+    swarm.wait("n2 answers", 30, lambda: swarm.on("n2", "node", "ls").code == 0)
+
+
 def test_a_locked_manager_leaves_by_force(swarm: Locking) -> None:
     swarm.ok("n1", "swarm", "update", "--autolock")
     swarm.wait("n3 locks", 20, lambda: swarm.is_locked_on_disk("n3"))
