@@ -206,10 +206,10 @@ class SwarmMembership:
     async def swarm_leave(self, *, force: bool) -> None:
         """Stop the node's tasks and forget the cluster."""
         async with self._lock:
-            if self._locked is not None:
-                await self._leave_locked(self._locked, force=force)
+            if self._locked is not None or self._error:
+                await self._leave_without_parts(force=force)
                 return
-            if self._identity is None and not self._error:
+            if self._identity is None:
                 raise Unavailable(NOT_PART)
             manager = self._manager
             if manager is not None and not force:
@@ -424,11 +424,13 @@ class SwarmMembership:
         await self._stop_parts()
         self._locked, self._error = None, str(error)
 
-    async def _leave_locked(self, identity: NodeIdentity, *, force: bool) -> None:
-        """The other managers are not told: nothing here can speak to them without the key."""
-        if not force:
+    async def _leave_without_parts(self, *, force: bool) -> None:
+        """Locked, or not able to take part: the managers are not told, for nothing here can speak to them."""
+        if self._locked is not None and not force:
             raise Unavailable(LOCKED_ON_LEAVING)
-        await remove_tasks(self._config, self._folder, identity, self._engine, self._networks)
+        identity = self._folder.load()
+        if identity is not None:
+            await remove_tasks(self._config, self._folder, identity, self._engine, self._networks)
         self._locked = None
         self._forget()
 

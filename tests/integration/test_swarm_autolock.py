@@ -221,3 +221,15 @@ def test_a_locked_manager_leaves_by_force(swarm: Locking) -> None:
     token = swarm.ok("n1", "swarm", "join-token", "-q", "manager")
     swarm.ok("n3", "swarm", "join", "--token", token, f"{swarm.nodes()['n1']['address']}:2377")
     swarm.wait("a new manager locks at once", 10, lambda: swarm.is_locked_on_disk("n3"))
+
+
+def test_a_manager_with_damaged_keys_leaves(swarm: Locking) -> None:
+    swarm.wait("n2 locks", 20, lambda: swarm.is_locked_on_disk("n2"))
+    assert swarm.lab("kill", "--daemon-only", "n2").code == 0
+    (swarm.tls("n2") / "lock.key").unlink()
+    assert swarm.lab("start", "n2").code == 0
+    assert swarm.state("n2") == "error"
+    assert swarm.tasks("n2")
+    swarm.ok("n2", "swarm", "leave", "--force")
+    assert swarm.state("n2") == "inactive"
+    assert swarm.tasks("n2") == []
