@@ -17,7 +17,7 @@ from node.agent.worker import Worker
 from node.ca.tls import NodeTls
 from node.config import VERSION, NodeConfig
 from node.identity import NodeIdentity, SwarmFolder
-from node.loop import SystemClock
+from node.loop import Clock, SystemClock
 from node.rpc import Identity, RpcClient
 from raft.objects.assignment import SessionMessage
 
@@ -40,14 +40,7 @@ class AgentPart:
     ) -> None:
         clock = SystemClock()
         self.managers = KnownManagers(folder.managers)
-        executor = EngineExecutor(
-            engine,
-            clock,
-            node_id=identity.node_id,
-            hostname=config.name,
-            os="linux",
-            architecture=platform.machine(),
-        )
+        executor = _executor(config, identity, engine, clock)
         self._agent = Agent(
             streams=client,
             managers=self.managers,
@@ -99,3 +92,46 @@ class AgentPart:
             self.worker.start(group)
             group.create_task(self._keeper.run(), name="certificate keeper")
             await self._agent.run(self.worker)
+
+
+class _AllRemoved(Exception):
+    """Ends the worker of `remove_tasks`."""
+
+
+async def remove_tasks(
+    config: NodeConfig,
+    folder: SwarmFolder,
+    identity: NodeIdentity,
+    engine: ContainerEngine,
+    networks: Networks,
+) -> None:
+    """Stop and remove the tasks that an earlier life left: the node leaves and cannot run an agent before."""
+    clock = SystemClock()
+    worker = Worker(
+        folder.worker,
+        _executor(config, identity, engine, clock),
+        networks,
+        report=lambda _task_id, _status: None,
+        acknowledged=lambda _version: None,
+        clock=clock,
+    )
+    try:
+        async with asyncio.TaskGroup() as group:
+            worker.start(group)
+            await worker.stop_all()
+            raise _AllRemoved
+    except* _AllRemoved:
+        pass
+
+
+def _executor(
+    config: NodeConfig, identity: NodeIdentity, engine: ContainerEngine, clock: Clock
+) -> EngineExecutor:
+    return EngineExecutor(
+        engine,
+        clock,
+        node_id=identity.node_id,
+        hostname=config.name,
+        os="linux",
+        architecture=platform.machine(),
+    )

@@ -15,6 +15,7 @@ import math
 import msgspec
 
 from node import raft_folder
+from node.ca.keys import DamagedKeys
 from node.identity import NodeIdentity, SwarmFolder
 from node.manager_part import consensus_config
 from raft.consensus import Consensus
@@ -119,7 +120,7 @@ async def rewrite(folder: SwarmFolder, identity: NodeIdentity, now: float) -> Su
 def _read(folder: SwarmFolder, identity: NodeIdentity) -> tuple[Salvage, Store]:
     try:
         found_on_disk = salvage(consensus_config(folder, identity))
-    except WrongKey as error:
+    except (WrongKey, DamagedKeys) as error:
         raise FailedPrecondition(f"{folder.raft}: {error}") from error
     store = Store()
     found_on_disk.replay(store)

@@ -13,6 +13,7 @@ from engine.config import LogOptions
 from node.ca.service import CaService, CaState
 from node.identity import NodeIdentity, SwarmFolder
 from node.leaving import Standing
+from node.lock_keeper import LockKeeper
 from node.loop import SystemClock
 from node.manager.dispatcher import Dispatcher
 from node.manager.forward import leader_address
@@ -108,6 +109,7 @@ class ManagerPart:
             ],
             add_here=self._manager.count_member,
         )
+        self._lock_keeper = LockKeeper(self.store, folder.credentials.apply_lock, clock)
         self._running: asyncio.Task[None] | None = None
 
     def register(self, server: RpcServer) -> None:
@@ -131,6 +133,7 @@ class ManagerPart:
             group.create_task(self._manager.run(), name="leadership")
             group.create_task(follow_settings(self.store, self.consensus), name="raft settings")
             group.create_task(self._membership.run(), name="membership")
+            group.create_task(self._lock_keeper.run(), name="lock keeper")
 
     async def stop(self) -> None:
         if self._running is not None:
@@ -175,6 +178,7 @@ class ManagerPart:
             root=cluster.root_ca,
             cluster_id=cluster.cluster_id,
             validity_s=cluster.spec.node_cert_expiry_ns / SECOND,
+            lock=cluster.lock,
         )
 
     async def _admit(self, role: NodeRole, availability: Availability) -> str:

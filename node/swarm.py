@@ -16,25 +16,31 @@ from typing import Any
 import msgspec
 
 from engine.config import LogOptions
+from engine.errors import EngineFailure
 from node import force_new_cluster as forcing
 from node import leaving, raft_folder
 from node.agent.executor import ContainerEngine
+from node.agent_part import remove_tasks
+from node.api.convert import cluster_info_to_api
 from node.ca import authority, client
 from node.ca.tls import NodeTls
+from node.ca.wrapping import InvalidUnlockKey, WrongKey
 from node.config import NodeConfig, split_host_port
 from node.identity import NodeIdentity
 from node.loop import SystemClock
+from node.manager.control.cluster import next_lock
 from node.manager.forward import ControlProxy, from_rpc
 from node.manager_part import ManagerPart
 from node.parts import DataPlane, RunningParts
 from node.rpc import MANAGER, Identity, RpcError
 from node.underlay import followed, own_address, remote_address
-from raft.errors import InvalidArgument, RaftError, Unavailable
-from raft.framing import WrongKey
+from raft import framing
+from raft.errors import Conflict, InvalidArgument, RaftError, Unauthenticated, Unavailable
 from raft.objects.assignment import LogLine, ManagerAddress
 from raft.objects.base import new_id
-from raft.objects.cluster import CLUSTER_ID, Cluster, ClusterSpec
+from raft.objects.cluster import CLUSTER_ID, Cluster, ClusterSpec, ManagerLock
 from raft.objects.node import Availability, ManagerStatus, Node, NodeRole, NodeSpec, NodeStatus
+from raft.wal import WalDamaged
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +56,18 @@ ALREADY_PART = (
     'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.'
 )
 NOT_PART = "This node is not part of a swarm"
+LOCKED = (
+    'Swarm is encrypted and needs to be unlocked before it can be used. Please use "docker swarm unlock" to '
+    "unlock it."
+)
+LOCKED_ON_LEAVING = (
+    "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message."
+)
+NOT_LOCKED = "swarm is not locked"
+WRONG_UNLOCK_KEY = "swarm could not be unlocked: invalid key provided"
 INFO_TIMEOUT_S = 2.0
+# What a node's files or network may be to blame for: said in `info`; the daemon serves its containers.
+CANNOT_TAKE_PART = (RaftError, RpcError, OSError, ValueError, WalDamaged, framing.Damaged, framing.WrongKey)
 
 
 class SwarmMembership(RunningParts):
@@ -58,6 +75,7 @@ class SwarmMembership(RunningParts):
 
     def __init__(self, config: NodeConfig, engine: ContainerEngine, networks: DataPlane) -> None:
         super().__init__(config, engine, networks)
+        self._locked: NodeIdentity | None = None  # while the unlock key is waited for: no part runs
 
     # ---- the daemon's life --------------------------------------------------------------------------------
 
@@ -73,15 +91,21 @@ class SwarmMembership(RunningParts):
     async def _resume(self, identity: NodeIdentity) -> None:
         self._error = ""
         try:
-            current = followed(identity, self._config)
-            if current != identity:
-                logger.info("this node is at %s, it was at %s", current.rpc_address, identity.rpc_address)
-                self._folder.save(current)
-            await self._start_parts(current, members={})
-        except (RaftError, RpcError, OSError, ValueError, WrongKey) as error:
-            logger.exception("this node cannot take part in its swarm")
-            await self._stop_parts()
-            self._error = str(error)
+            if self._folder.is_locked():
+                logger.warning("this manager is locked: it takes part in its swarm after `swarm unlock`")
+                self._locked = identity
+                return
+            await self._go_on(identity)
+        except CANNOT_TAKE_PART as error:
+            await self._cannot_take_part(error)
+
+    async def _go_on(self, identity: NodeIdentity) -> None:
+        """Take part as before, at the address that the daemon's settings say now."""
+        current = followed(identity, self._config)
+        if current != identity:
+            logger.info("this node is at %s, it was at %s", current.rpc_address, identity.rpc_address)
+            self._folder.save(current)
+        await self._start_parts(current, members={})
 
     async def stop(self) -> None:
         """The daemon ends; containers run on and the managers are told so."""
@@ -111,6 +135,7 @@ class SwarmMembership(RunningParts):
             address, port = own_address(self._config, advertise, listen)
             now = SystemClock().now()
             root = authority.new_root(now)
+            lock = next_lock(ManagerLock(), autolock=spec.autolock)
             identity = self._new_identity(new_id(), new_id(), address, port)
             client.bootstrap(
                 self._folder.credentials,
@@ -119,8 +144,11 @@ class SwarmMembership(RunningParts):
                 role=MANAGER,
                 cluster_id=identity.cluster_id,
                 now=now,
+                lock=lock,
             )
-            cluster = Cluster(id=CLUSTER_ID, cluster_id=identity.cluster_id, spec=spec, root_ca=root)
+            cluster = Cluster(
+                id=CLUSTER_ID, cluster_id=identity.cluster_id, spec=spec, root_ca=root, lock=lock
+            )
             if pools:
                 cluster = msgspec.structs.replace(cluster, default_address_pools=tuple(pools))
             if subnet_size:
@@ -187,7 +215,10 @@ class SwarmMembership(RunningParts):
     async def swarm_leave(self, *, force: bool) -> None:
         """Stop the node's tasks and forget the cluster."""
         async with self._lock:
-            if self._identity is None and not self._error:
+            if self._locked is not None or (self._error and self._identity is None):
+                await self._leave_without_parts(force=force)
+                return
+            if self._identity is None:
                 raise Unavailable(NOT_PART)
             manager = self._manager
             if not force:
@@ -205,9 +236,38 @@ class SwarmMembership(RunningParts):
         return found
 
     async def swarm_update(
-        self, version: int, spec: ClusterSpec, *, rotate_worker_token: bool, rotate_manager_token: bool
+        self,
+        version: int,
+        spec: ClusterSpec,
+        *,
+        rotate_worker_token: bool,
+        rotate_manager_token: bool,
+        rotate_unlock_key: bool,
     ) -> None:
-        await self.control.update_cluster(version, spec, rotate_worker_token, rotate_manager_token)
+        await self.control.update_cluster(
+            version, spec, rotate_worker_token, rotate_manager_token, rotate_unlock_key
+        )
+
+    async def swarm_unlock_key(self) -> str:
+        return (await self.swarm_inspect()).lock.unlock_key
+
+    async def swarm_unlock(self, unlock_key: str) -> None:
+        """Open this manager's keys and take part in the swarm again."""
+        async with self._lock:
+            identity = self._locked
+            if identity is None:
+                raise Conflict(NOT_LOCKED) if self._manager is not None else Unavailable(self._refusal())
+            try:
+                self._folder.credentials.keys.unlock(unlock_key)
+                self._locked = None
+                await self._go_on(identity)
+            except InvalidUnlockKey as error:
+                raise InvalidArgument(str(error)) from error
+            except WrongKey as error:
+                raise Unauthenticated(WRONG_UNLOCK_KEY) from error
+            except CANNOT_TAKE_PART as error:
+                await self._cannot_take_part(error)
+                raise EngineFailure(f"swarm component could not be started: {error}") from error
 
     # ---- what the API asks --------------------------------------------------------------------------------
 
@@ -219,7 +279,9 @@ class SwarmMembership(RunningParts):
         return self._manager is not None
 
     def local_state(self) -> str:
-        """active, inactive, pending (a manager that waits to be taken in again) or error."""
+        """active, inactive, locked, pending (a manager that waits to be taken in again) or error."""
+        if self._locked is not None:
+            return "locked"
         if self._error:
             return "error"
         if self._lost is not None:
@@ -232,10 +294,10 @@ class SwarmMembership(RunningParts):
         if identity is None:
             return {
                 "NodeID": "",
-                "NodeAddr": "",
+                "NodeAddr": "" if self._locked is None else self._locked.address,
                 "LocalNodeState": self.local_state(),
                 "ControlAvailable": False,
-                "Error": self._error,
+                "Error": self._error if self._locked is None else LOCKED,
                 "RemoteManagers": None,
             }
         managers: Sequence[ManagerAddress] = ()
@@ -270,11 +332,17 @@ class SwarmMembership(RunningParts):
     # ---- inside -------------------------------------------------------------------------------------------
 
     def _require_manager(self) -> ManagerPart:
-        if self._manager is not None:
-            return self._manager
+        if self._manager is None:
+            raise Unavailable(self._refusal())
+        return self._manager
+
+    def _refusal(self) -> str:
+        """Why this node does not answer what only managers answer."""
+        if self._locked is not None:
+            return LOCKED
         if self._lost is not None:
-            raise Unavailable(self._lost.problem)
-        raise Unavailable(self._error or (NOT_A_MANAGER if self._identity is None else WORKER_ONLY))
+            return self._lost.problem
+        return self._error or (NOT_A_MANAGER if self._identity is None else WORKER_ONLY)
 
     async def _cluster_info(self, manager: ManagerPart) -> dict[str, Any]:
         cluster = await manager.control.get_cluster()
@@ -282,14 +350,7 @@ class SwarmMembership(RunningParts):
         return {
             "Nodes": len(nodes),
             "Managers": sum(node.role is NodeRole.MANAGER for node in nodes),
-            "Cluster": {
-                "ID": cluster.cluster_id,
-                "Version": {"Index": cluster.meta.version},
-                "DefaultAddrPool": list(cluster.default_address_pools),
-                "SubnetSize": cluster.subnet_size,
-                "DataPathPort": cluster.data_path_port,
-                "RootRotationInProgress": False,
-            },
+            "Cluster": cluster_info_to_api(cluster),
         }
 
     @contextlib.asynccontextmanager
@@ -300,6 +361,22 @@ class SwarmMembership(RunningParts):
             await self._stop_parts()
             self._forget()
             raise
+
+    async def _cannot_take_part(self, error: Exception) -> None:
+        """What was started stops again, and `info` says why."""
+        logger.error("this node cannot take part in its swarm: %s", error, exc_info=error)
+        await self._stop_parts()
+        self._locked, self._error = None, str(error)
+
+    async def _leave_without_parts(self, *, force: bool) -> None:
+        """Locked, or not able to take part: the managers are not told, for nothing here can speak to them."""
+        if self._locked is not None and not force:
+            raise Unavailable(LOCKED_ON_LEAVING)
+        identity = self._folder.load()
+        if identity is not None:
+            await remove_tasks(self._config, self._folder, identity, self._engine, self._networks)
+        self._locked = None
+        self._forget()
 
     def _forget(self) -> None:
         self._folder.remove()
@@ -342,6 +419,7 @@ class SwarmMembership(RunningParts):
             else:
                 await self._stop_manager()
                 raft_folder.remove_all(self._folder)
+                self._folder.remove_manager()
                 self._error = ""
 
     async def _removed(self, reason: str) -> None:
@@ -366,7 +444,9 @@ class SwarmMembership(RunningParts):
         )
 
     def _manager_identity(self) -> NodeIdentity:
-        """Of this node, whether it takes part or cannot. Raises Unavailable when it is no manager."""
+        """Of this node, whether it takes part or cannot. Raises Unavailable when it is locked or no manager."""
+        if self._locked is not None:
+            raise Unavailable(LOCKED)
         identity = self._folder.load()
         if identity is None:
             raise Unavailable(NOT_A_MANAGER)
@@ -375,7 +455,7 @@ class SwarmMembership(RunningParts):
         return identity
 
     def _require_none(self) -> None:
-        if self._identity is not None or self._error:
+        if self._identity is not None or self._locked is not None or self._error:
             raise Unavailable(ALREADY_PART)
 
 

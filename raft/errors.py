@@ -2,8 +2,10 @@
 
 RaftError
 ├── InvalidArgument        the request is wrong; the message names the field            (400)
+├── Unauthenticated        the unlock key is not the right one; never between nodes      (401)
 ├── NotFound               no object with that id or name                               (404)
 ├── AlreadyExists          the name is taken                                            (409)
+├── Conflict               it is so already (not locked); never between nodes           (409)
 ├── FailedPrecondition     right request, wrong moment: in use, still up, last manager  (400)
 ├── OutOfSequence          the object changed since the caller read it                  (500, as Docker answers)
 ├── NotLeader              nothing was written; `leader` is the address to ask, or ""   (503)
@@ -22,11 +24,19 @@ class InvalidArgument(RaftError):
     pass
 
 
+class Unauthenticated(RaftError):
+    pass
+
+
 class NotFound(RaftError):
     pass
 
 
 class AlreadyExists(RaftError):
+    pass
+
+
+class Conflict(RaftError):
     pass
 
 

@@ -7,10 +7,10 @@ entries behind the snapshot were committed: all of them are taken, because ackno
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from raft import membership
 from raft import snapshot as snapshots
@@ -28,9 +28,13 @@ ATTEMPTS_MAX = 5
 
 
 class Machine(Protocol):
+    """The part of consensus.StateMachine that is needed here."""
+
     def apply(self, command: bytes, index: int) -> object: ...
 
-    def load(self, data: bytes) -> None: ...
+    def prepare(self, pieces: Iterable[bytes], /) -> Any: ...
+
+    def adopt(self, prepared: Any, /) -> None: ...
 
 
 @dataclass(frozen=True)

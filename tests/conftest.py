@@ -182,8 +182,8 @@ class Lab:
         verb, *rest = words
         return _swarmctl("lab", verb, "--name", self.name, *rest)
 
-    def on(self, node: str, *words: str) -> Result:
-        return _swarmctl("-H", f"unix://{self.nodes()[node]['socket']}", *words)
+    def on(self, node: str, *words: str, text: str = "") -> Result:
+        return _swarmctl("-H", f"unix://{self.nodes()[node]['socket']}", *words, text=text)
 
     def ok(self, node: str, *words: str) -> str:
         result = self.on(node, *words)
@@ -223,12 +223,12 @@ class Lab:
         return [line.split()[0] for line in lines if " Running " in line]
 
 
-def _swarmctl(*words: str) -> Result:
-    return _run([str(BIN / "swarmctl"), *words])
+def _swarmctl(*words: str, text: str = "") -> Result:
+    return _run([str(BIN / "swarmctl"), *words], text)
 
 
-def _run(words: list[str]) -> Result:
-    done = subprocess.run(words, input="", capture_output=True, text=True, timeout=90, cwd=ROOT)
+def _run(words: list[str], text: str = "") -> Result:
+    done = subprocess.run(words, input=text, capture_output=True, text=True, timeout=90, cwd=ROOT)
     return Result(done.returncode, done.stdout, done.stderr)
 
 

@@ -19,7 +19,7 @@ MISSING = {
     "GET /plugins", "GET /plugins/privileges", "POST /plugins/pull", "GET /plugins/{name}/json",
     "DELETE /plugins/{name}", "POST /plugins/{name}/enable", "POST /plugins/{name}/disable",
     "POST /plugins/{name}/upgrade", "POST /plugins/create", "POST /plugins/{name}/push", "POST /plugins/{name}/set",
-    "POST /swarm/unlock", "PUT /volumes/{name}",
+    "PUT /volumes/{name}",
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from cli.parse import choice, positive_nanoseconds
 from cli.survey import survey_text
 
 _AVAILABILITY = ("active", "pause", "drain")
+_AUTOLOCK_HINT = "turn locking on first: swarmctl swarm update --autolock"
 _SPEC_OPTIONS = (
     click.option(
         "--autolock", type=bool, is_flag=True, default=None, help="Require a key to start a manager"
@@ -209,20 +210,27 @@ def unlock_key(client: Client, quiet: bool, rotate: bool) -> None:
     """Manage the unlock key"""
     if rotate:
         swarm = client.get("/swarm")
+        if not swarm["Spec"]["EncryptionConfig"]["AutoLockManagers"]:
+            raise UsageError("cannot rotate because autolock is not turned on", hint=_AUTOLOCK_HINT)
         query = {"version": swarm["Version"]["Index"], "rotateManagerUnlockKey": True}
         client.post("/swarm/update", swarm["Spec"], query)
+        if not quiet:
+            show("Successfully rotated manager unlock key.\n")
     if quiet:
-        show(client.get("/swarm/unlockkey").get("UnlockKey", ""))
+        show(_unlock_key(client))
         return
     _show_unlock_key(client)
 
 
-def _show_unlock_key(client: Client) -> None:
+def _unlock_key(client: Client) -> str:
     key = client.get("/swarm/unlockkey").get("UnlockKey")
     if not key:
-        raise UsageError(
-            "no unlock key is set", hint="turn locking on first: swarmctl swarm update --autolock"
-        )
+        raise UsageError("no unlock key is set", hint=_AUTOLOCK_HINT)
+    return str(key)
+
+
+def _show_unlock_key(client: Client) -> None:
+    key = _unlock_key(client)
     show(
         "To unlock a swarm manager after it restarts, run the `swarmctl swarm unlock`\n"
         f"command and provide the following key:\n\n    {key}\n\n"

@@ -128,6 +128,8 @@ def _swarm_lines(swarm: dict[str, Any]) -> list[str]:
         if cluster.get("DefaultAddrPool"):
             lines.append(f"  Default Address Pool: {' '.join(cluster['DefaultAddrPool'])}")
         lines.append(f"  Data Path Port: {cluster.get('DataPathPort', 4789)}")
+        encryption = cluster.get("Spec", {}).get("EncryptionConfig", {})
+        lines.append(f"  Autolock Managers: {str(bool(encryption.get('AutoLockManagers'))).lower()}")
     lines.append(f"  Node Address: {swarm.get('NodeAddr', '')}")
     if managers := swarm.get("RemoteManagers"):
         lines += ["  Manager Addresses:", *(f"   {manager['Addr']}" for manager in managers)]

@@ -123,7 +123,7 @@ class SwarmBackend(Protocol):
 
     def is_manager(self) -> bool: ...
     def local_state(self) -> str:
-        """active, inactive or error."""
+        """active, inactive, locked or error."""
 
     async def info(self) -> dict[str, Any]:
         """The `Swarm` object of GET /info."""
@@ -148,7 +148,17 @@ class SwarmBackend(Protocol):
     ) -> None: ...
     async def swarm_leave(self, *, force: bool) -> None: ...
     async def swarm_update(
-        self, version: int, spec: ClusterSpec, *, rotate_worker_token: bool, rotate_manager_token: bool
+        self,
+        version: int,
+        spec: ClusterSpec,
+        *,
+        rotate_worker_token: bool,
+        rotate_manager_token: bool,
+        rotate_unlock_key: bool,
     ) -> None: ...
+    async def swarm_unlock(self, unlock_key: str) -> None: ...
+    async def swarm_unlock_key(self) -> str:
+        """The key, empty while autolock is off."""
+
     def service_logs(self, ref: str, options: LogOptions) -> AsyncIterator[Any]: ...
     def task_logs(self, ref: str, options: LogOptions) -> AsyncIterator[Any]: ...

@@ -256,6 +256,12 @@ class SwarmInitBody(ApiStruct):
     availability: str = ""
 
 
+class SwarmUnlockBody(ApiStruct):
+    """Body of POST /swarm/unlock."""
+
+    unlock_key: str = ""
+
+
 class SwarmJoinBody(ApiStruct):
     """Body of POST /swarm/join."""
 

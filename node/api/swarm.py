@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from engine.errors import NotImplementedHere
 from node.api import bodies
 from node.api.context import Context, Route
 from node.api.convert import availability_from_api, check_address_pools, cluster_spec_from_api, cluster_to_api
@@ -58,24 +57,26 @@ async def leave(context: Context, request: web.Request) -> web.StreamResponse:
 
 async def update(context: Context, request: web.Request) -> web.StreamResponse:
     asked = await body(request, bodies.SwarmSpecBody)
-    if flag(request, "rotateManagerUnlockKey"):
-        raise NotImplementedHere(
-            "autolock is not implemented yet in swarmctl: there is no unlock key to rotate"
-        )
     current = (await context.swarm.swarm_inspect()).spec
     await context.swarm.swarm_update(
         number(request, "version", 0),
         cluster_spec_from_api(asked, current),
         rotate_worker_token=flag(request, "rotateWorkerToken"),
         rotate_manager_token=flag(request, "rotateManagerToken"),
+        rotate_unlock_key=flag(request, "rotateManagerUnlockKey"),
     )
     return web.Response(status=200)
 
 
 async def unlock_key(context: Context, _request: web.Request) -> web.StreamResponse:
-    """Autolock is off: there is no key, as Docker answers then."""
-    await context.swarm.swarm_inspect()
-    return json_response({"UnlockKey": ""})
+    """The key, empty while autolock is off."""
+    return json_response({"UnlockKey": await context.swarm.swarm_unlock_key()})
+
+
+async def unlock(context: Context, request: web.Request) -> web.StreamResponse:
+    asked = await body(request, bodies.SwarmUnlockBody)
+    await context.swarm.swarm_unlock(asked.unlock_key)
+    return web.Response(status=200)
 
 
 def _refuse_data_path(address: str, port: int) -> None:
@@ -94,4 +95,5 @@ ROUTES = [
     Route("POST", "/swarm/leave", leave),
     Route("POST", "/swarm/update", update),
     Route("GET", "/swarm/unlockkey", unlock_key),
+    Route("POST", "/swarm/unlock", unlock),
 ]

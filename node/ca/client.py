@@ -15,7 +15,7 @@ from node.ca.files import CredentialFiles, Credentials
 from node.ca.service import METHOD_ROOT, METHOD_SIGN, SignAnswer, SignRequest
 from node.ca.tls import JoinerTls
 from node.rpc import RpcClient, RpcError, TlsContexts
-from raft.objects.cluster import RootCA
+from raft.objects.cluster import ManagerLock, RootCA
 from raft.objects.node import Availability
 
 CALL_S_MAX = 20.0
@@ -45,7 +45,14 @@ async def renew(files: CredentialFiles, tls: TlsContexts, address: str) -> SignA
 
 
 def bootstrap(
-    files: CredentialFiles, root: RootCA, *, node_id: str, role: str, cluster_id: str, now: float
+    files: CredentialFiles,
+    root: RootCA,
+    *,
+    node_id: str,
+    role: str,
+    cluster_id: str,
+    now: float,
+    lock: ManagerLock | None = None,
 ) -> None:
     """The first manager's own certificate, signed with the root that it has just made."""
     key = authority.new_key()
@@ -53,7 +60,7 @@ def bootstrap(
         root, authority.new_request(key), node_id=node_id, role=role, cluster_id=cluster_id, now=now
     )
     key_pem = authority.key_to_pem(key).decode()
-    files.save(Credentials(root_pem=root.cert_pem, certificate_pem=certificate, key_pem=key_pem))
+    files.save(Credentials(root_pem=root.cert_pem, certificate_pem=certificate, key_pem=key_pem), lock)
 
 
 async def fetch_root(address: str, digest: str) -> str:
@@ -95,7 +102,10 @@ async def _obtain(
     finally:
         await client.close()
     key_pem = authority.key_to_pem(key).decode()
-    files.save(Credentials(root_pem=answer.root_pem, certificate_pem=answer.certificate_pem, key_pem=key_pem))
+    credentials = Credentials(
+        root_pem=answer.root_pem, certificate_pem=answer.certificate_pem, key_pem=key_pem
+    )
+    files.save(credentials, answer.lock)
     return answer
 
 

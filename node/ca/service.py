@@ -17,7 +17,7 @@ import msgspec
 from node.ca import authority, tokens
 from node.rpc import MANAGER, NODES, WORKER, Identity, RpcError, RpcServer
 from raft.objects.assignment import ManagerAddress
-from raft.objects.cluster import RootCA
+from raft.objects.cluster import ManagerLock, RootCA
 from raft.objects.node import Availability, NodeRole
 
 log = logging.getLogger(__name__)
@@ -42,11 +42,14 @@ class SignRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SignAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`lock`: for managers, whose key is wrapped from its first moment on a disk; None for workers."""
+
     node_id: str
     cluster_id: str
     certificate_pem: str
     root_pem: str
     managers: tuple[ManagerAddress, ...] = ()
+    lock: ManagerLock | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class CaState:
     root: RootCA
     cluster_id: str
     validity_s: float
+    lock: ManagerLock
 
 
 class CaService:
@@ -116,6 +120,7 @@ class CaService:
             certificate_pem=self._sign(state, request.csr, node_id, role),
             root_pem=state.root.cert_pem,
             managers=tuple(self._managers()),
+            lock=state.lock if role is NodeRole.MANAGER else None,
         )
         log.info("issued a %s certificate to node %s", role, node_id)
         return msgspec.json.encode(answer)

@@ -9,6 +9,7 @@ byte of a request leaves before they passed.
 from __future__ import annotations
 
 import datetime
+import os
 import ssl
 
 from cryptography import x509
@@ -73,7 +74,7 @@ class NodeTls:
 
     def _loaded(self, context: ssl.SSLContext) -> ssl.SSLContext:
         context.load_verify_locations(cadata=self.credentials.root_pem)
-        context.load_cert_chain(self._files.certificate, self._files.key)
+        _load_pair(context, self.credentials)
         return context
 
 
@@ -126,6 +127,15 @@ def renewal_time(certificate_pem: str, fraction: float) -> float:
     """When to renew (Unix seconds). `fraction` 0..1 is drawn once; it becomes 50 to 80 % of the life."""
     start, end = validity(certificate_pem)
     return start + (end - start) * (0.5 + 0.3 * fraction)
+
+
+def _load_pair(context: ssl.SSLContext, credentials: Credentials) -> None:
+    """OpenSSL reads certificate and key from a file only: one in memory, for the file on disk may be locked."""
+    descriptor = os.memfd_create("node-tls", os.MFD_CLOEXEC)
+    with open(descriptor, "w") as file:
+        file.write(credentials.certificate_pem + "\n" + credentials.key_pem)
+        file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
 
 
 def _base_context(

@@ -279,6 +279,7 @@ class ControlProxy:
         spec: ClusterSpec,
         rotate_worker_token: bool = False,
         rotate_manager_token: bool = False,
+        rotate_unlock_key: bool = False,
     ) -> Cluster:
-        rotations = (rotate_worker_token, rotate_manager_token)
+        rotations = (rotate_worker_token, rotate_manager_token, rotate_unlock_key)
         return cast(Cluster, await self._call("update_cluster", version, spec, *rotations))

@@ -76,10 +76,25 @@ class RootCA(Record, frozen=True):
     manager_token: str = ""
 
 
+class ManagerLock(Record, frozen=True):
+    """Autolock: what wraps the keys on the managers' disks. Never shown, but by `swarm unlock-key`.
+
+    `unlock_key`: SWMKEY-1-..., "" while autolock is off. `generation` counts the changes, so that a manager
+    that replays its log does not go back to a former key.
+    """
+
+    unlock_key: str = ""
+    generation: int = 0
+
+    def __repr__(self) -> str:
+        return f"ManagerLock({'on' if self.unlock_key else 'off'}, generation={self.generation})"
+
+
 class Cluster(ObjectRecord, frozen=True):
     cluster_id: str = ""
     spec: ClusterSpec = ClusterSpec()
     root_ca: RootCA = RootCA()
+    lock: ManagerLock = ManagerLock()
     default_address_pools: tuple[str, ...] = ("10.0.0.0/8",)
     subnet_size: int = 24
     data_path_port: int = 4789

@@ -166,6 +166,10 @@ def test_without_a_swarm(api: Api, line: str) -> None:
     assert api.ask(line) == (503, NOT_A_MANAGER)
 
 
+def test_unlocking_without_a_swarm(api: Api) -> None:
+    assert api.ask("POST /swarm/unlock", {"UnlockKey": "x"}) == (503, NOT_A_MANAGER)
+
+
 def test_leaving_without_a_swarm(api: Api) -> None:
     assert api.ask("POST /swarm/leave") == (503, "This node is not part of a swarm")
 

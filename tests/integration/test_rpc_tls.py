@@ -15,6 +15,7 @@ from node.ca import authority, client
 from node.ca.files import CredentialFiles, Credentials
 from node.ca.service import CaService, CaState
 from node.ca.tls import JoinerTls, NodeTls
+from node.ca.wrapping import is_wrapped, new_unlock_key
 from node.rpc import (
     ALPN_RAFT,
     BODY_BYTES_MAX,
@@ -29,11 +30,12 @@ from node.rpc import (
     Stream,
 )
 from raft.objects.assignment import ManagerAddress
-from raft.objects.cluster import RootCA
+from raft.objects.cluster import ManagerLock, RootCA
 from raft.objects.node import Availability, NodeRole
 
 ROOT = authority.new_root(time.time())
 OTHER_ROOT = authority.new_root(time.time())
+LOCK = ManagerLock(unlock_key=new_unlock_key(), generation=1)
 
 
 def node_tls(
@@ -351,7 +353,7 @@ async def authority_at(tmp_path: Path) -> AsyncIterator[tuple[str, dict[str, Nod
         return node_id
 
     service = CaService(
-        state=lambda: CaState(ROOT, "c1", 7200.0),
+        state=lambda: CaState(ROOT, "c1", 7200.0, LOCK),
         admit=admit,
         role_of=nodes.get,
         managers=lambda: [ManagerAddress(node_id="m1", address="10.0.0.1:2377")],
@@ -371,10 +373,15 @@ async def test_join_and_renewal_with_a_new_role(tmp_path):
         tls = NodeTls(files)
         assert tls.identity == Identity("node0", WORKER, "c1")
         assert files.key.stat().st_mode & 0o777 == 0o600
+        assert answer.lock is None and not is_wrapped(files.key.read_bytes()), "a worker is never locked"
         nodes["node0"] = NodeRole.MANAGER
         await client.renew(files, tls, address)
         tls.reload()
         assert tls.identity == Identity("node0", MANAGER, "c1")
+        assert is_wrapped(files.key.read_bytes())
+        locked = CredentialFiles(files.folder)
+        locked.keys.unlock(LOCK.unlock_key)
+        assert locked.load() == files.load()
         del nodes["node0"]
         with pytest.raises(RpcError, match="removed from this swarm"):
             await client.renew(files, tls, address)

@@ -2,6 +2,7 @@
 
 from node.api.convert.cluster import (
     availability_from_api,
+    cluster_info_to_api,
     cluster_spec_from_api,
     cluster_to_api,
     config_spec_from_api,
@@ -26,6 +27,7 @@ __all__ = [
     "check_local_network",
     "check_address_pools",
     "check_container_mount",
+    "cluster_info_to_api",
     "cluster_spec_from_api",
     "cluster_to_api",
     "config_spec_from_api",

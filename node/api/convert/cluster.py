@@ -101,6 +101,12 @@ def config_spec_from_api(body: bodies.NamedData) -> ConfigSpec:
 
 def cluster_to_api(cluster: Cluster) -> dict[str, Any]:
     """GET /swarm."""
+    tokens = {"Worker": cluster.root_ca.worker_token, "Manager": cluster.root_ca.manager_token}
+    return {**cluster_info_to_api(cluster), "JoinTokens": tokens}
+
+
+def cluster_info_to_api(cluster: Cluster) -> dict[str, Any]:
+    """Swarm.Cluster of GET /info, which everybody may see."""
     certificate = x509.load_pem_x509_certificate(cluster.root_ca.cert_pem.encode())
     public_key = certificate.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -118,7 +124,6 @@ def cluster_to_api(cluster: Cluster) -> dict[str, Any]:
         "DefaultAddrPool": list(cluster.default_address_pools),
         "SubnetSize": cluster.subnet_size,
         "DataPathPort": cluster.data_path_port,
-        "JoinTokens": {"Worker": cluster.root_ca.worker_token, "Manager": cluster.root_ca.manager_token},
     }
 
 
@@ -154,8 +159,6 @@ def cluster_spec_from_api(
     if body is None:
         return ClusterSpec()
     default = ClusterSpec()
-    if body.encryption_config and body.encryption_config.auto_lock_managers:
-        raise InvalidArgument("EncryptionConfig.AutoLockManagers is not supported yet: leave it out")
     ca = body.ca_config or bodies.CaBody()
     if ca.external_c_as or ca.signing_ca_cert or ca.signing_ca_key:
         raise InvalidArgument("CAConfig: external CAs and roots from elsewhere are not supported yet")
@@ -181,6 +184,7 @@ def cluster_spec_from_api(
         election_tick=raft.election_tick or default.election_tick,
         heartbeat_tick=raft.heartbeat_tick or default.heartbeat_tick,
         force_rotate=ca.force_rotate,
+        autolock=body.encryption_config is not None and body.encryption_config.auto_lock_managers,
     )
 
 

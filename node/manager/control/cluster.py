@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from node.ca import tokens
+from node.ca import tokens, wrapping
 from node.manager.control.base import Control, check_version, require_cluster
 from raft import defaults, validate
 from raft.errors import FailedPrecondition
 from raft.objects.base import Annotations, new_id
-from raft.objects.cluster import Cluster, ClusterSpec, Network, NetworkSpec
+from raft.objects.cluster import Cluster, ClusterSpec, ManagerLock, Network, NetworkSpec
 from raft.objects.node import Node
 from raft.store import Store, Transaction
 
@@ -24,6 +24,7 @@ class ClusterControl(Control):
         spec: ClusterSpec,
         rotate_worker_token: bool = False,
         rotate_manager_token: bool = False,
+        rotate_unlock_key: bool = False,
     ) -> Cluster:
         validate.require(spec)
 
@@ -35,10 +36,20 @@ class ClusterControl(Control):
                 root = msgspec.structs.replace(root, worker_token=tokens.new_token(root.digest))
             if rotate_manager_token:
                 root = msgspec.structs.replace(root, manager_token=tokens.new_token(root.digest))
-            tx.put(msgspec.structs.replace(cluster, spec=spec, root_ca=root))
+            lock = next_lock(cluster.lock, autolock=spec.autolock, rotate=rotate_unlock_key)
+            tx.put(msgspec.structs.replace(cluster, spec=spec, root_ca=root, lock=lock))
 
         await self._store.update(update)
         return await self.get_cluster()
+
+
+def next_lock(current: ManagerLock, *, autolock: bool, rotate: bool = False) -> ManagerLock:
+    """A key when autolock is turned on, none when it is off, another one on request."""
+    if autolock == bool(current.unlock_key) and not (autolock and rotate):
+        return current
+    return ManagerLock(
+        unlock_key=wrapping.new_unlock_key() if autolock else "", generation=current.generation + 1
+    )
 
 
 async def bootstrap_cluster(store: Store, cluster: Cluster, node: Node) -> None:

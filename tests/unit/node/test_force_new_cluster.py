@@ -197,6 +197,6 @@ async def test_cluster_that_is_not_there_is_not_invented(tmp_path: Path):
         await force_new_cluster.rewrite(disk.folder, OURS, 5.0)
     with pytest.raises(FailedPrecondition, match="nothing is readable"):
         await force_new_cluster.survey(SwarmFolder(tmp_path / "empty"), OURS, None)
-    (disk.folder.path / "raft.key").write_bytes(b"x" * 32)
+    disk.folder.credentials.keys.save_data_key(b"x" * 32)
     with pytest.raises(FailedPrecondition, match="wrong data key"):
         await force_new_cluster.survey(disk.folder, OURS, None)

@@ -26,6 +26,8 @@ RAISED: dict[str, Exception] = {
     "away": errors.Unavailable("no supervisor"),
     "no-leader": cluster_errors.Unavailable("no leader"),
     "taken": cluster_errors.AlreadyExists("service x"),
+    "locked": cluster_errors.Unauthenticated("invalid key provided"),
+    "open": cluster_errors.Conflict("swarm is not locked"),
     "surprise": KeyError("x"),
 }
 
@@ -65,6 +67,8 @@ async def client() -> AsyncIterator[TestClient[web.Request, web.Application]]:
         ("away", 503, "no supervisor"),
         ("no-leader", 503, "no leader"),
         ("taken", 409, "service x"),
+        ("locked", 401, "invalid key provided"),
+        ("open", 409, "swarm is not locked"),
         ("surprise", 500, "internal error: KeyError('x')"),
     ],
 )

@@ -154,7 +154,6 @@ def test_bind_option_without_support_is_refused_by_name(option: str) -> None:
     [
         ({"TaskDefaults": {"LogDriver": {"Name": "syslog"}}}, "TaskDefaults"),
         ({"CAConfig": {"SigningCAKey": "k"}}, "CAConfig"),
-        ({"EncryptionConfig": {"AutoLockManagers": True}}, "AutoLockManagers"),
     ],
 )
 def test_cluster_setting_without_support_is_refused_by_name(body: dict[str, Any], field: str) -> None:
@@ -174,6 +173,7 @@ def test_cluster_spec_survives_the_way_there_and_back() -> None:
         election_tick=7,
         heartbeat_tick=8,
         force_rotate=9,
+        autolock=True,
     )
     shown = msgspec.json.encode(cluster_spec_to_api(spec))
     assert cluster_spec_from_api(msgspec.json.decode(shown, type=bodies.SwarmSpecBody), spec) == spec

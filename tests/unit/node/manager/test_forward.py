@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 from control_world import LEADER, ControlWorld, FakeConsensus, make_spec
 
@@ -88,6 +89,13 @@ async def test_follower_asks_the_leader(world: ControlWorld, wire: Wire) -> None
     assert world.store.view().by_name("secret", "key").spec.data == b"\x00\xff"  # type: ignore[union-attr,arg-type]
     cluster = await proxy.get_cluster()
     await proxy.update_cluster(cluster.meta.version, cluster.spec, True, False)
+    cluster = await proxy.get_cluster()
+    locked = await proxy.update_cluster(
+        cluster.meta.version, msgspec.structs.replace(cluster.spec, autolock=True)
+    )
+    assert locked.lock.unlock_key == world.store.view().cluster.lock.unlock_key != ""  # type: ignore[union-attr]
+    rotated = await proxy.update_cluster(locked.meta.version, locked.spec, rotate_unlock_key=True)
+    assert rotated.lock.unlock_key != locked.lock.unlock_key
     await proxy.remove_service("web")
     assert wire.roles == {MANAGERS}
     assert set(wire.dialled) == {"10.9.0.1:2377"}
