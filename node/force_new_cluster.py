@@ -189,6 +189,7 @@ def _warnings(made: Survey) -> list[str]:
     if made.shut_out:
         said.append(
             "make sure that the managers shut out never run together apart from this one: they would go on as the "
-            "old cluster, with the same tasks; when they reach this one they become workers"
+            "old cluster, with the same tasks; when they reach this one they become workers, and what they have "
+            "agreed on by themselves is lost"
         )
     return said
