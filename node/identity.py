@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from node.ca.files import CredentialFiles
+from raft.files import OS_FILES
 
 
 class NodeIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +57,8 @@ class SwarmFolder:
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(self.path / "identity.json")
+        for folder in (self.path, self.path.parent):
+            OS_FILES.sync_folder(folder)
 
     def data_key(self) -> bytes:
         """32 bytes for the log and snapshots of this manager; made at the first call."""

@@ -15,8 +15,11 @@ from engine.config import LogOptions
 from node.ca.service import CaService, CaState
 from node.identity import NodeIdentity, SwarmFolder
 from node.loop import SystemClock
+from node.manager.checkup import Checkup
 from node.manager.dispatcher import Dispatcher
+from node.manager.examination import Examiner
 from node.manager.forward import leader_address
+from node.manager.leader_calls import LeaderCalls
 from node.manager.logbroker import LogBroker
 from node.manager.logreader import LogReaderService, read_logs
 from node.manager.manager import JOIN_METHOD, JoinRequest, Manager
@@ -84,6 +87,16 @@ class ManagerPart:
             now=clock.now,
         )
         self.control = self._manager.control
+        self.leader_calls = LeaderCalls(identity.node_id, self.consensus, client)
+        self._examiner = Examiner(
+            identity.node_id,
+            self.store,
+            self.consensus,
+            state_dir=config.state_dir,
+            key=config.key,
+            owner=config.owner,
+        )
+        self.checkup = Checkup(identity.node_id, self.consensus, client, self.leader_calls, self._examiner)
         self._running: asyncio.Task[None] | None = None
 
     def register(self, server: RpcServer) -> None:
@@ -91,6 +104,8 @@ class ManagerPart:
         self._dispatcher.register(server)
         self._logs.register(server)
         self._authority.register(server)
+        self.leader_calls.register(server)
+        self._examiner.register(server)
         LogReaderService(self.store, self._logs, self.consensus).register(server)
         server.on_raft(self.consensus.accept)
 

@@ -11,17 +11,19 @@ import contextlib
 import ipaddress
 import logging
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from engine.config import LogOptions
+from node import restore
 from node.agent.executor import ContainerEngine
 from node.agent.network_map import Networks
 from node.agent_part import AgentPart
 from node.ca import authority, client
 from node.ca.tls import NodeTls
+from node.cluster import ClusterKeeper
 from node.config import ConfigError, NodeConfig, split_host_port
 from node.identity import NodeIdentity, SwarmFolder
 from node.loop import SystemClock
@@ -76,6 +78,7 @@ class SwarmMembership:
         self._agent: AgentPart | None = None
         self._error = ""
         self._changes: set[asyncio.Task[None]] = set()
+        self.cluster = ClusterKeeper(self)
 
     # ---- the daemon's life --------------------------------------------------------------------------------
 
@@ -148,6 +151,21 @@ class SwarmMembership:
                 self._folder.save(identity)
             return identity.node_id
 
+    async def found_again(
+        self, advertise: str, listen: str, plan: Callable[[str, int], restore.Founding], *, dry_run: bool
+    ) -> restore.Founding:
+        """Restore: `plan` blocks and says what to found at this node's address and port."""
+        async with self._lock:
+            self._require_none()
+            founding = await asyncio.to_thread(plan, *self._addresses(advertise, listen))
+            if dry_run:
+                return founding
+            async with self._undone_on_failure():
+                await asyncio.to_thread(restore.write, self._folder, founding)
+                await self._start_parts(founding.identity, members={})
+                self._folder.save(founding.identity)
+            return founding
+
     async def swarm_join(
         self, *, remotes: Sequence[str], token: str, advertise: str, listen: str, availability: Availability
     ) -> None:
@@ -204,6 +222,11 @@ class SwarmMembership:
         if self._manager is None:
             raise Unavailable(NOT_A_MANAGER if self._identity is None else WORKER_ONLY)
         return self._manager.control
+
+    def managing(self) -> tuple[ManagerPart, NodeIdentity]:
+        if self._manager is None or self._identity is None:
+            raise Unavailable(NOT_A_MANAGER if self._identity is None else WORKER_ONLY)
+        return self._manager, self._identity
 
     def is_manager(self) -> bool:
         return self._manager is not None

@@ -75,6 +75,11 @@ class ConsensusConfig:
     snapshot_interval: int = 10_000
     keep_entries: int = 500
 
+    @property
+    def owner(self) -> str:
+        """Whose log it is, as the log itself says."""
+        return f"{self.cluster_id}/{self.node_id}"
+
 
 class Consensus:
     """One manager's part. Made by bootstrap, join or resume; then `start`, and `stop` once."""
@@ -215,6 +220,10 @@ class Consensus:
     def members(self) -> dict[str, str]:
         """Node id -> host:port, as of the latest configuration."""
         return dict(self._engine.configuration.members)
+
+    def removed(self) -> tuple[str, ...]:
+        """Ids of former members, which may never be members again."""
+        return self._engine.configuration.removed
 
     def reachable(self, node_id: str) -> bool:
         """Is there a connection to that manager (itself: always)?"""
@@ -536,7 +545,7 @@ def snapshot_dir(config: ConsensusConfig) -> Path:
 
 
 def _open(config: ConsensusConfig) -> Log:
-    wal, state = Wal.open(config.state_dir / "wal", config.key, f"{config.cluster_id}/{config.node_id}")
+    wal, state = Wal.open(config.state_dir / "wal", config.key, config.owner)
     return Log(wal, state)
 
 

@@ -32,6 +32,9 @@ T = TypeVar("T")
 ATTEMPTS_MAX = 64
 ATTEMPTS_UNLOCKED = 2
 
+# Changes nothing; where it stands in the log all managers have the same state, and can compare theirs.
+CHECKPOINT = codec.encode_command(())
+
 _KIND_OF: dict[type[ObjectRecord], Kind] = {cls: kind for kind, cls in codec.CLASS_OF.items()}
 
 
@@ -236,6 +239,7 @@ class Store:
         self._index = 0
         self._hub = Hub()
         self._contended = asyncio.Lock()
+        self._on_checkpoint: Callable[[Dump], None] = lambda dump: None
 
     @property
     def index(self) -> int:
@@ -245,6 +249,10 @@ class Store:
     def attach(self, proposer: Proposer | None) -> None:
         """Say where writes go; None while this node is not a manager."""
         self._proposer = proposer
+
+    def on_checkpoint(self, callback: Callable[[Dump], None]) -> None:
+        """Call back with the state at exactly the index of every CHECKPOINT command that is applied."""
+        self._on_checkpoint = callback
 
     def view(self) -> View:
         return self._view
@@ -295,6 +303,9 @@ class Store:
             changes = codec.decode_command(command)
         except InvalidArgument as err:
             return Refused("unreadable", str(err))
+        if not changes:
+            self._on_checkpoint(self.dump())
+            return Applied(index)
         refused = self._conflict(changes)
         if refused is not None:
             return refused

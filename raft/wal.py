@@ -19,7 +19,7 @@ from raft.files import OS_FILES, File, Files
 from raft.framing import Damaged, FrameWriter, has_frame_after, read_frames
 
 SEGMENT_BYTES = 16 * 1024 * 1024
-_PURPOSE = b"wal"
+PURPOSE = b"wal"
 _GLOB = "wal-*.log"
 
 
@@ -214,7 +214,7 @@ class Wal:
 
     def _begin_segment(self) -> None:
         number = max(self._segments, default=0) + 1
-        writer = FrameWriter(self._key, _PURPOSE)
+        writer = FrameWriter(self._key, PURPOSE)
         start = writer.preamble + writer.frame(_encoder.encode([self._durable]))
         path = _path(self._folder, number)
         file = self._files.create(path)
@@ -236,6 +236,12 @@ class Wal:
         file.sync()
         self._begin_segment()
         self._broken = False
+
+
+def replay(folder: Path, key: bytes, owner: str, files: Files) -> Recovered:
+    """What `Wal.open` would find, for whoever only wants to look (`files` then allows no change)."""
+    numbers = sorted(_number(path) for path in files.paths(folder, _GLOB))
+    return _recover(files, folder, key, owner, numbers)[0]
 
 
 def _recover(
@@ -283,7 +289,7 @@ def _read_segment(
     data = files.read(path)
     records: list[WalRecord | Header] = []
     try:
-        for _, payload in read_frames(data, key, _PURPOSE):
+        for _, payload in read_frames(data, key, PURPOSE):
             records.extend(_decoder.decode(payload))
     except Damaged as damage:
         if not is_last or has_frame_after(data, damage.offset):

@@ -1,0 +1,211 @@
+"""All managers examined and compared at one index: do they hold the same state, and are their files whole?
+
+Works from any manager. What most managers hold is what is expected; on a tie the leader's counts. Invariant:
+a report without problems means that every member was reached, had the checkpoint, and agreed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+
+import msgspec
+
+from node.manager.control.base import Leadership
+from node.manager.examination import (
+    EXAMINE,
+    OBJECTS,
+    Examination,
+    Examiner,
+    ExamineRequest,
+    ObjectsRequest,
+)
+from node.manager.forward import RpcCaller, from_rpc
+from node.manager.leader_calls import LeaderCalls
+from node.rpc import RpcError
+from raft import digest
+from raft.digest import Difference, ObjectDigest
+from raft.errors import RaftError
+from raft.objects.base import Kind
+from raft.verify import FileReport
+
+EXAMINE_TIMEOUT_S = 120.0
+ATTEMPTS = 3  # of a checkpoint that a manager got inside a snapshot
+
+
+class ManagerReport(msgspec.Struct, frozen=True, kw_only=True):
+    """`digest`: short name of the state at the checkpoint, "" when unknown. Healthy without `problems`."""
+
+    node_id: str
+    address: str
+    reachable: bool
+    leader: bool
+    applied_index: int = 0
+    digest: str = ""
+    files: tuple[FileReport, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """`index`: where the states were compared, 0 when they could not be; `problem`: why not."""
+
+    index: int
+    problem: str
+    managers: tuple[ManagerReport, ...]
+
+    @property
+    def healthy(self) -> bool:
+        return not self.problem and not any(manager.problems for manager in self.managers)
+
+
+class Members(Leadership, Protocol):
+    """The consensus: who belongs and who leads."""
+
+
+class Checkup:
+    def __init__(
+        self,
+        node_id: str,
+        members: Members,
+        client: RpcCaller,
+        leader_calls: LeaderCalls,
+        examiner: Examiner,
+    ) -> None:
+        self._node_id = node_id
+        self._members = members
+        self._client = client
+        self._leader_calls = leader_calls
+        self._examiner = examiner
+
+    async def run(self) -> Report:
+        members = dict(self._members.members())
+        index, problem, found = await self._examine_all(members)
+        expected = _expected(found, self._members.leader_id or "")
+        reports = [
+            await self._report(node_id, address, index, found[node_id], expected)
+            for node_id, address in sorted(members.items())
+        ]
+        return Report(index=index, problem=problem, managers=tuple(reports))
+
+    async def _examine_all(
+        self, members: Mapping[str, str]
+    ) -> tuple[int, str, dict[str, Examination | RaftError]]:
+        for attempt in range(1, ATTEMPTS + 1):
+            index, problem = 0, ""
+            try:
+                index = await self._leader_calls.checkpoint()
+            except RaftError as error:
+                problem = f"the managers' states cannot be compared: {error}"
+            answers = await asyncio.gather(
+                *(self._examine(node_id, address, index) for node_id, address in members.items())
+            )
+            found = dict(zip(members, answers, strict=True))
+            missed = [e for e in answers if isinstance(e, Examination) and e.digests is None]
+            if problem or not missed or attempt == ATTEMPTS:
+                return index, problem, found
+        raise AssertionError("the last attempt returns")
+
+    async def _examine(self, node_id: str, address: str, index: int) -> Examination | RaftError:
+        if node_id == self._node_id:
+            return await self._examiner.examine(index)
+        try:
+            answer = await self._ask(address, EXAMINE, ExamineRequest(index), Examination)
+            return cast(Examination, answer)
+        except RaftError as error:
+            return error
+
+    async def _report(
+        self,
+        node_id: str,
+        address: str,
+        index: int,
+        found: Examination | RaftError,
+        expected: Examination | None,
+    ) -> ManagerReport:
+        leads = node_id == self._members.leader_id
+        if isinstance(found, RaftError):
+            return ManagerReport(
+                node_id=node_id,
+                address=address,
+                reachable=False,
+                leader=leads,
+                problems=(f"cannot be examined: {found}",),
+            )
+        problems = [found.problem] if found.problem else []
+        problems += [f"{file.name}: {file.problem}" for file in found.files if file.problem]
+        differences: list[Difference] = []
+        if expected is not None and found.digests is not None and found.digests != expected.digests:
+            differences, unknown = await self._differences(index, found, expected)
+            problems += [_difference_text(difference) for difference in differences] + unknown
+        return ManagerReport(
+            node_id=node_id,
+            address=address,
+            reachable=True,
+            leader=leads,
+            applied_index=found.applied_index,
+            digest=digest.summary(found.digests) if found.digests else "",
+            files=tuple(found.files),
+            differences=tuple(differences),
+            problems=tuple(problems),
+        )
+
+    async def _differences(
+        self, index: int, found: Examination, expected: Examination
+    ) -> tuple[list[Difference], list[str]]:
+        """The first differing object of each kind that differs; and what could not be found out."""
+        assert found.digests is not None and expected.digests is not None, "both were compared"
+        differences, unknown = [], []
+        for kind in digest.differing_kinds(found.digests, expected.digests):
+            try:
+                mine = await self._objects(found.node_id, index, kind)
+                theirs = await self._objects(expected.node_id, index, kind)
+            except RaftError as error:
+                unknown.append(f"its {kind} objects differ; which one cannot be said: {error}")
+                continue
+            difference = await asyncio.to_thread(digest.first_difference, kind, mine, theirs)
+            assert difference is not None, "digests differ because an object does"
+            differences.append(difference)
+        return differences, unknown
+
+    async def _objects(self, node_id: str, index: int, kind: Kind) -> dict[str, ObjectDigest]:
+        if node_id == self._node_id:
+            return await self._examiner.objects(index, kind)
+        address = self._members.members()[node_id]
+        answer = await self._ask(address, OBJECTS, ObjectsRequest(index, kind), dict[str, ObjectDigest])
+        return cast("dict[str, ObjectDigest]", answer)
+
+    async def _ask(self, address: str, method: str, request: object, kind: Any) -> Any:
+        payload = msgspec.msgpack.encode(request)
+        try:
+            answer = await self._client.call(address, method, payload, timeout=EXAMINE_TIMEOUT_S)
+        except RpcError as error:
+            raise from_rpc(error) from error
+        return await asyncio.to_thread(msgspec.msgpack.decode, answer, type=kind)
+
+
+def _expected(found: Mapping[str, Examination | RaftError], leader_id: str) -> Examination | None:
+    """A manager that holds what most hold; None when no digest is known."""
+    known = {
+        node_id: examination
+        for node_id, examination in found.items()
+        if isinstance(examination, Examination) and examination.digests is not None
+    }
+    if not known:
+        return None
+    names = {node_id: digest.summary(e.digests) for node_id, e in known.items() if e.digests is not None}
+    votes = Counter(names.values())
+    best = max(known, key=lambda node_id: (votes[names[node_id]], node_id == leader_id, node_id))
+    return known[best]
+
+
+def _difference_text(difference: Difference) -> str:
+    def at(version: int | None) -> str:
+        return "missing" if version is None else f"at version {version}"
+
+    what = f"{difference.kind} {difference.id}"
+    if difference.version == difference.expected:
+        return f"{what} differs although both are {at(difference.version)}"
+    return f"{what} is {at(difference.version)}, on most managers {at(difference.expected)}"
