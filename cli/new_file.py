@@ -15,8 +15,11 @@ from cli.errors import CliError, UsageError
 
 
 def refuse_existing(path: Path, force: bool) -> None:
+    """Before the work begins. Raises UsageError when no file may be written there."""
     if path.is_dir():
         raise UsageError(f"{path} is a folder", hint="name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent} is no folder", hint="make it first")
     if path.exists() and not force:
         raise UsageError(f"{path} exists already", hint="choose another name, or replace it with --force")
 

@@ -207,7 +207,7 @@ CLUSTER = Noun(
         Entry(
             "check",
             "cluster:check",
-            "Compare the managers' states and verify their files; the status is 0 only if all is well",
+            "Compare the managers' states and verify their files",
         ),
         Entry(
             "inspect-backup",

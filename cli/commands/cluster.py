@@ -113,7 +113,7 @@ def restore(
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON")
 @click.pass_obj
 def check(client: Client, as_json: bool) -> None:
-    """Compare the managers' states and verify their files; the status is 0 only if all is well"""
+    """Compare the managers' states and verify their files"""
     report = client.stream("POST", f"{_PATH}/check", timeout=ANSWER_SECONDS).json()
     if as_json:
         show(json.dumps(report, indent=4, ensure_ascii=False))
