@@ -78,13 +78,16 @@ def plan(
     if cluster is None:
         raise BackupRefused("the backup holds no cluster: it was made before the swarm was founded")
     identity = NodeIdentity(node_id=new_id(), cluster_id=cluster.cluster_id, address=address, port=port)
-    former = tuple(_former_nodes(about, store, address))
-    nodes = [
-        _demoted(store.view().nodes[f.node_id], f, now) for f in former if f.node_id in store.view().nodes
-    ]
-    nodes.append(_own_record(identity, store, availability, now))
+    saved = sorted(store.view().nodes.values(), key=lambda node: node.id)
+    restored = [_restored(node, _is_replaced(node, about, address), now) for node in saved]
+    former = tuple(
+        _former_node(node, after, about)
+        for node, after in zip(saved, restored, strict=True)
+        if _was_manager(node, about) or _is_replaced(node, about, address)
+    )
+    own = _own_record(identity, store, availability, now)
     index = about.index + INDEX_GAP
-    _write_nodes(store, nodes, index)
+    _write_nodes(store, [*restored, own], index)
     return Founding(
         about=about,
         identity=identity,
@@ -133,30 +136,47 @@ def _numbers(version: str) -> list[int]:
     return [int(part) for part in version.split(".") if part.isdecimal()]
 
 
-def _former_nodes(about: About, store: Store, address: str) -> Iterator[FormerNode]:
-    for node in sorted(store.view().nodes.values(), key=lambda node: node.id):
-        rpc_address = about.members.get(node.id) or (node.manager.address if node.manager else "")
-        is_replaced = address in (_host(rpc_address), node.status.address)
-        if not (is_replaced or rpc_address or NodeRole.MANAGER in (node.role, node.spec.role)):
-            continue
-        yield FormerNode(
-            node_id=node.id,
-            hostname=node.description.hostname,
-            address=rpc_address,
-            state=NodeState.DOWN if is_replaced else NodeState.UNKNOWN,
-        )
+def _is_replaced(node: Node, about: About, address: str) -> bool:
+    return address in (_host(_manager_address(node, about)), node.status.address)
 
 
-def _demoted(node: Node, former: FormerNode, now: float) -> Node:
-    message = "replaced by a restore" if former.state is NodeState.DOWN else "not heard from since a restore"
+def _manager_address(node: Node, about: About) -> str:
+    return about.members.get(node.id) or (node.manager.address if node.manager else "")
+
+
+def _was_manager(node: Node, about: About) -> bool:
+    return bool(_manager_address(node, about)) or NodeRole.MANAGER in (node.role, node.spec.role)
+
+
+def _former_node(node: Node, restored: Node, about: About) -> FormerNode:
+    return FormerNode(
+        node_id=node.id,
+        hostname=node.description.hostname,
+        address=_manager_address(node, about),
+        state=restored.status.state,
+    )
+
+
+def _restored(node: Node, is_replaced: bool, now: float) -> Node:
+    """A worker that nobody has heard from: it keeps its tasks until its agent had time to find this manager."""
+    if is_replaced:
+        status = _status(node, NodeState.DOWN, "replaced by a restore", now)
+    elif node.status.state is NodeState.DOWN:
+        status = node.status
+    else:
+        status = _status(node, NodeState.UNKNOWN, "not heard from since a restore", now)
     return msgspec.structs.replace(
         node,
         meta=msgspec.structs.replace(node.meta, updated_at=now),
         spec=msgspec.structs.replace(node.spec, role=NodeRole.WORKER),
         role=NodeRole.WORKER,
         manager=None,
-        status=msgspec.structs.replace(node.status, state=former.state, message=message, since=now),
+        status=status,
     )
+
+
+def _status(node: Node, state: NodeState, message: str, now: float) -> NodeStatus:
+    return msgspec.structs.replace(node.status, state=state, message=message, since=now)
 
 
 def _own_record(identity: NodeIdentity, store: Store, availability: Availability | None, now: float) -> Node:

@@ -103,7 +103,6 @@ def test_the_cluster_is_the_same_one() -> None:
     assert founding.identity.cluster_id == "c1"
     assert view.cluster == msgspec.structs.replace(OBJECTS[0], meta=Meta(version=11))
     assert view.services["s1"].meta.version == 15
-    assert view.nodes["w1"] == msgspec.structs.replace(OBJECTS[3], meta=Meta(version=14))
 
 
 def test_this_node_is_the_only_manager_and_a_new_one() -> None:
@@ -123,10 +122,18 @@ def test_former_managers_become_workers_and_the_replaced_one_is_down() -> None:
         assert (nodes[node_id].role, nodes[node_id].spec.role) == (NodeRole.WORKER, NodeRole.WORKER)
         assert nodes[node_id].manager is None
         assert (nodes[node_id].status.state, nodes[node_id].status.since) == (state, NOW)
+    assert (nodes["w1"].role, nodes["w1"].status.state) == (NodeRole.WORKER, NodeState.UNKNOWN)
+    assert nodes["w1"].status.message == "not heard from since a restore"
     elsewhere = state_of(planned(address="10.0.0.9")).view().nodes
     assert elsewhere["m1"].status.state is NodeState.UNKNOWN
     on_a_workers_machine = state_of(planned(address="10.0.0.4"))
     assert on_a_workers_machine.view().nodes["w1"].status.state is NodeState.DOWN
+
+
+def test_a_node_that_was_down_stays_down_since_then() -> None:
+    status = NodeStatus(state=NodeState.DOWN, address="10.0.0.5", since=NOW - 5000)
+    down = msgspec.structs.replace(node("w2", "10.0.0.5"), status=status)
+    assert state_of(planned(*OBJECTS, down)).view().nodes["w2"].status == status
 
 
 def test_labels_and_availability_are_those_of_the_machine() -> None:
