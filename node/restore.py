@@ -72,8 +72,10 @@ def plan(
 
     Blocks. Raises BackupRefused.
     """
-    about, store = open_backup(data, passphrase)
+    about, state = open_backup(data, passphrase)
     _require_no_newer(about)
+    store = Store()
+    store.load(state)
     cluster = store.view().cluster
     if cluster is None:
         raise BackupRefused("the backup holds no cluster: it was made before the swarm was founded")

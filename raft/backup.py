@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from raft.errors import InvalidArgument, RaftError
 from raft.framing import KEY_BYTES, PREAMBLE_BYTES, Damaged, FrameWriter, WrongKey, read_frames
 from raft.objects.base import Kind
-from raft.store import Store
+from raft.store import count_dump
 
 FORMAT_VERSION = 1
 CHUNK_BYTES = 1024 * 1024
@@ -84,31 +84,27 @@ def make(about: About, state: bytes, passphrase: str) -> list[bytes]:
     ]
 
 
-def open_backup(data: bytes, passphrase: str) -> tuple[About, Store]:
-    """Decrypt, check and decode everything. Blocks. Raises BackupRefused."""
+def open_backup(data: bytes, passphrase: str) -> tuple[About, bytes]:
+    """Where it comes from, and the state for Store.load; all of it decrypted, checked and decoded once.
+
+    Blocks. Raises BackupRefused.
+    """
     sealed, state = _read(data, passphrase)
     if (len(state), hashlib.sha256(state).digest()) != (sealed.size, sealed.sha256):
         raise BackupRefused(
             f"the backup is cut off: it holds {len(state)} of {sealed.size} bytes of state; {_OTHER_COPY}"
         )
-    store = Store()
     try:
-        store.load(state)
+        found = {kind.value: count for kind, count in count_dump(state).items()}
     except RaftError as error:
         raise BackupRefused(f"the backup's state cannot be read by this version: {error}") from error
-    found = counts(store)
     if found != sealed.about.counts:
         raise BackupRefused(f"the backup holds {found}, but says {sealed.about.counts}; {_OTHER_COPY}")
-    return sealed.about, store
-
-
-def counts(store: Store) -> dict[str, int]:
-    """Objects by kind."""
-    return {kind.value: len(list(store.view().all(kind))) for kind in Kind}
+    return sealed.about, state
 
 
 def counts_of(rows: Mapping[Kind, Sequence[object]]) -> dict[str, int]:
-    """The same, of a dump."""
+    """Objects by kind, of a dump's rows."""
     return {kind.value: len(rows.get(kind, ())) for kind in Kind}
 
 

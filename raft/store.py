@@ -385,16 +385,33 @@ class Dump:
         return bytes([_DUMP_VERSION]) + msgspec.msgpack.encode((self.index, body))
 
 
+def count_dump(data: bytes) -> dict[Kind, int]:
+    """Objects by kind, each of them decoded and none kept: could this dump be loaded?
+
+    Gentle to an event loop beside it, other than loading. Blocks. Raises InvalidArgument.
+    """
+    counts = dict.fromkeys(Kind, 0)
+    for kind, rows in _split_dump(data)[1]:
+        for raw in rows:
+            codec.decode_record(kind, raw)
+        counts[kind] += len(rows)
+    return counts
+
+
 def _decode_dump(data: bytes) -> tuple[int, list[tuple[Kind, ObjectRecord]]]:
+    index, body = _split_dump(data)
+    return index, [(kind, codec.decode_record(kind, raw)) for kind, rows in body for raw in rows]
+
+
+def _split_dump(data: bytes) -> tuple[int, list[tuple[Kind, list[msgspec.Raw]]]]:
     if not data or data[0] != _DUMP_VERSION:
         raise InvalidArgument("state dump is of an unknown version: upgrade this manager")
     try:
-        index, body = msgspec.msgpack.decode(
+        return msgspec.msgpack.decode(
             memoryview(data)[1:], type=tuple[int, list[tuple[Kind, list[msgspec.Raw]]]]
         )
     except msgspec.MsgspecError as err:
         raise InvalidArgument(f"state dump cannot be read: {err}") from err
-    return index, [(kind, codec.decode_record(kind, raw)) for kind, rows in body for raw in rows]
 
 
 class LocalProposer:

@@ -47,7 +47,7 @@ def take(state_dir: Path) -> Inventory:
 
 
 def verify(
-    inventory: Inventory, key: bytes, owner: str, check_state: Callable[[bytes], None]
+    inventory: Inventory, key: bytes, owner: str, check_state: Callable[[bytes], object]
 ) -> list[FileReport]:
     """Blocks. `owner`: as the log was opened with; `check_state`: raises RaftError for a state that cannot be
     read. Raises Moved, OSError."""

@@ -75,7 +75,7 @@ async def _line_and_file(request: web.Request) -> tuple[bytes, bytes]:
     end = received.find(b"\n", 0, _LINE_BYTES_MAX)
     if end < 0:
         raise InvalidParameter("the body must begin with one line of JSON; the backup file follows it")
-    return bytes(received[:end]), bytes(received[end + 1 :])
+    return bytes(received[:end]), bytes(memoryview(received)[end + 1 :])
 
 
 ROUTES = [

@@ -15,8 +15,10 @@ import msgspec
 
 from node.manager.control.base import Leadership
 from node.manager.examination import (
+    BUCKETS,
     EXAMINE,
     OBJECTS,
+    BucketsRequest,
     Examination,
     Examiner,
     ExamineRequest,
@@ -160,21 +162,35 @@ class Checkup:
         differences, unknown = [], []
         for kind in digest.differing_kinds(found.digests, expected.digests):
             try:
-                mine = await self._objects(found.node_id, index, kind)
-                theirs = await self._objects(expected.node_id, index, kind)
+                differences.append(await self._first_difference(index, kind, found.node_id, expected.node_id))
             except RaftError as error:
                 unknown.append(f"its {kind} objects differ; which one cannot be said: {error}")
-                continue
-            difference = await asyncio.to_thread(digest.first_difference, kind, mine, theirs)
-            assert difference is not None, "digests differ because an object does"
-            differences.append(difference)
         return differences, unknown
 
-    async def _objects(self, node_id: str, index: int, kind: Kind) -> dict[str, ObjectDigest]:
+    async def _first_difference(self, index: int, kind: Kind, found_id: str, expected_id: str) -> Difference:
+        mine, theirs = [
+            await self._buckets(node_id, BucketsRequest(index, kind)) for node_id in (found_id, expected_id)
+        ]
+        bucket = next(number for number in range(digest.BUCKETS) if mine[number] != theirs[number])
+        found, expected = [
+            await self._objects(node_id, ObjectsRequest(index, kind, bucket))
+            for node_id in (found_id, expected_id)
+        ]
+        difference = digest.first_difference(kind, found, expected)
+        assert difference is not None, "digests differ because an object does"
+        return difference
+
+    async def _buckets(self, node_id: str, request: BucketsRequest) -> list[bytes]:
         if node_id == self._node_id:
-            return await self._examiner.objects(index, kind)
+            return await self._examiner.buckets(request)
+        answer = await self._ask(self._members.members()[node_id], BUCKETS, request, list[bytes])
+        return cast("list[bytes]", answer)
+
+    async def _objects(self, node_id: str, request: ObjectsRequest) -> dict[str, ObjectDigest]:
+        if node_id == self._node_id:
+            return await self._examiner.objects(request)
         address = self._members.members()[node_id]
-        answer = await self._ask(address, OBJECTS, ObjectsRequest(index, kind), dict[str, ObjectDigest])
+        answer = await self._ask(address, OBJECTS, request, dict[str, ObjectDigest])
         return cast("dict[str, ObjectDigest]", answer)
 
     async def _ask(self, address: str, method: str, request: object, kind: Any) -> Any:
@@ -183,7 +199,7 @@ class Checkup:
             answer = await self._client.call(address, method, payload, timeout=EXAMINE_TIMEOUT_S)
         except RpcError as error:
             raise from_rpc(error) from error
-        return await asyncio.to_thread(msgspec.msgpack.decode, answer, type=kind)
+        return msgspec.msgpack.decode(answer, type=kind)
 
 
 def _expected(found: Mapping[str, Examination | RaftError], leader_id: str) -> Examination | None:

@@ -7,6 +7,7 @@ can be asked about exactly the same index. Hashing and reading happen in threads
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -18,10 +19,11 @@ from raft import digest, verify
 from raft.digest import Digests, ObjectDigest
 from raft.errors import NotFound, RaftError
 from raft.objects.base import Kind
-from raft.store import Dump, Store
+from raft.store import Dump, Store, count_dump
 from raft.verify import FileReport, Moved
 
 EXAMINE = "cluster.examine"
+BUCKETS = "cluster.buckets"
 OBJECTS = "cluster.objects"
 KEPT_S = 60.0
 KEPT_MAX = 2
@@ -52,9 +54,15 @@ class ExamineRequest(msgspec.Struct, frozen=True):
     index: int
 
 
+class BucketsRequest(msgspec.Struct, frozen=True):
+    index: int
+    kind: Kind
+
+
 class ObjectsRequest(msgspec.Struct, frozen=True):
     index: int
     kind: Kind
+    bucket: int
 
 
 class Examination(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +92,7 @@ class Examiner:
 
     def register(self, server: RpcHandlers) -> None:
         server.handle(EXAMINE, self._serve_examine, roles=MANAGERS)
+        server.handle(BUCKETS, self._serve_buckets, roles=MANAGERS)
         server.handle(OBJECTS, self._serve_objects, roles=MANAGERS)
 
     async def examine(self, index: int) -> Examination:
@@ -104,12 +113,20 @@ class Examiner:
             files=files,
         )
 
-    async def objects(self, index: int, kind: Kind) -> dict[str, ObjectDigest]:
+    async def buckets(self, request: BucketsRequest) -> list[bytes]:
         """Raises NotFound when the checkpoint is not kept any more."""
+        return await asyncio.to_thread(digest.of_buckets, self._kept_at(request.index), request.kind)
+
+    async def objects(self, request: ObjectsRequest) -> dict[str, ObjectDigest]:
+        """Raises NotFound when the checkpoint is not kept any more."""
+        dump = self._kept_at(request.index)
+        return await asyncio.to_thread(digest.of_objects, dump, request.kind, request.bucket)
+
+    def _kept_at(self, index: int) -> Dump:
         dump = self._kept.get(index)
         if dump is None:
             raise NotFound(f"the state at entry {index} is not kept any more: check again")
-        return await asyncio.to_thread(digest.of_objects, dump, kind)
+        return dump
 
     def _keep(self, dump: Dump) -> None:
         self._kept[dump.index] = dump
@@ -131,7 +148,7 @@ class Examiner:
             try:
                 # Between two turns of the event loop, which writes the log: no write is half done.
                 inventory = verify.take(self._state_dir)
-                return await asyncio.to_thread(verify.verify, inventory, self._key, self._owner, _check_state)
+                return await asyncio.to_thread(verify.verify, inventory, self._key, self._owner, count_dump)
             except Moved as error:
                 problem = str(error)
             except OSError as error:
@@ -143,16 +160,18 @@ class Examiner:
         request = _decode(payload, ExamineRequest)
         return msgspec.msgpack.encode(await self.examine(request.index))
 
+    async def _serve_buckets(self, _caller: Identity | None, payload: bytes) -> bytes:
+        return await _answer(self.buckets(_decode(payload, BucketsRequest)))
+
     async def _serve_objects(self, _caller: Identity | None, payload: bytes) -> bytes:
-        request = _decode(payload, ObjectsRequest)
-        try:
-            return msgspec.msgpack.encode(await self.objects(request.index, request.kind))
-        except RaftError as error:
-            raise to_rpc(error) from error
+        return await _answer(self.objects(_decode(payload, ObjectsRequest)))
 
 
-def _check_state(data: bytes) -> None:
-    Store().load(data)
+async def _answer(result: Awaitable[object]) -> bytes:
+    try:
+        return msgspec.msgpack.encode(await result)
+    except RaftError as error:
+        raise to_rpc(error) from error
 
 
 def _decode(payload: bytes, kind: type[T]) -> T:

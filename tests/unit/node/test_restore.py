@@ -73,7 +73,7 @@ def backup_of(*objects: ObjectRecord, version: str = VERSION) -> bytes:
         members={"m1": "10.0.0.1:2377", "m2": "10.0.0.2:2377"},
         removed=("m0",),
         made_at=NOW - 100,
-        counts=backup.counts(store),
+        counts=backup.counts_of(store.dump().rows),
     )
     return b"".join(backup.make(about, store.encode(store.dump()), PASSPHRASE))
 

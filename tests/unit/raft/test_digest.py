@@ -61,13 +61,14 @@ def test_an_object_counts_with_its_kind() -> None:
 
 def test_the_first_difference_is_named_with_both_versions() -> None:
     def objects(*records: ObjectRecord) -> dict[str, digest.ObjectDigest]:
-        return digest.of_objects(dump(*records), Kind.NODE)
+        return digest.of_objects(dump(*records), Kind.NODE, bucket=digest._bucket("n2"))
 
     def at(id: str, version: int, **labels: str) -> Node:
         made = node(id, labels)
         return msgspec.structs.replace(made, meta=msgspec.structs.replace(made.meta, version=version))
 
     same = objects(at("n1", 1), at("n2", 2))
+    assert same.keys() == {"n2"}
     assert digest.first_difference(Kind.NODE, same, objects(at("n2", 2), at("n1", 1))) is None
     for found, expected, versions in (
         ((at("n2", 3),), (at("n2", 2),), (3, 2)),
@@ -77,6 +78,19 @@ def test_the_first_difference_is_named_with_both_versions() -> None:
     ):
         difference = digest.first_difference(Kind.NODE, objects(*found), objects(*expected))
         assert difference == Difference("node", "n2", *versions)
+
+
+def test_buckets_hold_every_object_once() -> None:
+    nodes = [node(f"n{number}") for number in range(2000)]
+    state = dump(*nodes)
+    found = [digest.of_objects(state, Kind.NODE, bucket) for bucket in range(digest.BUCKETS)]
+    assert sum(map(len, found)) == 2000
+    assert max(map(len, found)) < 40
+    buckets = digest.of_buckets(state, Kind.NODE)
+    changed = digest.of_buckets(dump(*nodes[:-1], node("n1999", {"a": "b"})), Kind.NODE)
+    assert [n for n in range(digest.BUCKETS) if buckets[n] != changed[n]] == [digest._bucket("n1999")]
+    whole = sum(int.from_bytes(bucket, "big") for bucket in buckets) % (1 << 256)
+    assert digest.of_kinds(state)["node"].digest == whole.to_bytes(32, "big")
 
 
 async def test_a_checkpoint_shows_the_state_at_its_own_index() -> None:
