@@ -140,8 +140,8 @@ class _Frozen:
         raise AssertionError("verifying changes nothing")
 
     def open(self, path: Path) -> File:
-        """Asked for to cut a torn end off, which a file that was whole at that moment does not have."""
-        raise WalDamaged(f"{path.name} has a torn end")
+        raise AssertionError("a torn end was found before the segments are read as one log")
 
     def remove(self, path: Path) -> None:
+        """What is done at start with a segment that a crash kept from being begun; a running log has none."""
         raise WalDamaged(f"{path.name} was never begun")

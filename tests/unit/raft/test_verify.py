@@ -8,6 +8,7 @@ import pytest
 
 from raft import snapshot, verify
 from raft.errors import InvalidArgument
+from raft.framing import PREAMBLE_BYTES
 from raft.membership import Configuration
 from raft.verify import Moved
 from raft.wal import Entry, Wal
@@ -134,6 +135,12 @@ def test_a_log_that_does_not_reach_its_snapshot_is_found(running: Running) -> No
     (running.folder / "snapshots").joinpath(f"snapshot-{4:020d}.snap").unlink()
     running.segments()[0].unlink()
     assert running.problems() == ["log: the log begins after entry 3, the newest snapshot ends at 0"]
+
+
+def test_a_segment_without_a_record_is_found(running: Running) -> None:
+    last = running.segments()[-1]
+    last.write_bytes(last.read_bytes()[:PREAMBLE_BYTES])
+    assert running.problems() == [f"log: {last.name} was never begun"]
 
 
 def test_files_that_go_meanwhile_ask_for_another_look(running: Running) -> None:
