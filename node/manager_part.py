@@ -88,14 +88,7 @@ class ManagerPart:
         )
         self.control = self._manager.control
         self.leader_calls = LeaderCalls(identity.node_id, self.consensus, client)
-        self._examiner = Examiner(
-            identity.node_id,
-            self.store,
-            self.consensus,
-            state_dir=config.state_dir,
-            key=config.key,
-            owner=config.owner,
-        )
+        self._examiner = Examiner(config, self.store, self.consensus)
         self.checkup = Checkup(identity.node_id, self.consensus, client, self.leader_calls, self._examiner)
         self._running: asyncio.Task[None] | None = None
 

@@ -299,13 +299,13 @@ class Store:
     def apply(self, command: bytes, index: int) -> object:
         """Make one committed command real; returns Applied, or Refused when it changed nothing."""
         self._index = index
+        if command == CHECKPOINT:
+            self._on_checkpoint(self.dump())
+            return Applied(index)
         try:
             changes = codec.decode_command(command)
         except InvalidArgument as err:
             return Refused("unreadable", str(err))
-        if not changes:
-            self._on_checkpoint(self.dump())
-            return Applied(index)
         refused = self._conflict(changes)
         if refused is not None:
             return refused

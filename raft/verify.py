@@ -16,8 +16,8 @@ import msgspec
 from raft import snapshot as snapshots
 from raft.errors import RaftError
 from raft.files import File
-from raft.framing import Damaged, WrongKey, read_frames
-from raft.wal import PURPOSE, WalDamaged, replay
+from raft.framing import Damaged, WrongKey
+from raft.wal import WalDamaged, check_segment, replay
 
 
 class Moved(Exception):
@@ -76,8 +76,7 @@ def verify(
 def _segment_problem(frozen: _Frozen, path: Path, key: bytes) -> str:
     """Every frame by itself."""
     try:
-        for _ in read_frames(frozen.read(path), key, PURPOSE):
-            pass
+        check_segment(frozen.read(path), key)
     except (Damaged, WrongKey) as error:
         return str(error)
     return ""

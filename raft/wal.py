@@ -19,7 +19,7 @@ from raft.files import OS_FILES, File, Files
 from raft.framing import Damaged, FrameWriter, has_frame_after, read_frames
 
 SEGMENT_BYTES = 16 * 1024 * 1024
-PURPOSE = b"wal"
+_PURPOSE = b"wal"
 _GLOB = "wal-*.log"
 
 
@@ -214,7 +214,7 @@ class Wal:
 
     def _begin_segment(self) -> None:
         number = max(self._segments, default=0) + 1
-        writer = FrameWriter(self._key, PURPOSE)
+        writer = FrameWriter(self._key, _PURPOSE)
         start = writer.preamble + writer.frame(_encoder.encode([self._durable]))
         path = _path(self._folder, number)
         file = self._files.create(path)
@@ -236,6 +236,12 @@ class Wal:
         file.sync()
         self._begin_segment()
         self._broken = False
+
+
+def check_segment(data: bytes, key: bytes) -> None:
+    """Every frame of one file by itself. Raises framing.Damaged, framing.WrongKey."""
+    for _ in read_frames(data, key, _PURPOSE):
+        pass
 
 
 def replay(folder: Path, key: bytes, owner: str, files: Files) -> Recovered:
@@ -289,7 +295,7 @@ def _read_segment(
     data = files.read(path)
     records: list[WalRecord | Header] = []
     try:
-        for _, payload in read_frames(data, key, PURPOSE):
+        for _, payload in read_frames(data, key, _PURPOSE):
             records.extend(_decoder.decode(payload))
     except Damaged as damage:
         if not is_last or has_frame_after(data, damage.offset):

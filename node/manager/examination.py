@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -16,6 +15,7 @@ import msgspec
 from node.manager.forward import RpcHandlers, to_rpc
 from node.rpc import MANAGERS, Identity, RpcError
 from raft import digest, verify
+from raft.consensus import ConsensusConfig
 from raft.digest import Digests, ObjectDigest
 from raft.errors import NotFound, RaftError
 from raft.objects.base import Kind
@@ -77,16 +77,11 @@ class Examination(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Examiner:
-    """`state_dir`, `key` and `owner`: of this manager's log and snapshots."""
+    """`config`: of this manager's own log and snapshots."""
 
-    def __init__(
-        self, node_id: str, store: Store, manager: Manager, *, state_dir: Path, key: bytes, owner: str
-    ) -> None:
-        self._node_id = node_id
+    def __init__(self, config: ConsensusConfig, store: Store, manager: Manager) -> None:
+        self._config = config
         self._manager = manager
-        self._state_dir = state_dir
-        self._key = key
-        self._owner = owner
         self._kept: dict[int, Dump] = {}
         store.on_checkpoint(self._keep)
 
@@ -105,7 +100,7 @@ class Examiner:
         elif index and dump is None:
             problem = f"has not applied entry {index} by itself: it is behind, or was given a snapshot"
         return Examination(
-            node_id=self._node_id,
+            node_id=self._config.node_id,
             applied_index=self._manager.applied_index,
             term=self._manager.term,
             digests=digests,
@@ -147,14 +142,16 @@ class Examiner:
         for _ in range(FILE_ATTEMPTS):
             try:
                 # Between two turns of the event loop, which writes the log: no write is half done.
-                inventory = verify.take(self._state_dir)
-                return await asyncio.to_thread(verify.verify, inventory, self._key, self._owner, count_dump)
+                inventory = verify.take(self._config.state_dir)
+                return await asyncio.to_thread(
+                    verify.verify, inventory, self._config.key, self._config.owner, count_dump
+                )
             except Moved as error:
                 problem = str(error)
             except OSError as error:
-                return [FileReport(str(self._state_dir), 0, f"cannot be read: {error}")]
+                return [FileReport(str(self._config.state_dir), 0, f"cannot be read: {error}")]
             await asyncio.sleep(FILE_RETRY_S)
-        return [FileReport(str(self._state_dir), 0, f"changes faster than it can be read: {problem}")]
+        return [FileReport(str(self._config.state_dir), 0, f"changes faster than it can be read: {problem}")]
 
     async def _serve_examine(self, _caller: Identity | None, payload: bytes) -> bytes:
         request = _decode(payload, ExamineRequest)

@@ -14,7 +14,7 @@ import msgspec
 
 from node.loop import Clock, SystemClock
 from node.manager.control.base import Leadership
-from node.manager.forward import NO_LEADER, RpcCaller, RpcHandlers, from_rpc, leader_address, to_rpc
+from node.manager.forward import RpcCaller, RpcHandlers, from_rpc, leader_address, to_rpc
 from node.rpc import MANAGERS, Identity, RpcError
 from raft.errors import MaybeCommitted, NotLeader, RaftError, Unavailable
 from raft.store import CHECKPOINT, Applied
@@ -24,6 +24,8 @@ CHECKPOINTED = "cluster.checkpoint"
 CALL_TIMEOUT_S = 15.0
 LEADER_WAIT_S = 10.0
 POLL_S = 0.01
+
+_NO_LEADER = "the swarm does not have a leader: see that more than half of the managers are up"
 
 _AGAIN = (NotLeader, Unavailable, MaybeCommitted)
 
@@ -86,7 +88,7 @@ class LeaderCalls:
     async def _at_leader(self, method: str, here: Callable[[], Awaitable[int]]) -> int:
         deadline = self._clock.monotonic() + LEADER_WAIT_S
         while True:
-            problem: RaftError = Unavailable(NO_LEADER)
+            problem: RaftError = Unavailable(_NO_LEADER)
             try:
                 if self._log.is_leader:
                     return await here()

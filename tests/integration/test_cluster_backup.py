@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from node.identity import SwarmFolder
 from raft import snapshot as snapshots
 from raft.codec import Change, encode_command
 from raft.objects.base import Kind
@@ -159,7 +160,7 @@ def test_all_managers_are_lost_and_one_empty_node_founds_the_swarm_anew(story: S
     lab = story.lab
     assert lab.lab("kill", "n1", "n2").code == 0
     for node in MANAGERS:
-        shutil.rmtree(story.state_dir(node) / "swarm")
+        shutil.rmtree(SwarmFolder(story.state_dir(node)).path)
     assert lab.lab("start", "n1").code == 0
     assert lab.ok("n1", "info", "--format", "{{.Swarm.LocalNodeState}}") == "inactive"
 
@@ -231,7 +232,7 @@ def test_the_old_tokens_join(story: Story) -> None:
 
 
 def test_a_damaged_byte_in_a_log_is_found(story: Story) -> None:
-    segment = max((story.state_dir("n2") / "swarm/raft/wal").iterdir())
+    segment = max((SwarmFolder(story.state_dir("n2")).raft / "wal").iterdir())
     position = segment.stat().st_size - 10
     flip(segment, position)
     problems = story.problems("n1")
@@ -252,8 +253,8 @@ def test_a_manager_whose_state_was_altered_is_found(story: Story) -> None:
     """Its snapshot is written anew with its own key: every checksum is right, one secret is not."""
     lab = story.lab
     assert lab.lab("kill", "n2", "--daemon-only").code == 0
-    swarm = story.state_dir("n2") / "swarm"
-    secret_id, version = alter_snapshot(swarm / "raft/snapshots", (swarm / "raft.key").read_bytes())
+    folder = SwarmFolder(story.state_dir("n2"))
+    secret_id, version = alter_snapshot(folder.raft / "snapshots", folder.data_key())
     assert lab.lab("start", "n2").code == 0
     lab.wait("n2 is back", 20, lambda: lab.on("n2", "node", "ls").code == 0)
     report = story.report("n1")

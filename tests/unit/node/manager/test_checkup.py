@@ -15,6 +15,7 @@ from node.manager.forward import Handler
 from node.manager.leader_calls import LeaderCalls
 from node.rpc import MANAGERS, RpcError
 from raft.codec import Change, encode_command
+from raft.consensus import ConsensusConfig
 from raft.errors import NotLeader, Unavailable
 from raft.objects.base import Annotations, Kind
 from raft.objects.cluster import Secret, SecretSpec
@@ -72,7 +73,7 @@ class FakeManager:
         self.wal.sync()
         self.folder = folder
         self.handlers: dict[str, Handler] = {}
-        self.examiner = Examiner(name, self.store, self, state_dir=folder, key=KEY, owner=f"c1/{name}")
+        self.examiner = Examiner(ConsensusConfig(name, name, "c1", folder, KEY), self.store, self)
         self.calls = LeaderCalls(name, self, self)
         self.checkup = Checkup(name, self, self, self.calls, self.examiner)
         self.calls.register(self)
@@ -215,7 +216,7 @@ async def test_without_a_leader_the_files_are_verified_all_the_same(
     report = await world.check()
     assert not report.healthy
     assert report.index == 0
-    assert "states cannot be compared: The swarm does not have a leader" in report.problem
+    assert "states cannot be compared: the swarm does not have a leader" in report.problem
     assert all(manager.files and not manager.problems for manager in report.managers)
 
 
