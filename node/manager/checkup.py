@@ -1,7 +1,8 @@
 """All managers examined and compared at one index: do they hold the same state, and are their files whole?
 
-Works from any manager. What most managers hold is what is expected; on a tie the leader's counts. Invariant:
-a report without problems means that every member was reached, had the checkpoint, and agreed.
+Works from any manager. What more than half of the managers hold is what is expected; when there is no such
+thing all are compared with the leader, which then may be the wrong one. Invariant: a report without problems
+means that every member was reached, had the checkpoint, and agreed.
 """
 
 from __future__ import annotations
@@ -85,9 +86,9 @@ class Checkup:
     async def run(self) -> Report:
         members = dict(self._members.members())
         index, problem, found = await self._examine_all(members)
-        expected = _expected(found, self._members.leader_id or "")
+        expected, reference = _expected(found, self._members.leader_id or "")
         reports = [
-            await self._report(node_id, address, index, found[node_id], expected)
+            await self._report(node_id, address, index, found[node_id], expected, reference)
             for node_id, address in sorted(members.items())
         ]
         return Report(index=index, problem=problem, managers=tuple(reports))
@@ -126,6 +127,7 @@ class Checkup:
         index: int,
         found: Examination | RaftError,
         expected: Examination | None,
+        reference: str,
     ) -> ManagerReport:
         leads = node_id == self._members.leader_id
         if isinstance(found, RaftError):
@@ -141,7 +143,7 @@ class Checkup:
         differences: list[Difference] = []
         if expected is not None and found.digests is not None and found.digests != expected.digests:
             differences, unknown = await self._differences(index, found, expected)
-            problems += [_difference_text(difference) for difference in differences] + unknown
+            problems += [_difference_text(difference, reference) for difference in differences] + unknown
         return ManagerReport(
             node_id=node_id,
             address=address,
@@ -202,26 +204,31 @@ class Checkup:
         return msgspec.msgpack.decode(answer, type=kind)
 
 
-def _expected(found: Mapping[str, Examination | RaftError], leader_id: str) -> Examination | None:
-    """A manager that holds what most hold; None when no digest is known."""
-    known = {
-        node_id: examination
+def _expected(found: Mapping[str, Examination | RaftError], leader_id: str) -> tuple[Examination | None, str]:
+    """Whom to compare the others with, and what to call it; None when no digest is known."""
+    names = {
+        node_id: digest.summary(examination.digests)
         for node_id, examination in found.items()
         if isinstance(examination, Examination) and examination.digests is not None
     }
-    if not known:
-        return None
-    names = {node_id: digest.summary(e.digests) for node_id, e in known.items() if e.digests is not None}
-    votes = Counter(names.values())
-    best = max(known, key=lambda node_id: (votes[names[node_id]], node_id == leader_id, node_id))
-    return known[best]
+    if not names:
+        return None, ""
+    name, votes = Counter(names.values()).most_common(1)[0]
+    if 2 * votes > len(found):
+        chosen, called = min(node_id for node_id in names if names[node_id] == name), "most managers"
+    else:
+        chosen = leader_id if leader_id in names else min(names)
+        called = "the leader" if chosen == leader_id else f"manager {chosen}"
+    examination = found[chosen]
+    assert isinstance(examination, Examination), "only those have a digest"
+    return examination, called
 
 
-def _difference_text(difference: Difference) -> str:
+def _difference_text(difference: Difference, reference: str) -> str:
     def at(version: int | None) -> str:
         return "missing" if version is None else f"at version {version}"
 
     what = f"{difference.kind} {difference.id}"
     if difference.version == difference.expected:
-        return f"{what} differs although both are {at(difference.version)}"
-    return f"{what} is {at(difference.version)}, on most managers {at(difference.expected)}"
+        return f"{what} is not the same as on {reference}, although both are {at(difference.version)}"
+    return f"{what} is {at(difference.version)}, on {reference} {at(difference.expected)}"

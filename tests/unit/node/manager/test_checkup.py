@@ -159,9 +159,22 @@ async def test_an_altered_manager_is_found_even_when_it_leads(world: World, alte
     assert not report.healthy
     for name, manager in by_name(report).items():
         if name == altered:
-            assert manager.problems == ("secret s1 differs although both are at version 4",)
+            expected = "secret s1 is not the same as on most managers, although both are at version 4"
+            assert manager.problems == (expected,)
         else:
             assert manager.problems == ()
+
+
+async def test_without_a_majority_the_leader_is_what_the_others_are_compared_with(world: World) -> None:
+    world.down.add("b")
+    alter(world.managers["c"])
+    problems = {name: manager.problems for name, manager in by_name(await world.check("c")).items()}
+    assert problems["a"] == ()
+    assert problems["c"] == ("secret s1 is not the same as on the leader, although both are at version 4",)
+    world.leader = "c"
+    problems = {name: manager.problems for name, manager in by_name(await world.check("c")).items()}
+    assert problems["c"] == ()
+    assert "on the leader" in problems["a"][0]
 
 
 async def test_missing_and_outdated_objects_are_named_with_both_versions(world: World) -> None:
