@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -14,13 +16,15 @@ import pytest
 from node import restore
 from node.ca import authority
 from node.ca.tls import NodeTls
-from node.config import VERSION
+from node.config import VERSION, NodeConfig
 from node.identity import SwarmFolder
 from node.rpc import MANAGER
+from node.swarm import SwarmMembership
 from raft import backup
 from raft.backup import About, BackupRefused
 from raft.codec import Change, encode_command
 from raft.consensus import Consensus, ConsensusConfig
+from raft.errors import FailedPrecondition
 from raft.objects.base import Annotations, Kind, Meta, ObjectRecord
 from raft.objects.cluster import CLUSTER_ID, Cluster
 from raft.objects.node import Availability, ManagerStatus, Node, NodeRole, NodeSpec, NodeState, NodeStatus
@@ -205,6 +209,27 @@ async def test_a_restored_folder_leads_at_once(tmp_path: Path) -> None:
     store = await leads_again(folder)
     assert store.view().services.keys() == {"s1", "s2"}
     assert store.view().services["s2"].meta.version > founding.index
+
+
+class NoNetworks:
+    async def set_underlay(self, address: str) -> None:
+        """There is no data plane."""
+
+
+async def test_a_restore_that_cannot_start_leaves_the_node_in_no_swarm(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config = NodeConfig(
+            root=tmp_path, advertise_address="127.0.0.1", listen_port=taken.getsockname()[1], hostname="n"
+        )
+        membership = SwarmMembership(config, cast(Any, None), cast(Any, NoNetworks()))
+        options = {"advertise": "", "listen": "", "availability": None}
+        tried = await membership.cluster.restore(backup_of(*OBJECTS), PASSPHRASE, **options, dry_run=True)
+        assert (tried["DryRun"], tried["ClusterID"], tried["Services"]) == (True, "c1", 1)
+        assert list(tmp_path.iterdir()) == []
+        with pytest.raises(FailedPrecondition, match="cannot listen on port"):
+            await membership.cluster.restore(backup_of(*OBJECTS), PASSPHRASE, **options, dry_run=False)
+    assert membership.local_state() == "inactive"
+    assert list(tmp_path.iterdir()) == []
 
 
 def dies_at(step: int, work: Callable[[], None]) -> bool:
