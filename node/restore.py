@@ -23,7 +23,7 @@ from raft.codec import COMMAND_CHANGES_MAX, Change, encode_command
 from raft.consensus import ConsensusConfig
 from raft.founding import found
 from raft.objects.base import Kind, Meta, new_id
-from raft.objects.cluster import RootCA
+from raft.objects.cluster import Cluster
 from raft.objects.node import Availability, ManagerStatus, Node, NodeRole, NodeSpec, NodeState, NodeStatus
 from raft.store import Applied, Store
 
@@ -48,7 +48,7 @@ class Founding(msgspec.Struct, frozen=True, kw_only=True):
 
     about: About
     identity: NodeIdentity
-    root: RootCA
+    cluster: Cluster
     state: bytes
     index: int
     term: int
@@ -93,7 +93,7 @@ def plan(
     return Founding(
         about=about,
         identity=identity,
-        root=cluster.root_ca,
+        cluster=cluster,
         state=store.encode(store.dump()),
         index=index,
         term=about.term + 1,
@@ -110,7 +110,7 @@ def write(folder: SwarmFolder, founding: Founding) -> None:
     identity = founding.identity
     client.bootstrap(
         folder.credentials,
-        founding.root,
+        founding.cluster.root_ca,
         node_id=identity.node_id,
         role=MANAGER,
         cluster_id=identity.cluster_id,
