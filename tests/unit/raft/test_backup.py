@@ -163,7 +163,7 @@ def test_objects_that_cannot_be_read_are_found() -> None:
     store = store_with()
     state = store.encode(store.dump())
     with pytest.raises(BackupRefused, match="state cannot be read by this version"):
-        open_backup(sealed_file(b"\x02" + state[1:], counts_in(store)), PASSPHRASE)
+        open_backup(sealed_file(b"\xff" + state[1:], counts_in(store)), PASSPHRASE)
     with pytest.raises(BackupRefused, match="but says"):
         open_backup(sealed_file(state, counts_in(store_with(2))), PASSPHRASE)
 
