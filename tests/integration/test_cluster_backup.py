@@ -226,6 +226,7 @@ def test_the_old_tokens_join(story: Story) -> None:
         lab.ok(node, "swarm", "join", "--token", story.tokens[role], remote)
     assert lab.ok("n1", "swarm", "join-token", "-q", "manager") == story.tokens["manager"]
     lab.wait("all are ready", 20, lambda: lab.ok("n1", "node", "ls").count(" Ready ") == 4)
+    lab.ok("n1", "node", "rm", *(story.ids[node] for node in MANAGERS))
     lab.ok("n2", "service", "scale", "--detach", "web=4")
     lab.wait("4 tasks", 30, lambda: len(lab.running("n2", "web")) == 4)
     assert story.problems("n2") == {"n1": [], "n2": []}
