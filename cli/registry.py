@@ -199,6 +199,29 @@ SWARM = Noun(
     ),
 )
 
+CLUSTER = Noun(
+    "cluster",
+    "Back up, restore and check a whole swarm",
+    (
+        Entry("backup", "cluster:backup", "Write an encrypted backup of the swarm to a file, and verify it"),
+        Entry(
+            "check",
+            "cluster:check",
+            "Compare the managers' states and verify their files",
+        ),
+        Entry(
+            "inspect-backup",
+            "cluster:inspect_backup",
+            "Verify a backup completely and show what is in it; any node will do",
+        ),
+        Entry(
+            "restore",
+            "cluster:restore",
+            "Found the swarm of a backup anew, with this node as its only manager",
+        ),
+    ),
+)
+
 LAB = Noun(
     "lab",
     "Several nodes on this machine, each in a network namespace of its own",
@@ -217,7 +240,7 @@ LAB = Noun(
 )
 
 MANAGEMENT = (CONTAINER, IMAGE, NETWORK, SYSTEM, VOLUME)
-SWARM_NOUNS = (CONFIG, NODE, SECRET, SERVICE, SWARM)
+SWARM_NOUNS = (CLUSTER, CONFIG, NODE, SECRET, SERVICE, SWARM)
 LAB_NOUNS = (LAB,)
 
 TOP_LEVEL = (

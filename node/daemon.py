@@ -20,7 +20,7 @@ from engine.runtime.client import RuntimeClient
 from engine.settings import EngineSettings
 from node.api.app import build_app
 from node.api.context import Context
-from node.api.routes import ROUTES
+from node.api.routes import OWN_ROUTES, ROUTES
 from node.api.server import serve
 from node.config import VERSION, ConfigError, NodeConfig
 from node.loop import SystemClock
@@ -74,7 +74,7 @@ class Daemon:
         await self._swarm.start()
         self._audit = NetworkAudit(self._driver, SystemClock())
         self._audit.start()
-        app = build_app(Context(engine=self._engine, swarm=self._swarm), ROUTES)
+        app = build_app(Context(engine=self._engine, swarm=self._swarm), (*ROUTES, *OWN_ROUTES))
         self._runner = await serve(app, config.api_sockets, config.group)
         logger.info("swarmd %s answers on %s", VERSION, ", ".join(map(str, config.api_sockets)))
 

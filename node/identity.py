@@ -16,6 +16,7 @@ from node.ca.files import CredentialFiles
 from node.ca.keys import DamagedKeys
 from node.ca.wrapping import KEY_BYTES, new_key
 from raft.consensus import Consensus
+from raft.files import OS_FILES
 
 
 class NodeIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +62,8 @@ class SwarmFolder:
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(self.path / "identity.json")
+        for folder in (self.path, self.path.parent):
+            OS_FILES.sync_folder(folder)
 
     def data_key(self) -> bytes:
         """32 bytes for the log and snapshots of this manager; made at the first call.

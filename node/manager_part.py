@@ -15,8 +15,11 @@ from node.identity import NodeIdentity, SwarmFolder
 from node.leaving import Standing
 from node.lock_keeper import LockKeeper
 from node.loop import SystemClock
+from node.manager.checkup import Checkup
 from node.manager.dispatcher import Dispatcher
+from node.manager.examination import Examiner
 from node.manager.forward import leader_address
+from node.manager.leader_calls import LeaderCalls
 from node.manager.logbroker import LogBroker
 from node.manager.logreader import LogReaderService, read_logs
 from node.manager.manager import Manager
@@ -110,6 +113,9 @@ class ManagerPart:
             add_here=self._manager.count_member,
         )
         self._lock_keeper = LockKeeper(self.store, folder.credentials.apply_lock, clock)
+        self.leader_calls = LeaderCalls(identity.node_id, self.consensus, client)
+        self._examiner = Examiner(config, self.store, self.consensus)
+        self.checkup = Checkup(identity.node_id, self.consensus, client, self.leader_calls, self._examiner)
         self._running: asyncio.Task[None] | None = None
 
     def register(self, server: RpcServer) -> None:
@@ -117,6 +123,8 @@ class ManagerPart:
         self._dispatcher.register(server)
         self._logs.register(server)
         self._authority.register(server)
+        self.leader_calls.register(server)
+        self._examiner.register(server)
         LogReaderService(self.store, self._logs, self.consensus).register(server)
         server.on_raft(self.consensus.accept)
 

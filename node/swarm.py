@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -18,13 +18,14 @@ import msgspec
 from engine.config import LogOptions
 from engine.errors import EngineFailure
 from node import force_new_cluster as forcing
-from node import leaving, raft_folder
+from node import leaving, raft_folder, restore
 from node.agent.executor import ContainerEngine
 from node.agent_part import remove_tasks
 from node.api.convert import cluster_info_to_api
 from node.ca import authority, client
 from node.ca.tls import NodeTls
 from node.ca.wrapping import InvalidUnlockKey, WrongKey
+from node.cluster import ClusterKeeper
 from node.config import NodeConfig, split_host_port
 from node.identity import NodeIdentity
 from node.loop import SystemClock
@@ -76,6 +77,7 @@ class SwarmMembership(RunningParts):
     def __init__(self, config: NodeConfig, engine: ContainerEngine, networks: DataPlane) -> None:
         super().__init__(config, engine, networks)
         self._locked: NodeIdentity | None = None  # while the unlock key is waited for: no part runs
+        self.cluster = ClusterKeeper(self)
 
     # ---- the daemon's life --------------------------------------------------------------------------------
 
@@ -189,6 +191,24 @@ class SwarmMembership(RunningParts):
             await self._resume(self._manager_identity())
         return identity.node_id
 
+    async def found_again(
+        self, advertise: str, listen: str, plan: Callable[[str, int], restore.Founding], *, dry_run: bool
+    ) -> restore.Founding:
+        """Restore: `plan` blocks and says what to found at this node's address and port."""
+        async with self._lock:
+            self._require_none()
+            address, port = own_address(self._config, advertise, listen)
+            founding = await asyncio.to_thread(plan, address, port)
+            if dry_run:
+                return founding
+            planned = founding.identity
+            identity = self._new_identity(planned.node_id, planned.cluster_id, address, port)
+            async with self._undone_on_failure():
+                await asyncio.to_thread(restore.write, self._folder, founding)
+                await self._start_parts(identity, members={})
+                self._folder.save(identity)
+            return founding
+
     async def swarm_join(
         self, *, remotes: Sequence[str], token: str, advertise: str, listen: str, availability: Availability
     ) -> None:
@@ -274,6 +294,11 @@ class SwarmMembership(RunningParts):
     @property
     def control(self) -> ControlProxy:
         return self._require_manager().control
+
+    def managing(self) -> tuple[ManagerPart, NodeIdentity]:
+        manager = self._require_manager()
+        assert self._identity is not None, "a manager has one"
+        return manager, self._identity
 
     def is_manager(self) -> bool:
         return self._manager is not None

@@ -238,6 +238,10 @@ class Consensus:
         """Node id -> host:port, as of the latest configuration."""
         return dict(self._engine.configuration.members)
 
+    def removed(self) -> tuple[str, ...]:
+        """Ids of former members, which may never be members again."""
+        return self._engine.configuration.removed
+
     def reachable(self, node_id: str) -> bool:
         """Is there a connection to that manager (itself: always)?"""
         return node_id == self._config.node_id or self._engine.is_connected(node_id)

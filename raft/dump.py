@@ -77,6 +77,17 @@ def read_dump(pieces: Iterable[bytes]) -> tuple[int, Iterator[tuple[Kind, Object
     return header.index, _objects(header, items)
 
 
+def count_dump(data: bytes) -> dict[Kind, int]:
+    """Objects by kind, each of them decoded and none kept: could this dump be loaded?
+
+    Blocks. Raises InvalidArgument.
+    """
+    counts = dict.fromkeys(Kind, 0)
+    for kind, _ in read_dump([data])[1]:
+        counts[kind] += 1
+    return counts
+
+
 def _objects(header: Header, items: Iterator[bytes]) -> Iterator[tuple[Kind, ObjectRecord]]:
     for kind, count in header.tables:
         for number in range(count):

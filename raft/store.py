@@ -34,6 +34,9 @@ ATTEMPTS_MAX = 64
 ATTEMPTS_UNLOCKED = 2
 RELEASED_AT_ONCE = 500
 
+# Changes nothing; where it stands in the log all managers have the same state, and can compare theirs.
+CHECKPOINT = codec.encode_command(())
+
 _KIND_OF: dict[type[ObjectRecord], Kind] = {cls: kind for kind, cls in codec.CLASS_OF.items()}
 
 
@@ -238,6 +241,7 @@ class Store:
         self._index = 0
         self._hub = Hub()
         self._contended = asyncio.Lock()
+        self._on_checkpoint: Callable[[Dump], None] = lambda dump: None
 
     @property
     def index(self) -> int:
@@ -247,6 +251,10 @@ class Store:
     def attach(self, proposer: Proposer | None) -> None:
         """Say where writes go; None while this node is not a manager."""
         self._proposer = proposer
+
+    def on_checkpoint(self, callback: Callable[[Dump], None]) -> None:
+        """Call back with the state at exactly the index of every CHECKPOINT command that is applied."""
+        self._on_checkpoint = callback
 
     def view(self) -> View:
         return self._view
@@ -293,6 +301,9 @@ class Store:
     def apply(self, command: bytes, index: int) -> object:
         """Make one committed command real; returns Applied, or Refused when it changed nothing."""
         self._index = index
+        if command == CHECKPOINT:
+            self._on_checkpoint(self.dump())
+            return Applied(index)
         try:
             changes = codec.decode_command(command)
         except InvalidArgument as err:

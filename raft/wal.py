@@ -290,6 +290,18 @@ def _create_anew(files: Files, path: Path) -> File:
         return files.create(path)
 
 
+def check_segment(data: bytes, key: bytes) -> None:
+    """Every frame of one file by itself. Raises framing.Damaged, framing.WrongKey."""
+    for _ in read_frames(data, key, _PURPOSE):
+        pass
+
+
+def replay(folder: Path, key: bytes, owner: str, files: Files) -> Recovered:
+    """What `Wal.open` would find, for whoever only wants to look (`files` then allows no change)."""
+    numbers = sorted(_number(path) for path in files.paths(folder, _GLOB))
+    return _recover(files, folder, key, owner, numbers)[0]
+
+
 def _recover(
     files: Files, folder: Path, key: bytes, owner: str, numbers: list[int]
 ) -> tuple[Recovered, dict[int, int]]:

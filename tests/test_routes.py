@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from node.api.routes import ROUTES
+from node.api.routes import OWN_ROUTES, ROUTES
 
 OPERATIONS = Path(__file__).parent / "data" / "docker_operations.txt"
 
@@ -45,5 +45,9 @@ def test_nothing_is_served_that_docker_does_not_have() -> None:
 
 
 def test_no_route_stands_twice() -> None:
-    rows = [(route.method, route.path) for route in ROUTES]
+    rows = [(route.method, route.path) for route in (*ROUTES, *OWN_ROUTES)]
     assert len(rows) == len(set(rows))
+
+
+def test_what_docker_does_not_have_keeps_apart() -> None:
+    assert all(route.path.startswith("/swarmctl/") for route in OWN_ROUTES)

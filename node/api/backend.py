@@ -114,6 +114,26 @@ class EngineBackend(
     """The engine of one host, whole."""
 
 
+class ClusterBackend(Protocol):
+    """The cluster as a whole. Answers are in the API's field names."""
+
+    async def backup(self, passphrase: str) -> list[bytes]:
+        """The file in pieces."""
+
+    async def inspect_backup(self, data: bytes, passphrase: str) -> dict[str, Any]: ...
+    async def restore(
+        self,
+        data: bytes,
+        passphrase: str,
+        *,
+        advertise: str,
+        listen: str,
+        availability: Availability | None,
+        dry_run: bool,
+    ) -> dict[str, Any]: ...
+    async def check(self) -> dict[str, Any]: ...
+
+
 class SwarmBackend(Protocol):
     """This node's part in a cluster. Without one, or on a worker, calls raise raft.errors.Unavailable."""
 
@@ -121,6 +141,8 @@ class SwarmBackend(Protocol):
     def control(self) -> Any:
         """The control API (node.manager.forward.ControlProxy), or Unavailable in Docker's words."""
 
+    @property
+    def cluster(self) -> ClusterBackend: ...
     def is_manager(self) -> bool: ...
     def local_state(self) -> str:
         """active, inactive, locked or error."""

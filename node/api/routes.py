@@ -1,8 +1,9 @@
-"""THE route table: every path that is served, area by area."""
+"""THE route table: every path that is served, area by area. Docker's, and apart from them swarmctl's own."""
 
 from __future__ import annotations
 
 from node.api import (
+    cluster,
     configs,
     containers,
     execs,
@@ -32,3 +33,6 @@ ROUTES: tuple[Route, ...] = (
     *secrets.ROUTES,
     *configs.ROUTES,
 )
+
+# Below a prefix of their own, so that no path that Docker may add one day is taken.
+OWN_ROUTES: tuple[Route, ...] = (*cluster.ROUTES,)

@@ -17,7 +17,13 @@ import msgspec
 
 from node.loop import Clock
 from node.manager.draining import Draining
-from node.manager.liveness import CLOSED_GRACE_S, RESTART_GRACE_S, Liveness, silence_s_max
+from node.manager.liveness import (
+    CLOSED_GRACE_S,
+    RESTART_GRACE_S,
+    UNKNOWN_GRACE_S,
+    Liveness,
+    silence_s_max,
+)
 from node.manager.orphans import OrphanKeeper
 from node.manager.session import AgentSession
 from node.manager.status_writer import StatusWriter
@@ -127,10 +133,13 @@ class Dispatcher:
 
     def _expect_everybody(self) -> None:
         """The nodes have to find the new leader first: twice the usual silence."""
-        deadline = self._clock.monotonic() + 2 * silence_s_max(self._heartbeat_s())
+        now = self._clock.monotonic()
+        grace = 2 * silence_s_max(self._heartbeat_s())
         for node in self._store.view().nodes.values():
-            if node.status.state is not NodeState.DOWN:
-                self._liveness.expect(node.id, deadline)
+            if node.status.state is NodeState.UNKNOWN:
+                self._liveness.expect(node.id, now + max(grace, UNKNOWN_GRACE_S))
+            elif node.status.state is not NodeState.DOWN:
+                self._liveness.expect(node.id, now + grace)
 
     def _heartbeat_s(self) -> float:
         cluster = self._store.view().cluster

@@ -13,6 +13,9 @@ MISSED_HEARTBEATS = 3
 HEARTBEAT_JITTER = 0.1
 CLOSED_GRACE_S = 2.0
 RESTART_GRACE_S = 20.0
+# Nodes that were never heard from since a restore: their agents try all managers that they knew in turn, with
+# pauses of up to 8 s, and their tasks run meanwhile.
+UNKNOWN_GRACE_S = 60.0
 
 
 def silence_s_max(heartbeat_s: float) -> float:

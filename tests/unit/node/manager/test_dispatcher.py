@@ -13,7 +13,7 @@ import pytest
 
 from node.loop import ManualClock
 from node.manager.dispatcher import Dispatcher
-from node.manager.liveness import CLOSED_GRACE_S
+from node.manager.liveness import CLOSED_GRACE_S, UNKNOWN_GRACE_S
 from node.rpc import WORKER, Identity, RpcError
 from raft.codec import to_json
 from raft.objects.assignment import (
@@ -30,7 +30,7 @@ from raft.objects.assignment import (
 )
 from raft.objects.base import Annotations, Kind
 from raft.objects.cluster import CLUSTER_ID, Cluster, IpamConfig, Network, NetworkSpec, Secret, SecretSpec
-from raft.objects.node import Node, NodeDescription, NodeRole, NodeState
+from raft.objects.node import Node, NodeDescription, NodeRole, NodeState, NodeStatus
 from raft.objects.service import ContainerSpec, FileReference, TaskSpec
 from raft.objects.task import NetworkAttachment, Task, TaskState, TaskStatus
 from raft.store import LocalProposer, Store
@@ -120,13 +120,14 @@ KINDS = {Node: Kind.NODE, Task: Kind.TASK, Secret: Kind.SECRET, Network: Kind.NE
 
 
 @contextlib.asynccontextmanager
-async def world(*node_ids: str) -> AsyncIterator[World]:
+async def world(*node_ids: str, state: NodeState = NodeState.UNKNOWN) -> AsyncIterator[World]:
     clock = ManualClock()
     store = Store(clock=clock.now)
     LocalProposer(store)
     dispatcher = Dispatcher(store, clock, leader_address=lambda: "10.0.0.9:2377")
     made = World(store, clock, dispatcher)
-    await made.put(Cluster(id=CLUSTER_ID, cluster_id="c1"), *(Node(id=node_id) for node_id in node_ids))
+    nodes = [Node(id=node_id, status=NodeStatus(state=state)) for node_id in node_ids]
+    await made.put(Cluster(id=CLUSTER_ID, cluster_id="c1"), *nodes)
     running = asyncio.create_task(dispatcher.run())
     await clock.settle()
     try:
@@ -273,11 +274,18 @@ async def test_down_node_that_returns_is_ready_again():
 
 
 async def test_new_leader_gives_double_grace():
-    async with world("n1") as w:
-        await w.put(Node(id="n1", status=msgspec.structs.replace(Node(id="").status, state=NodeState.READY)))
+    async with world("n1", state=NodeState.READY) as w:
         await w.clock.advance(6.0)
         assert w.state("n1") is NodeState.READY
         await w.clock.advance(1.0)
+        assert w.state("n1") is NodeState.DOWN
+
+
+async def test_nodes_that_nobody_heard_from_since_a_restore_have_a_long_grace():
+    async with world("n1") as w:
+        await w.clock.advance(UNKNOWN_GRACE_S - 1)
+        assert w.state("n1") is NodeState.UNKNOWN
+        await w.clock.advance(2)
         assert w.state("n1") is NodeState.DOWN
 
 
