@@ -13,11 +13,12 @@ from tests.unit.raft.stock.world import World
 
 
 @pytest.fixture
-def stock(monkeypatch: pytest.MonkeyPatch) -> LibraryWorld:
+def stock(monkeypatch: pytest.MonkeyPatch) -> Iterator[LibraryWorld]:
     """PySyncObj with the default settings."""
     made = LibraryWorld()
     made.patch_clock(monkeypatch)
-    return made
+    yield made
+    made.close()
 
 
 @pytest.fixture

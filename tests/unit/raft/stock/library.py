@@ -68,9 +68,11 @@ class LibraryWorld(World):
         self.settings = settings
         self.per_node: dict[str, dict[str, Any]] = {}
         self.nodes: dict[str, Numbers] = {}
+        self.gone: list[Numbers] = []
         self.transports: dict[str, FifoTransport] = {}
         self.links: dict[Pair, deque[Any]] = {}
         self.broken: set[Pair] = set()
+        self.paused: set[str] = set()  # messages reach them, but their own tick does not come
         self.seen: list[tuple[str, str, dict[str, Any]]] = []
         self.raised: list[tuple[str, Exception]] = []
 
@@ -91,7 +93,8 @@ class LibraryWorld(World):
 
     def crash(self, node: str) -> None:
         """As kill -9: nothing is closed."""
-        del self.nodes[node], self.transports[node]
+        self.gone.append(self.nodes.pop(node))
+        del self.transports[node]
         for pair in [pair for pair in self.links if node in pair]:
             self._disconnect(pair)
 
@@ -209,8 +212,7 @@ class LibraryWorld(World):
 
     def deliver(self) -> None:
         """All that is under way; an exception costs the message, as in the library's own thread."""
-        moved = True
-        while moved:
+        for _ in range(1000):
             moved = False
             for (source, target), queue in list(self.links.items()):
                 while queue and target in self.nodes:
@@ -218,6 +220,9 @@ class LibraryWorld(World):
                     moved = True
                     self.seen.append((source, target, message))
                     self._guarded(target, lambda s=source, t=target, m=message: self.inject(s, t, m))
+            if not moved:
+                return
+        raise AssertionError("the managers never stop talking")
 
     # ---- time ----
 
@@ -239,3 +244,8 @@ class LibraryWorld(World):
 
     def patch_clock(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(library, "monotonicTime", lambda: self.now)
+
+    def close(self) -> None:
+        """What the killed ones had open as well."""
+        for node in [*self.nodes.values(), *self.gone]:
+            private(node, "raftLog")._destroy()

@@ -57,7 +57,6 @@ class World(ABC):
         self.now = 100.0
         self.held = Held()
         self.lossy: set[Pair] = set()
-        self.paused: set[str] = set()
         self.writes: list[Write] = []
 
     # ---- managers ----
@@ -102,13 +101,6 @@ class World(ABC):
     @abstractmethod
     def refuse_snapshots(self, node: str, refuse: bool = True) -> None:
         """From now on it cannot load what the leader sends: its disk fails; or it can again."""
-
-    def pause(self, node: str) -> None:
-        """Messages reach it, but its own tick does not come."""
-        self.paused.add(node)
-
-    def unpause(self, node: str) -> None:
-        self.paused.discard(node)
 
     # ---- clients ----
 
