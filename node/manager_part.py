@@ -180,3 +180,6 @@ class _LateProposer:
 
     async def propose(self, command: bytes) -> object:
         return await self.target.propose(command)
+
+    async def read_barrier(self) -> None:
+        await self.target.read_barrier()

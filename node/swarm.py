@@ -35,6 +35,7 @@ from raft.objects.assignment import LogLine, ManagerAddress
 from raft.objects.base import new_id
 from raft.objects.cluster import CLUSTER_ID, Cluster, ClusterSpec
 from raft.objects.node import Availability, ManagerStatus, Node, NodeRole, NodeSpec, NodeStatus
+from raft.objects.request import Request
 
 logger = logging.getLogger(__name__)
 
@@ -193,9 +194,16 @@ class SwarmMembership:
         return found
 
     async def swarm_update(
-        self, version: int, spec: ClusterSpec, *, rotate_worker_token: bool, rotate_manager_token: bool
+        self,
+        version: int,
+        spec: ClusterSpec,
+        *,
+        rotate_worker_token: bool,
+        rotate_manager_token: bool,
+        request: Request | None = None,
     ) -> None:
-        await self.control.update_cluster(version, spec, rotate_worker_token, rotate_manager_token)
+        control = self.control if request is None else self.control.for_request(request)
+        await control.update_cluster(version, spec, rotate_worker_token, rotate_manager_token)
 
     # ---- what the API asks --------------------------------------------------------------------------------
 

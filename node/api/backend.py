@@ -20,6 +20,7 @@ from engine.config import (
 from node.api.hijack import Session
 from raft.objects.cluster import Cluster, ClusterSpec
 from raft.objects.node import Availability
+from raft.objects.request import Request
 
 Filters = Mapping[str, list[str]]
 
@@ -145,7 +146,13 @@ class SwarmBackend(Protocol):
     ) -> None: ...
     async def swarm_leave(self, *, force: bool) -> None: ...
     async def swarm_update(
-        self, version: int, spec: ClusterSpec, *, rotate_worker_token: bool, rotate_manager_token: bool
+        self,
+        version: int,
+        spec: ClusterSpec,
+        *,
+        rotate_worker_token: bool,
+        rotate_manager_token: bool,
+        request: Request | None = None,
     ) -> None: ...
     def service_logs(self, ref: str, options: LogOptions) -> AsyncIterator[Any]: ...
     def task_logs(self, ref: str, options: LogOptions) -> AsyncIterator[Any]: ...

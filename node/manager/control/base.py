@@ -35,6 +35,12 @@ class Leadership(Protocol):
     def reachable(self, node_id: str) -> bool:
         """Is this manager connected to that one? Itself: always."""
 
+    async def read_barrier(self) -> None:
+        """After this, the local state contains everything that was acknowledged before the call.
+
+        Raises NotLeader, Unavailable.
+        """
+
 
 class Control:
     """Base of the parts of the control API."""
@@ -44,6 +50,11 @@ class Control:
         self._store = store
         self._leadership = leadership
         self._now = now
+
+    @property
+    def index(self) -> int:
+        """Log index of the last command that was applied on this manager."""
+        return self._store.index
 
 
 def find(kind: Kind, rows: Mapping[str, R], ref: str, names: Callable[[R], Iterable[str]]) -> R:

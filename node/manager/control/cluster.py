@@ -11,6 +11,7 @@ from raft.errors import FailedPrecondition
 from raft.objects.base import Annotations, new_id
 from raft.objects.cluster import Cluster, ClusterSpec, Network, NetworkSpec
 from raft.objects.node import Node
+from raft.objects.request import Request
 from raft.store import Store, Transaction
 
 
@@ -24,6 +25,8 @@ class ClusterControl(Control):
         spec: ClusterSpec,
         rotate_worker_token: bool = False,
         rotate_manager_token: bool = False,
+        *,
+        request: Request | None = None,
     ) -> Cluster:
         validate.require(spec)
 
@@ -37,7 +40,7 @@ class ClusterControl(Control):
                 root = msgspec.structs.replace(root, manager_token=tokens.new_token(root.digest))
             tx.put(msgspec.structs.replace(cluster, spec=spec, root_ca=root))
 
-        await self._store.update(update)
+        await self._store.update(update, request)
         return await self.get_cluster()
 
 

@@ -1,4 +1,4 @@
-"""Calls from a follower to the leader: same results, same errors, one retry, a bounded wait."""
+"""Calls from a follower to the leader: same results, same errors, one effect, a bounded wait."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from control_world import LEADER, ControlWorld, FakeConsensus, make_spec
 
 from node.loop import ManualClock
+from node.manager.asking import DEADLINE_S, LEADER_WAIT_S
 from node.manager.forward import (
-    LEADER_WAIT_S,
     METHODS,
     PREFIX,
     ControlProxy,
@@ -104,24 +104,29 @@ async def test_errors_cross_the_wire(world: ControlWorld, wire: Wire) -> None:
 
 async def test_bad_payload_is_an_invalid_argument(wire: Wire) -> None:
     with pytest.raises(RpcError) as caught:
-        await wire.call("10.9.0.1:2377", PREFIX + "create_service", b'[{"replicas":"three"}]', timeout=1.0)
+        await wire.call(
+            "10.9.0.1:2377", PREFIX + "create_service", b'{"arguments":[{"replicas":"three"}]}', timeout=1.0
+        )
     assert caught.value.code == "invalid_argument"
     assert "replicas" in caught.value.message
 
 
-async def test_not_leader_is_followed_once(world: ControlWorld, wire: Wire) -> None:
+async def test_not_leader_is_followed_until_the_deadline(world: ControlWorld, wire: Wire) -> None:
     old = Follower()
     register_control(wire.server("10.9.0.2:2377"), world.api, old)
     consensus = Follower()
     consensus.leader_id = "m2"
     consensus.group["m2"] = "10.9.0.2:2377"
-    proxy = ControlProxy("m3", world.api, consensus, wire)
+    clock = ManualClock()
+    proxy = ControlProxy("m3", world.api, consensus, wire, clock)
     await proxy.create_service(make_spec())
     assert wire.dialled == ["10.9.0.2:2377", "10.9.0.1:2377"]
     old.leader_id = "m2"
     old.group["m2"] = "10.9.0.2:2377"
-    with pytest.raises(errors.NotLeader):
-        await proxy.list_services({})
+    lost = asyncio.create_task(proxy.create_service(make_spec("other")))
+    await clock.advance(DEADLINE_S + 1)
+    with pytest.raises(errors.Unavailable, match="nothing was written: this manager is not the leader"):
+        await lost
 
 
 async def test_waits_for_an_election_but_not_for_ever(world: ControlWorld, wire: Wire) -> None:
