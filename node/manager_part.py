@@ -16,13 +16,13 @@ from node.ca.service import CaService, CaState
 from node.identity import NodeIdentity, SwarmFolder
 from node.loop import SystemClock
 from node.manager.dispatcher import Dispatcher
-from node.manager.forward import leader_address
+from node.manager.forward import leader_address, to_rpc
 from node.manager.logbroker import LogBroker
 from node.manager.logreader import LogReaderService, read_logs
 from node.manager.manager import JOIN_METHOD, JoinRequest, Manager
 from node.rpc import RpcClient, RpcError, RpcServer
 from raft.consensus import Consensus, ConsensusConfig
-from raft.errors import FailedPrecondition
+from raft.errors import FailedPrecondition, RaftError
 from raft.objects.assignment import LogLine, ManagerAddress
 from raft.objects.base import SECOND, new_id
 from raft.objects.node import Availability, Node, NodeRole, NodeSpec
@@ -66,7 +66,10 @@ class ManagerPart:
             self.consensus = Consensus.bootstrap(config, self.store, client)
         proposer.target = self.consensus
         self._dispatcher = Dispatcher(
-            self.store, clock, leader_address=lambda: leader_address(self.consensus)
+            self.store,
+            clock,
+            leader_address=lambda: leader_address(self.consensus),
+            confirm=self._confirm,
         )
         self._logs = LogBroker(self.store, self._dispatcher)
         self._manager = Manager(
@@ -77,6 +80,7 @@ class ManagerPart:
             parts={"dispatcher": self._dispatcher.run},
         )
         self._authority = CaService(
+            confirm=self._confirm,
             state=self._ca_state,
             admit=self._admit,
             role_of=self._role_of,
@@ -157,15 +161,23 @@ class ManagerPart:
             validity_s=cluster.spec.node_cert_expiry_ns / SECOND,
         )
 
+    async def _confirm(self) -> None:
+        """After this the local state is the newest there is. Raises RpcError."""
+        try:
+            await self.consensus.read_barrier()
+        except RaftError as error:
+            raise to_rpc(error) from error
+
     async def _admit(self, role: NodeRole, availability: Availability) -> str:
-        if not self.consensus.is_leader:
-            raise RpcError("not_leader", "this manager is not the leader", leader_address(self.consensus))
         node = Node(id=new_id(), spec=NodeSpec(role=role, availability=availability), role=role)
 
         def add(tx: Transaction) -> None:
             tx.put(node)
 
-        await self.store.update(add)
+        try:
+            await self.store.update(add)
+        except RaftError as error:
+            raise to_rpc(error) from error
         return node.id
 
     def _role_of(self, node_id: str) -> NodeRole | None:

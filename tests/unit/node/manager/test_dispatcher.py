@@ -90,6 +90,7 @@ class World:
     clock: ManualClock
     dispatcher: Dispatcher
     agents: list[PlayedAgent] = field(default_factory=list)
+    cut_off: bool = False
 
     def open(self, node_id: str, *, session_id: str = "", address: str = "10.1.0.1") -> PlayedAgent:
         stream = FakeStream()
@@ -124,7 +125,12 @@ async def world(*node_ids: str) -> AsyncIterator[World]:
     clock = ManualClock()
     store = Store(clock=clock.now)
     LocalProposer(store)
-    dispatcher = Dispatcher(store, clock, leader_address=lambda: "10.0.0.9:2377")
+
+    async def confirm() -> None:
+        if made.cut_off:
+            raise RpcError("unavailable", "no majority of the managers answers")
+
+    dispatcher = Dispatcher(store, clock, leader_address=lambda: "10.0.0.9:2377", confirm=confirm)
     made = World(store, clock, dispatcher)
     await made.put(Cluster(id=CLUSTER_ID, cluster_id="c1"), *(Node(id=node_id) for node_id in node_ids))
     running = asyncio.create_task(dispatcher.run())
@@ -169,7 +175,9 @@ async def test_session_starts_with_information_then_complete_assignments():
 
 async def test_only_the_leader_serves():
     store = Store()
-    dispatcher = Dispatcher(store, ManualClock(), leader_address=lambda: "10.0.0.9:2377")
+    dispatcher = Dispatcher(
+        store, ManualClock(), leader_address=lambda: "10.0.0.9:2377", confirm=lambda: asyncio.sleep(0)
+    )
     with pytest.raises(RpcError) as caught:
         await dispatcher.serve(Identity("n1", WORKER, "c1"), FakeStream())
     assert (caught.value.code, caught.value.detail) == ("not_leader", "10.0.0.9:2377")
@@ -181,6 +189,17 @@ async def test_unknown_node_is_told_to_leave():
         await w.clock.settle()
         assert agent.told(Leave)
         assert agent.handler.done()
+
+
+async def test_cut_off_leader_tells_nobody_to_leave_and_opens_no_session():
+    async with world("n1") as w:
+        w.cut_off = True
+        for node_id in ("ghost", "n1"):
+            agent = w.open(node_id)
+            await w.clock.settle()
+            assert agent.stream.to_agent == []
+            with pytest.raises(RpcError, match="no majority"):
+                await agent.handler
 
 
 async def test_removed_node_is_told_to_leave_and_its_tasks_are_given_up():
