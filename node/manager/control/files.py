@@ -101,7 +101,7 @@ class FileControl(Control):
                 )
             tx.delete(kind, file.id)
 
-        await self._store.update(remove, request)
+        await self._update_alone(remove, request)
 
 
 def _users(view: View, kind: Kind, file_id: str) -> list[str]:

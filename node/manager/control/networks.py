@@ -27,7 +27,7 @@ class NetworkControl(Control):
             tx.put(Network(id=network_id, spec=spec))
             return network_id
 
-        written = await self._store.update(create, request)
+        written = await self._update_alone(create, request)
         return self._store.view().networks.get(written) or Network(id=written, spec=spec)
 
     async def remove_network(self, ref: str, *, request: Request | None = None) -> None:
@@ -36,7 +36,7 @@ class NetworkControl(Control):
             _check_unused(tx, network)
             tx.delete(Kind.NETWORK, network.id)
 
-        await self._store.update(remove, request)
+        await self._update_alone(remove, request)
 
     async def prune_networks(self, filters: Filters, *, request: Request | None = None) -> list[str]:
         """Remove what nothing uses; the names. Filters: label, label!, until (Unix seconds)."""
@@ -58,7 +58,7 @@ class NetworkControl(Control):
                     names.append(network.spec.annotations.name)
             return names
 
-        return await self._store.update(prune, request)
+        return await self._update_alone(prune, request)
 
     async def get_network(self, ref: str) -> Network:
         return find_network(self._store.view(), ref)

@@ -58,7 +58,7 @@ class NodeControl(Control):
                 tx.put(msgspec.structs.replace(node, spec=spec))
             return node.id
 
-        written = await self._store.update(update, request)
+        written = await self._update_alone(update, request)
         return self._with_standing(self._store.view().nodes.get(written) or Node(id=written, spec=spec))
 
     async def remove_node(self, ref: str, force: bool = False, *, request: Request | None = None) -> None:

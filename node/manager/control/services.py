@@ -62,7 +62,8 @@ class ServiceControl(Control):
             tx.put(Service(id=service_id, spec=ready))
             return service_id
 
-        return self._written(await self._store.update(create, request), spec)
+        write = self._update_alone if _depends_on_others(spec) else self._store.update
+        return self._written(await write(create, request), spec)
 
     async def update_service(
         self,
@@ -89,7 +90,8 @@ class ServiceControl(Control):
                 tx.put(changed)
             return service.id
 
-        return self._written(await self._store.update(update, request), spec)
+        write = self._update_alone if rollback or _depends_on_others(spec) else self._store.update
+        return self._written(await write(update, request), spec)
 
     async def remove_service(self, id: str, *, request: Request | None = None) -> None:
         """The service goes at once, its name is free again; the leader stops and removes its tasks."""
@@ -161,6 +163,11 @@ def _status(service: Service, view: View) -> ServiceStatus:
 
 
 # ---- specs ----
+
+
+def _depends_on_others(spec: ServiceSpec) -> bool:
+    container = spec.task.container
+    return bool(spec.endpoint.ports or spec.task.networks or container.secrets or container.configs)
 
 
 def _checked(view: View, spec: ServiceSpec, service_id: str) -> ServiceSpec:
