@@ -11,6 +11,7 @@ from control_world import make_spec
 from managers_world import Manager, ManagersWorld, until
 
 from node.manager import asking
+from raft import consensus
 from raft.errors import MaybeCommitted, NotFound, RaftError, Unavailable
 from raft.objects.request import Request, new_key
 
@@ -81,6 +82,29 @@ async def test_call_on_a_cut_leader_is_carried_out_once_when_it_is_back(world: M
     created = await creating
     await until(lambda: all(names(manager) == ["other", "web"] for manager in world.all))
     assert (await new.control.get_service("web")).id == created.id
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_nothing_is_decided_while_an_earlier_write_hangs(
+    world: ManagersWorld, monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    """Who tries again would decide without knowing what the first attempt comes to."""
+    leader, *_ = world.all
+    monkeypatch.setattr(consensus, "PROPOSE_TIMEOUT_S", 5.0 if cancelled else 0.05)
+    world.network.mute(leader.id)
+    writing = asyncio.create_task(leader.api.create_service(make_spec("web")))
+    await asyncio.sleep(0.01)
+    if cancelled:
+        writing.cancel()
+    with pytest.raises(asyncio.CancelledError if cancelled else MaybeCommitted):
+        await writing
+    monkeypatch.undo()
+    assert leader.consensus.is_leader
+    with pytest.raises(Unavailable, match="no majority has confirmed an earlier write yet"):
+        await leader.api.create_service(make_spec("db"))
+    world.network.heal()
+    await leader.control.create_service(make_spec("db"))
+    await until(lambda: names(leader) == ["db", "web"])
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
