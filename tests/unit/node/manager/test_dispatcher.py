@@ -16,6 +16,7 @@ from node.manager.dispatcher import Dispatcher
 from node.manager.liveness import CLOSED_GRACE_S
 from node.rpc import WORKER, Identity, RpcError
 from raft.codec import to_json
+from raft.errors import MaybeCommitted
 from raft.objects.assignment import (
     AgentMessage,
     Assignments,
@@ -421,6 +422,33 @@ async def test_hundred_reports_are_few_commits():
         await w.clock.advance(0.1)
         assert all(w.task(f"t{i}").status.state is TaskState.RUNNING for i in range(100))
         assert w.store.index - before <= 3
+
+
+@pytest.mark.parametrize("written", [False, True])
+async def test_report_whose_write_had_no_answer_is_written_again(written: bool):
+    async with world("n1") as w:
+        await w.put(task("t1"))
+        agent = w.open("n1")
+        await w.clock.advance(0.1)
+        local, doubts = w.store._proposer, iter(range(3))
+
+        class Lossy:
+            async def propose(self, command: bytes) -> object:
+                lost = next(doubts, None) is not None
+                outcome = await local.propose(command) if written or not lost else None
+                if lost:
+                    raise MaybeCommitted("the leadership was lost")
+                return outcome
+
+            async def read_barrier(self) -> None:
+                await local.read_barrier()
+
+        w.store.attach(Lossy())
+        agent.say(Reports(tasks=(report("t1", TaskState.RUNNING),)))
+        await w.clock.advance(0.02)
+        agent.say(Reports(tasks=(report("t1", TaskState.FAILED),)))
+        await w.clock.advance(5.0)
+        assert w.task("t1").status.state is TaskState.FAILED
 
 
 async def test_acknowledged_network_version():
