@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from engine.errors import InvalidParameter
 
-_SECONDS = re.compile(r"\d{1,15}(?:\.\d+)?", re.ASCII)
-_UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3}
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)", re.ASCII)
+_SECONDS = re.compile(r"-?\d{1,15}(?:\.\d+)?", re.ASCII)
+_UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|us|µs|ns|h|m|s)", re.ASCII)
 _DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+", re.ASCII)
 
 
@@ -50,7 +50,8 @@ def matches_pattern(text: str, pattern: str) -> bool:
 
 
 def moment(text: str, now: float) -> float:
-    """Unix seconds of a filter's time: a number of them, RFC 3339, or a duration before now (`1h30m`)."""
+    """Unix seconds of a filter's time: a number of them, RFC 3339 (without a zone: this host's), or a
+    duration before `now` (`1h30m`)."""
     if _SECONDS.fullmatch(text):
         return float(text)
     if _DURATION.fullmatch(text):
@@ -59,6 +60,6 @@ def moment(text: str, now: float) -> float:
         parsed = datetime.datetime.fromisoformat(text)
     except ValueError as error:
         raise InvalidParameter(
-            f"invalid time '{text}': use Unix seconds, 2026-01-02T15:04:05Z or a duration such as 24h"
+            f"'{text}' is no time: use Unix seconds, 2026-01-02T15:04:05Z or a duration such as 24h"
         ) from error
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=datetime.UTC)).timestamp()
+    return parsed.timestamp()

@@ -26,6 +26,7 @@ from node.config import VERSION, ConfigError, NodeConfig
 from node.loop import SystemClock
 from node.network_audit import NetworkAudit
 from node.networks import EngineNetworks
+from node.notify import notify
 from node.swarm import SwarmMembership
 from overlay_net.driver import NetworkDriver
 
@@ -105,7 +106,9 @@ async def run(config: NodeConfig, stopping: asyncio.Event) -> None:
     daemon = Daemon(config)
     try:
         await daemon.start()
+        notify("READY=1")
         await stopping.wait()
+        notify("STOPPING=1")
         logger.info("stopping; containers run on")
     finally:
         await daemon.stop()

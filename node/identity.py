@@ -17,12 +17,15 @@ from node.ca.files import CredentialFiles
 
 
 class NodeIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """`address`: this node's IP for the others; `port`: of its RPC."""
+    """`address`: this node's IP for the others; `port`: of its RPC. `configured_*`: what the daemon's own
+    settings said when they were chosen, so that a change of the settings is noticed; port 0: not known."""
 
     node_id: str
     cluster_id: str
     address: str
     port: int
+    configured_address: str = ""
+    configured_port: int = 0
 
     @property
     def rpc_address(self) -> str:

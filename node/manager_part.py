@@ -7,63 +7,77 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-
-import msgspec
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from engine.config import LogOptions
 from node.ca.service import CaService, CaState
 from node.identity import NodeIdentity, SwarmFolder
+from node.leaving import Standing
 from node.loop import SystemClock
 from node.manager.dispatcher import Dispatcher
 from node.manager.forward import leader_address, to_rpc
 from node.manager.logbroker import LogBroker
 from node.manager.logreader import LogReaderService, read_logs
-from node.manager.manager import JOIN_METHOD, JoinRequest, Manager
-from node.rpc import RpcClient, RpcError, RpcServer
+from node.manager.manager import Manager
+from node.manager.raft_settings import follow_settings
+from node.membership_keeper import MembershipKeeper
+from node.rpc import RpcClient, RpcServer
 from raft.consensus import Consensus, ConsensusConfig
-from raft.errors import FailedPrecondition, RaftError
+from raft.errors import RaftError
 from raft.objects.assignment import LogLine, ManagerAddress
 from raft.objects.base import SECOND, new_id
 from raft.objects.node import Availability, Node, NodeRole, NodeSpec
 from raft.store import Store, Transaction
+from raft.wal import WalDamaged
 
 logger = logging.getLogger(__name__)
 
-JOIN_RETRY_S = 0.5
 JOIN_TIMEOUT_S = 60.0
+STANDING_TIMEOUT_S = 2.0
+
+
+def consensus_config(folder: SwarmFolder, identity: NodeIdentity) -> ConsensusConfig:
+    return ConsensusConfig(
+        node_id=identity.node_id,
+        address=identity.rpc_address,
+        cluster_id=identity.cluster_id,
+        state_dir=folder.raft,
+        key=folder.data_key(),
+    )
 
 
 class ManagerPart:
-    """`members`: where the other managers are, when this one joins them; empty for a new cluster."""
+    """`founding`: of a new cluster. `members`: where the other managers are, when this one joins them for the
+    first time. Neither: it goes on from its log.
+
+    Raises WalDamaged when there is none, and what Consensus.resume raises.
+    """
 
     def __init__(
         self,
         folder: SwarmFolder,
         identity: NodeIdentity,
         client: RpcClient,
-        members: Mapping[str, str],
+        *,
+        founding: bool = False,
+        members: Mapping[str, str] | None = None,
+        known: Callable[[], Sequence[ManagerAddress]] = tuple,
     ) -> None:
         self._identity = identity
         self._client = client
-        self._members = dict(members)
+        self._joins = members is not None
         clock = SystemClock()
-        config = ConsensusConfig(
-            node_id=identity.node_id,
-            address=identity.rpc_address,
-            cluster_id=identity.cluster_id,
-            state_dir=folder.raft,
-            key=folder.data_key(),
-        )
+        config = consensus_config(folder, identity)
         proposer = _LateProposer()
         self.store = Store(proposer)
-        self._resumed = Consensus.exists(folder.raft)
-        if self._resumed:
-            self.consensus = Consensus.resume(config, self.store, client)
-        elif members:
-            self.consensus = Consensus.join(config, self.store, client, members)
-        else:
+        if founding:
             self.consensus = Consensus.bootstrap(config, self.store, client)
+        elif members is not None:
+            self.consensus = Consensus.join(config, self.store, client, members)
+        elif Consensus.exists(folder.raft):
+            self.consensus = Consensus.resume(config, self.store, client)
+        else:
+            raise WalDamaged(f"there is no log in {folder.raft}")
         proposer.target = self.consensus
         self._dispatcher = Dispatcher(
             self.store,
@@ -88,6 +102,16 @@ class ManagerPart:
             now=clock.now,
         )
         self.control = self._manager.control
+        self._membership = MembershipKeeper(
+            identity,
+            self.consensus,
+            client,
+            others=lambda: [
+                *(members or {}).values(),
+                *(m.address for m in known() if m.node_id != identity.node_id),
+            ],
+            add_here=self._manager.count_member,
+        )
         self._running: asyncio.Task[None] | None = None
 
     def register(self, server: RpcServer) -> None:
@@ -101,9 +125,16 @@ class ManagerPart:
     async def start(self) -> None:
         """Take part; a joiner asks the leader to be added and returns when it was."""
         await self.consensus.start()
-        self._running = asyncio.create_task(self._manager.run(), name="manager")
-        if self._members and not self._resumed:
-            await self._ask_to_be_added()
+        self._running = asyncio.create_task(self._run(), name="manager")
+        self._running.add_done_callback(_say_why_it_ended)
+        if self._joins:
+            await self._membership.joined(JOIN_TIMEOUT_S)
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._manager.run(), name="leadership")
+            group.create_task(follow_settings(self.store, self.consensus), name="raft settings")
+            group.create_task(self._membership.run(), name="membership")
 
     async def stop(self) -> None:
         if self._running is not None:
@@ -119,6 +150,16 @@ class ManagerPart:
             await changed.wait()
             changed.clear()
 
+    async def standing(self) -> Standing | None:
+        """As the leader sees the managers; None when there is none to ask."""
+        try:
+            async with asyncio.timeout(STANDING_TIMEOUT_S):
+                nodes = await self.control.list_nodes({})
+        except (RaftError, TimeoutError):
+            return None
+        reachable = [node.manager.reachable for node in nodes if node.manager is not None]
+        return Standing(reachable.count(True), reachable.count(False))
+
     def managers(self) -> tuple[ManagerAddress, ...]:
         return tuple(
             ManagerAddress(node_id=node_id, address=address)
@@ -129,27 +170,6 @@ class ManagerPart:
         """`kind`: service or task. Read through the leader, whose dispatcher has the agents' sessions."""
         async for line in read_logs(self.store, self._logs, self.consensus, self._client, kind, ref, options):
             yield line
-
-    async def _ask_to_be_added(self) -> None:
-        payload = msgspec.json.encode(JoinRequest(address=self._identity.rpc_address))
-        deadline = asyncio.get_running_loop().time() + JOIN_TIMEOUT_S
-        candidates = list(self._members.values())
-        while True:
-            address = candidates[0]
-            try:
-                await self._client.call(address, JOIN_METHOD, payload, timeout=JOIN_TIMEOUT_S)
-                return
-            except RpcError as error:
-                logger.info("not added as a manager yet by %s: %s", address, error)
-                if asyncio.get_running_loop().time() > deadline:
-                    raise FailedPrecondition(
-                        f"the managers did not add this node: {error.message}"
-                    ) from error
-                if error.code == "not_leader" and error.detail:
-                    candidates.insert(0, error.detail)
-                else:
-                    candidates.append(candidates.pop(0))
-                await asyncio.sleep(JOIN_RETRY_S)
 
     def _ca_state(self) -> CaState | None:
         cluster = self.store.view().cluster
@@ -183,6 +203,11 @@ class ManagerPart:
     def _role_of(self, node_id: str) -> NodeRole | None:
         node = self.store.view().nodes.get(node_id)
         return None if node is None else node.role
+
+
+def _say_why_it_ended(running: asyncio.Task[None]) -> None:
+    if not running.cancelled() and running.exception() is not None:
+        logger.critical("this manager has stopped: start its daemon again", exc_info=running.exception())
 
 
 class _LateProposer:

@@ -1,36 +1,36 @@
 """This node's part in a cluster: founding, joining, leaving, being promoted and demoted.
 
-Owns the parts that run while the node belongs to a cluster (RPC listener, manager, agent) and their order.
-One change of membership at a time. Errors are raft.errors in Docker's words.
+What runs meanwhile is the business of node.parts. One change of membership at a time. Errors are raft.errors in
+Docker's words.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import shutil
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from engine.config import LogOptions
+from node import force_new_cluster as forcing
+from node import leaving, raft_folder
 from node.agent.executor import ContainerEngine
-from node.agent.network_map import Networks
-from node.agent_part import AgentPart
 from node.ca import authority, client
 from node.ca.tls import NodeTls
-from node.config import ConfigError, NodeConfig, split_host_port
-from node.identity import NodeIdentity, SwarmFolder
+from node.config import NodeConfig, split_host_port
+from node.identity import NodeIdentity
 from node.loop import SystemClock
-from node.manager.control.cluster import bootstrap_cluster
 from node.manager.forward import ControlProxy, from_rpc
 from node.manager_part import ManagerPart
-from node.rpc import MANAGER, Identity, RpcClient, RpcError, RpcServer
-from node.underlay import choose_address
-from raft.errors import FailedPrecondition, InvalidArgument, RaftError, Unavailable
+from node.parts import DataPlane, RunningParts
+from node.rpc import MANAGER, Identity, RpcError
+from node.underlay import followed, own_address, remote_address
+from raft.errors import InvalidArgument, RaftError, Unavailable
+from raft.framing import WrongKey
 from raft.objects.assignment import LogLine, ManagerAddress
 from raft.objects.base import new_id
 from raft.objects.cluster import CLUSTER_ID, Cluster, ClusterSpec
@@ -54,29 +54,11 @@ NOT_PART = "This node is not part of a swarm"
 INFO_TIMEOUT_S = 2.0
 
 
-class DataPlane(Networks, Protocol):
-    """What membership needs of the data plane."""
-
-    async def set_underlay(self, address: str) -> None: ...
-
-
-class SwarmMembership:
+class SwarmMembership(RunningParts):
     """Implements node.api.backend.SwarmBackend. `start` resumes what the folder says, `stop` keeps it."""
 
     def __init__(self, config: NodeConfig, engine: ContainerEngine, networks: DataPlane) -> None:
-        self._config = config
-        self._engine = engine
-        self._networks = networks
-        self._folder = SwarmFolder(config.root)
-        self._lock = asyncio.Lock()
-        self._identity: NodeIdentity | None = None
-        self._tls: NodeTls | None = None
-        self._server: RpcServer | None = None
-        self._client: RpcClient | None = None
-        self._manager: ManagerPart | None = None
-        self._agent: AgentPart | None = None
-        self._error = ""
-        self._changes: set[asyncio.Task[None]] = set()
+        super().__init__(config, engine, networks)
 
     # ---- the daemon's life --------------------------------------------------------------------------------
 
@@ -87,11 +69,20 @@ class SwarmMembership:
             shutil.rmtree(self._folder.path, ignore_errors=True)
             return
         async with self._lock:
-            try:
-                await self._start_parts(identity, members={})
-            except (RaftError, RpcError, OSError, ValueError) as error:
-                logger.exception("this node cannot take part in its swarm")
-                self._error = str(error)
+            await self._resume(identity)
+
+    async def _resume(self, identity: NodeIdentity) -> None:
+        self._error = ""
+        try:
+            current = followed(identity, self._config)
+            if current != identity:
+                logger.info("this node is at %s, it was at %s", current.rpc_address, identity.rpc_address)
+                self._folder.save(current)
+            await self._start_parts(current, members={})
+        except (RaftError, RpcError, OSError, ValueError, WrongKey) as error:
+            logger.exception("this node cannot take part in its swarm")
+            await self._stop_parts()
+            self._error = str(error)
 
     async def stop(self) -> None:
         """The daemon ends; containers run on and the managers are told so."""
@@ -114,16 +105,14 @@ class SwarmMembership:
         availability: Availability,
     ) -> str:
         """Found a cluster with this node as its manager; returns the node's id."""
-        if force_new_cluster:
-            raise InvalidArgument(
-                "--force-new-cluster is not supported yet: found a new swarm after leaving this one"
-            )
         async with self._lock:
+            if force_new_cluster and self._folder.load() is not None:
+                return await self._go_on_alone(advertise, listen)
             self._require_none()
-            address, port = self._addresses(advertise, listen)
+            address, port = own_address(self._config, advertise, listen)
             now = SystemClock().now()
             root = authority.new_root(now)
-            identity = NodeIdentity(node_id=new_id(), cluster_id=new_id(), address=address, port=port)
+            identity = self._new_identity(new_id(), new_id(), address, port)
             client.bootstrap(
                 self._folder.credentials,
                 root,
@@ -149,6 +138,30 @@ class SwarmMembership:
                 self._folder.save(identity)
             return identity.node_id
 
+    async def swarm_survey(self) -> forcing.Survey:
+        """What `swarm_init` with force_new_cluster would do; changes nothing."""
+        async with self._lock:
+            identity = self._manager_identity()
+            running = None if self._manager is None else self._manager.consensus
+            return await forcing.survey(self._folder, identity, running)
+
+    async def _go_on_alone(self, advertise: str, listen: str) -> str:
+        identity = self._manager_identity()
+        if advertise:
+            address, port = own_address(self._config, advertise, listen)
+            identity = msgspec.structs.replace(identity, address=address, port=port)
+        if self._agent is not None:
+            await self._agent.goodbye(restarting=True)
+        await self._stop_parts()
+        try:
+            taken = await forcing.rewrite(self._folder, identity, SystemClock().now())
+            logger.warning("going on as the only manager with %s", taken)
+            self._folder.save(identity)
+        finally:
+            # Whatever has become of the folder, this node goes on with what is there.
+            await self._resume(self._manager_identity())
+        return identity.node_id
+
     async def swarm_join(
         self, *, remotes: Sequence[str], token: str, advertise: str, listen: str, availability: Availability
     ) -> None:
@@ -157,21 +170,20 @@ class SwarmMembership:
             self._require_none()
             if not remotes:
                 raise InvalidArgument("name at least one manager to join (RemoteAddrs)")
-            remote = self._remote(remotes[0])
-            address, port = self._addresses(advertise, listen, toward=split_host_port(remote, 0)[0])
+            remote = remote_address(self._config, remotes[0])
+            address, port = own_address(self._config, advertise, listen, toward=split_host_port(remote, 0)[0])
             try:
                 answer = await client.join(self._folder.credentials, remote, token, availability)
             except RpcError as error:
                 raise _join_error(error) from error
-            identity = NodeIdentity(
-                node_id=answer.node_id, cluster_id=answer.cluster_id, address=address, port=port
-            )
+            identity = self._new_identity(answer.node_id, answer.cluster_id, address, port)
             members = {manager.node_id: manager.address for manager in answer.managers}
             if not members:
                 members = {"": remote}
             async with self._undone_on_failure():
-                await self._start_parts(identity, members=members)
+                # From here on the others may count on it: after a crash it goes on joining.
                 self._folder.save(identity)
+                await self._start_parts(identity, members=members)
 
     async def swarm_leave(self, *, force: bool) -> None:
         """Stop the node's tasks and forget the cluster."""
@@ -179,8 +191,8 @@ class SwarmMembership:
             if self._identity is None and not self._error:
                 raise Unavailable(NOT_PART)
             manager = self._manager
-            if manager is not None and not force:
-                raise Unavailable(_leave_warning(manager))
+            if not force:
+                await self._refuse_to_leave()
             if manager is not None and len(manager.consensus.members()) > 1:
                 await self._retire(manager)
             if self._agent is not None:
@@ -209,18 +221,18 @@ class SwarmMembership:
 
     @property
     def control(self) -> ControlProxy:
-        if self._manager is None:
-            raise Unavailable(NOT_A_MANAGER if self._identity is None else WORKER_ONLY)
-        return self._manager.control
+        return self._require_manager().control
 
     def is_manager(self) -> bool:
         return self._manager is not None
 
     def local_state(self) -> str:
-        """active, inactive or error."""
-        if self._identity is not None:
-            return "active"
-        return "error" if self._error else "inactive"
+        """active, inactive, pending (a manager that waits to be taken in again) or error."""
+        if self._error:
+            return "error"
+        if self._lost is not None:
+            return "pending"
+        return "inactive" if self._identity is None else "active"
 
     async def info(self) -> dict[str, Any]:
         """The Swarm object of GET /info; a manager without a leader answers without the counts."""
@@ -242,9 +254,9 @@ class SwarmMembership:
         shown: dict[str, Any] = {
             "NodeID": identity.node_id,
             "NodeAddr": identity.address,
-            "LocalNodeState": "active",
+            "LocalNodeState": self.local_state(),
             "ControlAvailable": self._manager is not None,
-            "Error": "",
+            "Error": self._error or ("" if self._lost is None else self._lost.problem),
             "RemoteManagers": [{"NodeID": m.node_id, "Addr": m.address} for m in managers],
         }
         if self._manager is not None:
@@ -256,19 +268,21 @@ class SwarmMembership:
         return shown
 
     async def service_logs(self, ref: str, options: LogOptions) -> AsyncIterator[LogLine]:
-        async for line in self._log_source().logs("service", ref, options):
+        async for line in self._require_manager().logs("service", ref, options):
             yield line
 
     async def task_logs(self, ref: str, options: LogOptions) -> AsyncIterator[LogLine]:
-        async for line in self._log_source().logs("task", ref, options):
+        async for line in self._require_manager().logs("task", ref, options):
             yield line
 
     # ---- inside -------------------------------------------------------------------------------------------
 
-    def _log_source(self) -> ManagerPart:
-        if self._manager is None:
-            raise Unavailable(NOT_A_MANAGER if self._identity is None else WORKER_ONLY)
-        return self._manager
+    def _require_manager(self) -> ManagerPart:
+        if self._manager is not None:
+            return self._manager
+        if self._lost is not None:
+            raise Unavailable(self._lost.problem)
+        raise Unavailable(self._error or (NOT_A_MANAGER if self._identity is None else WORKER_ONLY))
 
     async def _cluster_info(self, manager: ManagerPart) -> dict[str, Any]:
         cluster = await manager.control.get_cluster()
@@ -286,73 +300,6 @@ class SwarmMembership:
             },
         }
 
-    async def _start_parts(
-        self,
-        identity: NodeIdentity,
-        *,
-        members: dict[str, str],
-        founding: tuple[Cluster, Node] | None = None,
-    ) -> None:
-        self._identity = identity
-        self._tls = NodeTls(self._folder.credentials)
-        self._client = RpcClient(self._tls)
-        await self._networks.set_underlay(identity.address)
-        agent = AgentPart(
-            self._config,
-            self._folder,
-            identity,
-            self._tls,
-            self._client,
-            self._engine,
-            self._networks,
-            on_role=self._role_changed,
-            on_leave=self._removed,
-        )
-        if self._tls.identity.role == MANAGER:
-            await self._start_manager(identity, members)
-            assert self._manager is not None, "just started"
-            if founding is not None:
-                await bootstrap_cluster(self._manager.store, *founding)
-            agent.managers.replace(self._manager.managers())
-        else:
-            agent.managers.replace(
-                ManagerAddress(node_id=node_id, address=address) for node_id, address in members.items()
-            )
-        self._agent = agent
-        agent.start()
-
-    async def _start_manager(self, identity: NodeIdentity, members: dict[str, str]) -> None:
-        assert self._tls is not None and self._client is not None, "TLS comes first"
-        others = {node_id: address for node_id, address in members.items() if node_id != identity.node_id}
-        manager = ManagerPart(self._folder, identity, self._client, others)
-        server = RpcServer(self._tls)
-        manager.register(server)
-        try:
-            await server.start("0.0.0.0", identity.port)
-        except OSError as error:
-            raise FailedPrecondition(
-                f"cannot listen on port {identity.port}: {error.strerror or error}; choose another --listen-addr"
-            ) from error
-        self._server, self._manager = server, manager
-        await manager.start()
-
-    async def _stop_manager(self) -> None:
-        manager, self._manager = self._manager, None
-        if manager is not None:
-            await manager.stop()
-        server, self._server = self._server, None
-        if server is not None:
-            await server.stop()
-
-    async def _stop_parts(self) -> None:
-        agent, self._agent = self._agent, None
-        if agent is not None:
-            await agent.stop()
-        await self._stop_manager()
-        if self._client is not None:
-            await self._client.close()
-        self._client, self._tls, self._identity = None, None, None
-
     @contextlib.asynccontextmanager
     async def _undone_on_failure(self) -> AsyncIterator[None]:
         try:
@@ -365,6 +312,14 @@ class SwarmMembership:
     def _forget(self) -> None:
         self._folder.remove()
         self._error = ""
+
+    async def _refuse_to_leave(self) -> None:
+        """A manager leaves by force only; Unavailable says what that would do."""
+        manager = self._manager
+        if manager is not None:
+            raise Unavailable(leaving.warning(await manager.standing()))
+        if self._lost is not None or (self._error and self._identity is not None):
+            raise Unavailable(leaving.warning(None))
 
     async def _retire(self, manager: ManagerPart) -> None:
         """Leave the managers' group first: it must not count on this node any more."""
@@ -386,15 +341,16 @@ class SwarmMembership:
     async def _apply_role(self, role: str) -> None:
         async with self._lock:
             identity, agent = self._identity, self._agent
-            if identity is None or agent is None or (role == MANAGER) == (self._manager is not None):
+            is_manager = self._manager is not None or self._lost is not None
+            if identity is None or agent is None or (role == MANAGER) == is_manager:
                 return
             if role == MANAGER:
-                members = {manager.node_id: manager.address for manager in agent.managers.all}
-                self._folder.remove_raft()
-                await self._start_manager(identity, members)
+                raft_folder.remove_all(self._folder)
+                self._begin_anew("this node was promoted", agent)
             else:
                 await self._stop_manager()
-                self._folder.remove_raft()
+                raft_folder.remove_all(self._folder)
+                self._error = ""
 
     async def _removed(self, reason: str) -> None:
         """Called by the agent when the managers removed this node."""
@@ -407,54 +363,31 @@ class SwarmMembership:
                 await self._stop_parts()
                 self._forget()
 
-    def _in_background(self, work: Any, name: str) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._changes.add(task)
-        task.add_done_callback(self._change_finished)
+    def _new_identity(self, node_id: str, cluster_id: str, address: str, port: int) -> NodeIdentity:
+        return NodeIdentity(
+            node_id=node_id,
+            cluster_id=cluster_id,
+            address=address,
+            port=port,
+            configured_address=self._config.advertise_address,
+            configured_port=self._config.listen_port,
+        )
 
-    def _change_finished(self, task: asyncio.Task[None]) -> None:
-        self._changes.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("%s failed", task.get_name(), exc_info=task.exception())
+    def _manager_identity(self) -> NodeIdentity:
+        """Of this node, whether it takes part or cannot. Raises Unavailable when it is no manager."""
+        identity = self._folder.load()
+        if identity is None:
+            raise Unavailable(NOT_A_MANAGER)
+        if NodeTls(self._folder.credentials).identity.role != MANAGER:
+            raise Unavailable(WORKER_ONLY)
+        return identity
 
     def _require_none(self) -> None:
         if self._identity is not None or self._error:
             raise Unavailable(ALREADY_PART)
-
-    def _addresses(self, advertise: str, listen: str, toward: str = "") -> tuple[str, int]:
-        """This node's address for the others, and the port it listens on."""
-        try:
-            listen_host, port = split_host_port(listen or "0.0.0.0", self._config.listen_port)
-            text = advertise or self._config.advertise_address
-            if text:
-                address, port = split_host_port(text, port)
-            elif not ipaddress.ip_address(listen_host).is_unspecified:
-                address = listen_host
-            else:
-                address = choose_address(toward)
-        except (ConfigError, LookupError) as error:
-            raise InvalidArgument(str(error)) from error
-        return address, port
-
-    def _remote(self, text: str) -> str:
-        try:
-            host, port = split_host_port(text, self._config.listen_port)
-        except ConfigError as error:
-            raise InvalidArgument(str(error)) from error
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _join_error(error: RpcError) -> RaftError:
     if error.code in ("permission_denied", "invalid_argument"):
         return InvalidArgument(error.message)
     return from_rpc(error)
-
-
-def _leave_warning(manager: ManagerPart) -> str:
-    members = len(manager.consensus.members())
-    text = "You are attempting to leave the swarm on a node that is participating as a manager. "
-    if members == 1:
-        text += "Removing the last manager erases all current state of the swarm. "
-    elif members == 2:
-        text += "Removing this node leaves 1 managers out of 2. Without a Raft quorum your swarm will be inaccessible. "
-    return text + "Use `--force` to suppress this message."

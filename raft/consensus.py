@@ -12,12 +12,13 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from raft import snapshot as snapshots
 from raft.codec import COMMAND_BYTES_MAX
+from raft.config import ConsensusConfig as ConsensusConfig  # for those who make one
+from raft.config import log_owner, snapshot_dir, wal_dir
 from raft.errors import FailedPrecondition, InvalidArgument, MaybeCommitted, NotLeader, RaftError, Unavailable
 from raft.framing import Damaged, WrongKey
 from raft.log import Log
@@ -25,7 +26,7 @@ from raft.membership import Configuration
 from raft.messages import PROTOCOL_VERSION, AnyMessage, Hello, Message
 from raft.replication import MEMBERSHIP
 from raft.snapshot import Snapshot, SnapshotMeta
-from raft.stock import DISCARDED, NOT_LEADER, SUCCESS, Timings
+from raft.stock import DISCARDED, NOT_LEADER, SUCCESS
 from raft.syncobj import PROPOSAL_ID_BYTES, Engine
 from raft.transport import Dialer, Links
 from raft.wal import Wal, WalDamaged
@@ -61,21 +62,6 @@ class StateMachine(Protocol):
         """Raises RaftError and changes nothing when the data cannot be read."""
 
 
-@dataclass(frozen=True)
-class ConsensusConfig:
-    """`address` is this node's own host:port for the other managers; `key` the 32-byte data key of WAL and
-    snapshots; `state_dir` belongs to this object alone."""
-
-    node_id: str
-    address: str
-    cluster_id: str
-    state_dir: Path
-    key: bytes
-    timings: Timings = field(default_factory=Timings)
-    snapshot_interval: int = 10_000
-    keep_entries: int = 500
-
-
 class Consensus:
     """One manager's part. Made by bootstrap, join or resume; then `start`, and `stop` once."""
 
@@ -91,6 +77,7 @@ class Consensus:
         self._snapshot_used_at = 0.0
         self._reading_snapshot = False
         self._snapshots_stored = 0
+        self._keep_snapshots = config.keep_snapshots
         self._listeners: list[Callable[[], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._changing_members = asyncio.Lock()
@@ -104,7 +91,7 @@ class Consensus:
     @classmethod
     def bootstrap(cls, config: ConsensusConfig, machine: StateMachine, dialer: Dialer) -> Consensus:
         """First manager of a new cluster. Raises FailedPrecondition when there is state already."""
-        log = _open_new(config)
+        log = open_new_log(config)
         log.setCurrentTerm(1, config.node_id)
         configuration = Configuration({config.node_id: config.address})
         log.add(MEMBERSHIP + configuration.encode(), 1, 1)
@@ -121,18 +108,24 @@ class Consensus:
         """
         if config.node_id in members:
             raise InvalidArgument(f"node {config.node_id} is a member already: resume it")
-        return cls(config, machine, dialer, _open_new(config), None)
+        return cls(config, machine, dialer, open_new_log(config), None)
 
     @classmethod
     def resume(cls, config: ConsensusConfig, machine: StateMachine, dialer: Dialer) -> Consensus:
         """Go on from WAL and snapshot. Raises WalDamaged, framing.Damaged, framing.WrongKey, OSError."""
         base = snapshots.load_latest(snapshot_dir(config), config.key)
+        if base is not None and not any(wal_dir(config).glob("wal-*.log")):
+            raise WalDamaged(f"there is a snapshot at entry {base.meta.index}, but no log")
         log = _open(config)
-        index = 0 if base is None else base.meta.index
-        if log.base > index:
-            raise WalDamaged(f"the log begins after entry {log.base}, the snapshot ends at {index}")
-        if base is not None:
-            machine.load(base.data)
+        try:
+            index = 0 if base is None else base.meta.index
+            if log.base > index:
+                raise WalDamaged(f"the log begins after entry {log.base}, the snapshot ends at {index}")
+            if base is not None:
+                machine.load(base.data)
+        except BaseException:
+            log.close()
+            raise
         return cls(config, machine, dialer, log, base)
 
     @staticmethod
@@ -209,6 +202,15 @@ class Consensus:
         return self._config.node_id in self.members()
 
     @property
+    def commit_index(self) -> int:
+        return self._engine.commit_index()
+
+    @property
+    def leader_heard_s_ago(self) -> float:
+        """Seconds since a leader was heard, 0 while this manager leads, infinite when never since the start."""
+        return self._engine.leader_heard_s_ago()
+
+    @property
     def failure(self) -> Exception | None:
         """Why this manager takes no part: a broken invariant (for good), or its disk (until it heals)."""
         return self._failure or self._engine.storage_error()
@@ -224,6 +226,11 @@ class Consensus:
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call back, on the event loop, after leadership, term or membership have changed."""
         self._listeners.append(callback)
+
+    def configure(self, snapshot_interval: int, keep_entries: int, keep_snapshots: int) -> None:
+        """Entries between snapshots, entries kept behind one, older snapshots kept beside it; from now on."""
+        self._engine.configure(snapshot_interval, keep_entries)
+        self._keep_snapshots = keep_snapshots
 
     # ---- writing and reading ----
 
@@ -293,16 +300,36 @@ class Consensus:
         async with self._changing_members:
             self._require_leader()
             wanted = self._engine.configuration.without_member(node_id)
-            reachable = sum(self.reachable(member) for member in wanted.members)
-            if reachable < wanted.quorum:
-                raise FailedPrecondition(
-                    f"can't remove node {node_id}: only {reachable} of the {len(wanted.members)} managers "
-                    f"left are reachable and {wanted.quorum} are needed, so the quorum would be lost"
-                )
+            self._require_quorum(wanted, f"can't remove node {node_id}")
             if node_id == self._config.node_id:
                 await self.transfer_leadership()
                 raise NotLeader("leadership was handed over", self.leader_address)
             await self._change(wanted)
+
+    async def expel_member(self, node_id: str) -> int:
+        """For a manager that has lost its log, or begins without one: by a quorum of the others it is no member
+        when this returns, and free to be added (docs/adr/0010-lost-log.md).
+
+        Returns a term in which, and before which, it must not vote. Raises FailedPrecondition when the others
+        have no quorum or another change is under way, NotLeader, Unavailable, MaybeCommitted.
+        """
+        async with self._changing_members:
+            self._require_leader()
+            configuration = self._engine.configuration
+            wanted = configuration.without_trace_of(node_id)
+            if wanted != configuration:
+                self._require_quorum(
+                    wanted, f"manager {node_id} has lost its log and can't be taken in again"
+                )
+                await self._change(wanted)
+            elif not self._engine.membership_is_settled():
+                raise FailedPrecondition("another change of the managers is in progress: try again")
+            else:
+                # A leader that was deposed does not know who was added since.
+                await self.read_barrier()
+            # An acknowledgement of its former life that is still on the way must not meet its next one.
+            self._links.disconnect(node_id)
+            return self.term
 
     async def transfer_leadership(self) -> None:
         """Hand over to the follower that is furthest. Raises Unavailable when none takes over in 2 s."""
@@ -322,6 +349,14 @@ class Consensus:
         finally:
             self._engine.hold_proposals(False)
             self._wake()
+
+    def _require_quorum(self, wanted: Configuration, refusal: str) -> None:
+        reachable = sum(self.reachable(member) for member in wanted.members)
+        if reachable < wanted.quorum:
+            raise FailedPrecondition(
+                f"{refusal}: only {reachable} of the {len(wanted.members)} managers "
+                f"left are reachable and {wanted.quorum} are needed, so the quorum would be lost"
+            )
 
     async def _catch_up(self, node_id: str, address: str) -> None:
         deadline = self._loop.time() + JOINER_CONTACT_TIMEOUT_S
@@ -404,11 +439,7 @@ class Consensus:
     async def _take_snapshot(self, index: int, term: int, configuration: Configuration, dump: object) -> None:
         def work() -> None:
             data = self._machine.encode(dump)
-            snapshots.save(
-                snapshot_dir(self._config),
-                self._config.key,
-                snapshots.make(index, term, configuration, data),
-            )
+            self._save(snapshots.make(index, term, configuration, data))
 
         try:
             await asyncio.to_thread(work)
@@ -423,12 +454,16 @@ class Consensus:
     async def _install(self, snapshot: Snapshot) -> None:
         stored: Snapshot | None = snapshot
         try:
-            await asyncio.to_thread(snapshots.save, snapshot_dir(self._config), self._config.key, snapshot)
+            await asyncio.to_thread(self._save, snapshot)
         except OSError as err:
             logger.error("snapshot of the leader could not be written: %s", err)
             stored = None
         self._snapshot_is_obsolete()
         self._guarded(lambda: self._engine.install(stored))
+
+    def _save(self, snapshot: Snapshot) -> None:
+        folder, key = snapshot_dir(self._config), self._config.key
+        snapshots.save(folder, key, snapshot, keep_older=self._keep_snapshots)
 
     def _snapshot_is_obsolete(self) -> None:
         self._snapshot = None
@@ -541,17 +576,13 @@ class Consensus:
                 self._undecided.add(outcome)
 
 
-def snapshot_dir(config: ConsensusConfig) -> Path:
-    """Where the snapshots of that manager are."""
-    return config.state_dir / "snapshots"
-
-
 def _open(config: ConsensusConfig) -> Log:
-    wal, state = Wal.open(config.state_dir / "wal", config.key, f"{config.cluster_id}/{config.node_id}")
+    wal, state = Wal.open(wal_dir(config), config.key, log_owner(config))
     return Log(wal, state)
 
 
-def _open_new(config: ConsensusConfig) -> Log:
+def open_new_log(config: ConsensusConfig) -> Log:
+    """Raises FailedPrecondition when the folder holds state, OSError."""
     if Consensus.exists(config.state_dir):
         raise FailedPrecondition(f"{config.state_dir} holds the state of a manager already")
     return _open(config)

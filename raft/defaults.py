@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from raft.objects.base import MILLISECOND, SECOND
+from raft.objects.base import SECOND
 from raft.objects.service import HealthCheck, RestartPolicy, ServiceSpec, TaskSpec, UpdateConfig
 
 RESTART_DELAY_NS = 5 * SECOND
@@ -21,16 +21,11 @@ HEALTH_START_INTERVAL_NS = 5 * SECOND
 HEALTH_RETRIES = 3
 
 HEARTBEAT_NS = 1 * SECOND
-TASK_HISTORY_LIMIT = 5
 
 PUBLISHED_PORT_FIRST = 30_000
 PUBLISHED_PORT_LAST = 32_767
 VNI_FIRST = 4096
 INGRESS_NETWORK_NAME = "ingress"
-DEFAULT_ADDRESS_POOL = "10.0.0.0/8"
-DEFAULT_SUBNET_SIZE = 24
-
-TASK_DEBOUNCE_NS = 50 * MILLISECOND
 
 
 def service_spec(spec: ServiceSpec) -> ServiceSpec:

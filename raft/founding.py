@@ -1,13 +1,14 @@
-"""Making a manager's folder from a state: the sole manager of a cluster that had another life before.
+"""Making a manager's folder before its life begins, for a manager that had another life before.
 
-For restoring a backup and for going on without a quorum. Blocks; meant for a folder that no running
-manager uses.
+For restoring a backup, going on without a quorum, and joining again after the log was lost. Blocks; meant for
+a folder that no running manager uses. `Consensus.resume` goes on from what is made here.
 """
 
 from __future__ import annotations
 
 from raft import snapshot as snapshots
-from raft.consensus import Consensus, ConsensusConfig, snapshot_dir
+from raft.config import ConsensusConfig, snapshot_dir
+from raft.consensus import Consensus, open_new_log
 from raft.errors import FailedPrecondition
 from raft.membership import Configuration
 
@@ -16,7 +17,7 @@ def found(
     config: ConsensusConfig, state: bytes, index: int, term: int, removed: tuple[str, ...] = ()
 ) -> None:
     """Write a snapshot that holds `state` (what StateMachine.encode gave) at `index` and `term`, with this
-    node as the only member; `Consensus.resume` goes on from it in a later term.
+    node as the only member, and the log behind it; `Consensus.resume` goes on in a later term.
 
     `removed`: former members, which may never be members again. Raises FailedPrecondition when the folder
     holds state already, OSError.
@@ -24,4 +25,25 @@ def found(
     if Consensus.exists(config.state_dir):
         raise FailedPrecondition(f"{config.state_dir} holds the state of a manager already")
     configuration = Configuration({config.node_id: config.address}, removed)
+    log = open_new_log(config)
+    try:
+        log.reset(index, term)
+        log.setCurrentTerm(term, None)
+        log.sync()
+    finally:
+        log.close()
+    # Until it is there as well, the log alone is refused: it goes on after an entry that nobody has.
     snapshots.save(snapshot_dir(config), config.key, snapshots.make(index, term, configuration, state))
+
+
+def prepare_joiner(config: ConsensusConfig, term: int, leader_id: str) -> None:
+    """An empty log of a node that votes in no term up to `term`, as if it had voted for `leader_id` then.
+
+    Raises FailedPrecondition when the folder holds state already, OSError.
+    """
+    log = open_new_log(config)
+    try:
+        log.setCurrentTerm(term, leader_id)
+        log.sync()
+    finally:
+        log.close()

@@ -33,6 +33,18 @@ class Configuration(msgspec.Struct, frozen=True):
         members = {other: address for other, address in self.members.items() if other != node_id}
         return Configuration(members, (*self.removed, node_id))
 
+    def without_trace_of(self, node_id: str) -> Configuration:
+        """For a node that has lost its log, or begins without one: no member now, and free to be added later.
+
+        Raises FailedPrecondition for the last member.
+        """
+        if set(self.members) == {node_id}:
+            raise FailedPrecondition(
+                f"node {node_id} is the last manager: nobody else has the cluster's state"
+            )
+        members = {other: address for other, address in self.members.items() if other != node_id}
+        return Configuration(members, tuple(other for other in self.removed if other != node_id))
+
     @property
     def quorum(self) -> int:
         return len(self.members) // 2 + 1
@@ -71,9 +83,16 @@ class History:
 
     def at(self, index: int) -> Configuration:
         """The configuration in force after the entry at `index`."""
-        return max((entry for entry in self._entries if entry[0] <= index), key=lambda entry: entry[0])[1]
+        return self._entry_at(index)[1]
+
+    def index_at(self, index: int) -> int:
+        """Of the entry that made that configuration."""
+        return self._entry_at(index)[0]
 
     def prune(self, index: int) -> None:
         """Nothing before `index` will be asked for again."""
         while len(self._entries) > 1 and self._entries[1][0] <= index:
             self._entries.pop(0)
+
+    def _entry_at(self, index: int) -> tuple[int, Configuration]:
+        return max((entry for entry in self._entries if entry[0] <= index), key=lambda entry: entry[0])

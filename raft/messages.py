@@ -102,7 +102,9 @@ class TimeoutNow(Message, frozen=True, array_like=True, tag="timeout-now"):
 
 
 class Removed(Message, frozen=True, array_like=True, tag="removed"):
-    """You are no longer a member; stop asking."""
+    """You are no longer a member; stop asking. `index`: of the committed entry that says so, or a later one."""
+
+    index: int
 
 
 AnyMessage = (

@@ -308,7 +308,7 @@ class Replication(Voting):
             self._answered_at[node] = self._now()
         self._others = others
         for node in gone:
-            if self._state == LEADER:
+            if self._state == LEADER and node.id in self.configuration.removed:
                 # It goes on receiving until it has been told.
                 self._learners[node.id] = self._announced.get(node.id, "")
                 self._learner_nodes.add(node)
@@ -320,13 +320,22 @@ class Replication(Voting):
         if self._state != LEADER:
             return
         for node_id in [n for n in self._learners if n in self.configuration.removed]:
-            self._host.send(node_id, Removed(self._term))
+            self._host.send(node_id, self._removal())
             self.drop_learner(node_id)
 
-    def _receive_removed(self, node_id: str) -> None:
-        if node_id in self.configuration.members and not self._removed:
-            logger.warning("this manager was removed from the cluster, says %s", node_id)
-            self._removed = True
+    def _removal(self) -> Removed:
+        return Removed(self._term, self._history.index_at(self._commit_index))
+
+    def _receive_removed(self, node_id: str, message: Removed) -> None:
+        if node_id in self.configuration.members:
+            before = self._was_removed()
+            self._removed_at = max(self._removed_at, message.index)
+            if self._was_removed() and not before:
+                logger.warning("this manager was removed from the cluster, says %s", node_id)
+            if self._was_removed() and self._state == LEADER:
+                # Elected by others who do not know it yet: what it did would be no part of the cluster.
+                self._set_state(FOLLOWER)
+                self._leader = None
 
     def _forget(self, node: Node) -> None:
         self._next_index.pop(node, None)

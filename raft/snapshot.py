@@ -45,8 +45,11 @@ def is_whole(snapshot: Snapshot) -> bool:
     return (len(snapshot.data), zlib.crc32(snapshot.data)) == (snapshot.meta.size, snapshot.meta.crc32)
 
 
-def save(folder: Path, key: bytes, snapshot: Snapshot, files: Files = OS_FILES) -> Path:
-    """Write, fsync, rename, fsync the folder, delete the older ones. Raises OSError, having lost none."""
+def save(folder: Path, key: bytes, snapshot: Snapshot, files: Files = OS_FILES, keep_older: int = 0) -> Path:
+    """Write, fsync, rename, fsync the folder, delete the older ones but `keep_older`.
+
+    Raises OSError, having lost none.
+    """
     files.make_folder(folder)
     path = folder / f"snapshot-{snapshot.meta.index:020d}.snap"
     temporary = path.with_suffix(".tmp")
@@ -64,7 +67,7 @@ def save(folder: Path, key: bytes, snapshot: Snapshot, files: Files = OS_FILES) 
         files.remove(temporary)
         raise
     files.sync_folder(folder)
-    _delete_older(files, folder, path)
+    _delete_older(files, folder, path, keep_older)
     return path
 
 
@@ -106,8 +109,9 @@ def _pieces(key: bytes, snapshot: Snapshot) -> Iterator[bytes]:
         yield writer.frame(snapshot.data[start : start + _CHUNK_BYTES])
 
 
-def _delete_older(files: Files, folder: Path, newest: Path) -> None:
+def _delete_older(files: Files, folder: Path, newest: Path, keep: int) -> None:
     # Only older ones: the leader's snapshot may have been stored while this one was being written.
-    for path in [*files.paths(folder, _GLOB), *files.paths(folder, "snapshot-*.tmp")]:
-        if path.stem < newest.stem:
-            files.remove(path)
+    older = [path for path in files.paths(folder, _GLOB) if path.stem < newest.stem]
+    torn = [path for path in files.paths(folder, "snapshot-*.tmp") if path.stem < newest.stem]
+    for path in [*older[: max(0, len(older) - keep)], *torn]:
+        files.remove(path)

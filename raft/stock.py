@@ -9,7 +9,7 @@ one that lacks a name, is refused at import.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
@@ -192,16 +192,25 @@ _CALLED = (
 )
 
 
-def _check_version() -> None:
-    """Refuse a PySyncObj whose inside is not the one that this was written for."""
-    advice = f"install pysyncobj=={STOCK_VERSION}"
-    assert VERSION == STOCK_VERSION, f"found PySyncObj {VERSION}: {advice}"
-    known = set(vars(library.SyncObj)) | set(library.SyncObj.__init__.__code__.co_names)
-    missing = {*_Private.names, *_OVERRIDDEN, *_CALLED} - known
-    assert not missing, f"PySyncObj lacks {sorted(missing)}: {advice}"
+def check(version: str, names: Iterable[str]) -> None:
+    """Refuse a PySyncObj whose inside is not the one that this was written for; also under `python -O`.
+
+    `names`: what its class and its constructor know. Raises ImportError.
+    """
+    if version != STOCK_VERSION:
+        raise ImportError(
+            f"found PySyncObj {version}, but the managers' consensus is built on the inside of {STOCK_VERSION}: "
+            f"run `pip install pysyncobj=={STOCK_VERSION}`"
+        )
+    missing = {*_Private.names, *_OVERRIDDEN, *_CALLED}.difference(names)
+    if missing:
+        raise ImportError(
+            f"found PySyncObj {version}, but it lacks {', '.join(sorted(missing))}: it is not the published one, "
+            f"run `pip install --force-reinstall --no-deps pysyncobj=={STOCK_VERSION}`"
+        )
 
 
-_check_version()
+check(VERSION, {*vars(library.SyncObj), *library.SyncObj.__init__.__code__.co_names})
 
 
 def _configuration(timings: Timings, on_state_changed: Callable[[int, int], None]) -> Any:

@@ -81,7 +81,7 @@ class Engine(Replication):
 
     def is_removed(self) -> bool:
         """The others took this node out of the cluster, as far as it knows."""
-        return self._removed or self.node_id in self.committed_configuration().removed
+        return self._was_removed() or self.node_id in self.committed_configuration().removed
 
     def storage_error(self) -> OSError | None:
         return self._storage_error
@@ -113,11 +113,24 @@ class Engine(Replication):
         is not committed yet, NotLeader."""
         if not self.is_leader():
             raise NotLeader("this manager is not the leader")
-        if self._history.index > self._commit_index:
+        if not self.membership_is_settled():
             raise FailedPrecondition(
                 "another change of the managers is in progress: try again when it is done"
             )
         self._append(MEMBERSHIP + wanted.encode(), callback)
+
+    def membership_is_settled(self) -> bool:
+        """The latest configuration is committed."""
+        return self._history.index <= self._commit_index
+
+    def leader_heard_s_ago(self) -> float:
+        """Since a leader was heard, or this node was known to lead; infinite when never."""
+        return 0.0 if self._state == LEADER else self._now() - self._leader_heard_at
+
+    def configure(self, snapshot_interval: int, keep_entries: int) -> None:
+        """Entries between snapshots, and how many are kept behind one; from now on."""
+        self._snapshot_interval = snapshot_interval
+        self._keep_entries = keep_entries
 
     def offer_leadership(self) -> bool:
         """Ask the follower that is furthest to take over; False when none has the whole log yet."""
@@ -330,14 +343,17 @@ class Engine(Replication):
         if self._storage_error is not None:
             return
         if node_id in self.committed_configuration().removed:
-            if not isinstance(message, Removed):
-                self._send(node_id, Removed(self.term()))
-            return
+            if isinstance(message, Removed):
+                return
+            self._send(node_id, self._removal())
+            # It may have been taken in again since, and be the one that must lead: our log decides that.
+            if not isinstance(message, PreVote | RequestVote):
+                return
         if isinstance(message, Append | SnapshotChunk | Alive):
             # The leader may be a member that our own, older configuration does not know yet.
             self._receive_from_leader(node_of(node_id), message)
         elif isinstance(message, Removed):
-            self._receive_removed(node_id)
+            self._receive_removed(node_id, message)
         elif isinstance(message, PreVote):
             self._receive_pre_vote(node_of(node_id), message)
         elif isinstance(message, RequestVote):

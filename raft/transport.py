@@ -62,6 +62,7 @@ class Links:
         self._receiver = receiver
         self._peers: dict[str, str] = {}
         self._guests: dict[str, str] = {}
+        self._moved: dict[str, str] = {}  # peers that say they listen elsewhere than the configuration knows
         self._outbound: dict[str, _Outbound] = {}
         self._inbound: dict[str, tuple[asyncio.Task[None], asyncio.StreamWriter]] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -69,6 +70,9 @@ class Links:
 
     def set_peers(self, addresses: dict[str, str]) -> None:
         """Be connected to exactly these nodes, and to guests: senders that are not in our configuration."""
+        for node_id, address in addresses.items():
+            if address != self._peers.get(node_id):
+                self._moved.pop(node_id, None)  # what was agreed on is newer
         self._peers = dict(addresses)
         self._reconcile()
 
@@ -93,6 +97,13 @@ class Links:
             older[1].close()
         self._inbound[node_id] = asyncio.create_task(self._read(node_id, reader, writer)), writer
 
+    def disconnect(self, node_id: str) -> None:
+        """End that node's own connection to us: what it sent on it and was not read yet is dropped."""
+        inbound = self._inbound.pop(node_id, None)
+        if inbound is not None:
+            inbound[1].close()
+            self._end(inbound[0])
+
     async def close(self) -> None:
         self._closed = True
         for _, writer in self._inbound.values():
@@ -113,7 +124,8 @@ class Links:
         task.cancel()
 
     def _reconcile(self) -> None:
-        wanted = {**self._guests, **self._peers}
+        moved = {node_id: address for node_id, address in self._moved.items() if node_id in self._peers}
+        wanted = {**self._guests, **self._peers, **moved}
         for node_id, link in list(self._outbound.items()):
             if wanted.get(node_id) != link.address:
                 del self._outbound[node_id]
@@ -149,9 +161,19 @@ class Links:
             raise ValueError(f"{node_id} speaks another protocol version")
         if (hello.cluster_id, hello.node_id) != (ours.cluster_id, node_id):
             raise ValueError(f"{node_id} says it is {hello.node_id} of cluster {hello.cluster_id}")
-        if node_id not in self._peers and len(self._guests) < GUESTS_MAX:
+        if node_id in self._peers:
+            self._follow(node_id, hello.address)
+        elif len(self._guests) < GUESTS_MAX:
             self._guests[node_id] = hello.address
             self._reconcile()
+
+    def _follow(self, node_id: str, address: str) -> None:
+        """A member that came back elsewhere must be reachable before its new address can be agreed on."""
+        if address == self._peers[node_id]:
+            self._moved.pop(node_id, None)
+        else:
+            self._moved[node_id] = address
+        self._reconcile()
 
 
 class _Outbound:

@@ -37,7 +37,7 @@ class Voting(Stock):
         self._election_allowed_in = 0  # the term that a pre-vote was won for
         self._transfer_election = False
         self._leader_heard_at = -math.inf
-        self._removed = False
+        self._removed_at = -1  # the index of the entry that took this node out, as it was told
         self._storage_error: OSError | None = None
         super().__init__(node_id, timings)
 
@@ -49,6 +49,10 @@ class Voting(Stock):
     def committed_configuration(self) -> Configuration:
         """What is certain: only by this may anybody be told that it was removed."""
         return self._history.at(self._commit_index)
+
+    def _was_removed(self) -> bool:
+        """It was told so, and no later entry says otherwise."""
+        return self._removed_at >= self._history.index_at(self._commit_index)
 
     def leader_id(self) -> str | None:
         leader = self._leader
@@ -146,7 +150,7 @@ class Voting(Stock):
         """Whoever asks counts the votes by its own configuration. A node that does not have the entry that
         makes it a member yet, or does not know the candidate, may be the one whose vote is needed (Ongaro's
         thesis, 4.2.2)."""
-        return not self._removed and self._storage_error is None
+        return not self._was_removed() and self._storage_error is None
 
     def _may_stand(self) -> bool:
         return self.node_id in self.configuration.members and self._may_vote()

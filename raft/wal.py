@@ -11,6 +11,7 @@ segment, because after a failed fsync the kernel no longer vouches for the old f
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import msgspec
@@ -18,13 +19,15 @@ import msgspec
 from raft.files import OS_FILES, File, Files
 from raft.framing import Damaged, FrameWriter, has_frame_after, read_frames
 
+logger = logging.getLogger(__name__)
+
 SEGMENT_BYTES = 16 * 1024 * 1024
 _PURPOSE = b"wal"
 _GLOB = "wal-*.log"
 
 
 class WalDamaged(Exception):
-    """The log cannot be trusted: this manager must not vote. Remove its raft folder and join it again."""
+    """The log cannot be trusted: this manager must not vote as the member that it was."""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, tag="e"):
@@ -108,6 +111,35 @@ class Recovered:
             self.begins_in_the_middle = False
 
 
+class Segment(msgspec.Struct):
+    """The readable records of one file; `damage`: where reading ended, in words, and `size` up to there."""
+
+    records: list[WalRecord | Header]
+    damage: str = ""
+    size: int = 0
+    is_torn: bool = False  # nothing good follows: as a crash leaves the end of the last segment
+
+
+def segment_paths(files: Files, folder: Path) -> list[Path]:
+    return sorted(files.paths(folder, _GLOB), key=_number)
+
+
+def read_segment(files: Files, path: Path, key: bytes) -> Segment:
+    """Changes nothing. Raises framing.WrongKey, OSError."""
+    data = files.read(path)
+    segment = Segment([])
+    try:
+        for _, payload in read_frames(data, key, _PURPOSE):
+            segment.records.extend(_decoder.decode(payload))
+    except Damaged as damage:
+        segment.size = damage.offset
+        segment.is_torn = not has_frame_after(data, damage.offset)
+        segment.damage = f"{path.name}: {damage}"
+    except msgspec.MsgspecError as error:
+        segment.damage = f"{path.name}: unknown record: {error}"
+    return segment
+
+
 class Wal:
     """An open log. `append` is cheap and in memory; `sync` writes one frame and waits for the disk."""
 
@@ -141,7 +173,7 @@ class Wal:
         Raises WalDamaged (never repair that silently), framing.WrongKey, OSError.
         """
         files.make_folder(folder)
-        numbers = sorted(_number(path) for path in files.paths(folder, _GLOB))
+        numbers = [_number(path) for path in segment_paths(files, folder)]
         state, segments = _recover(files, folder, key, owner, numbers)
         return cls(folder, key, owner, state, segments, files), state
 
@@ -183,12 +215,19 @@ class Wal:
         self._note_written()
 
     def drop_until(self, index: int) -> None:
-        """Delete the oldest segments that hold no entry above `index`; a durable snapshot must cover it."""
+        """Delete the oldest segments that hold no entry above `index`; a durable snapshot must cover it.
+
+        One that cannot be deleted costs space only: it and what follows stay until the next time.
+        """
         current = max(self._segments)
         for number in sorted(self._segments):
             if number == current or self._segments[number] > index:
                 break
-            self._files.remove(_path(self._folder, number))
+            try:
+                self._files.remove(_path(self._folder, number))
+            except OSError as err:
+                logger.warning("an old segment of the raft log stays until the next compaction: %s", err)
+                break
             del self._segments[number]
 
     def close(self) -> None:
@@ -217,7 +256,7 @@ class Wal:
         writer = FrameWriter(self._key, _PURPOSE)
         start = writer.preamble + writer.frame(_encoder.encode([self._durable]))
         path = _path(self._folder, number)
-        file = self._files.create(path)
+        file = _create_anew(self._files, path)
         try:
             file.write(start)
             file.sync()
@@ -236,6 +275,15 @@ class Wal:
         file.sync()
         self._begin_segment()
         self._broken = False
+
+
+def _create_anew(files: Files, path: Path) -> File:
+    """Also where a failing disk has kept a half-made segment: nothing in it was promised."""
+    try:
+        return files.create(path)
+    except FileExistsError:
+        files.remove(path)
+        return files.create(path)
 
 
 def _recover(
@@ -280,22 +328,18 @@ def _read_segment(
 ) -> list[WalRecord | Header]:
     """All records; a torn end of the last segment is cut off. An empty list: the segment was never begun."""
     path = _path(folder, number)
-    data = files.read(path)
-    records: list[WalRecord | Header] = []
-    try:
-        for _, payload in read_frames(data, key, _PURPOSE):
-            records.extend(_decoder.decode(payload))
-    except Damaged as damage:
-        if not is_last or has_frame_after(data, damage.offset):
-            raise WalDamaged(f"{path.name}: {damage}; good data follows, so entries are lost") from damage
-        _cut(files, path, damage.offset)
-    except msgspec.MsgspecError as err:
-        raise WalDamaged(f"{path.name}: unknown record: {err}") from err
-    if not records:
+    segment = read_segment(files, path, key)
+    if segment.damage:
+        if not segment.is_torn:
+            raise WalDamaged(segment.damage)
+        if not is_last:
+            raise WalDamaged(f"{segment.damage}; a later segment follows, so entries are lost")
+        _cut(files, path, segment.size)
+    if not segment.records:
         if not is_last:
             raise WalDamaged(f"{path.name} is empty")
         files.remove(path)
-    return records
+    return segment.records
 
 
 def _cut(files: Files, path: Path, size: int) -> None:

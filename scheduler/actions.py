@@ -7,7 +7,7 @@ Owns the vocabulary between the pure deciders and whoever carries their decision
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -86,10 +86,6 @@ class Decision:
     def extend(self, other: Decision) -> None:
         self.actions.extend(other.actions)
         self.wake_at(other.due)
-
-    def extend_all(self, others: Iterable[Decision]) -> None:
-        for other in others:
-            self.extend(other)
 
 
 def id_of(action: Action) -> str:

@@ -20,7 +20,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
-READY_S = 20.0
+READY_S = 120.0  # only against waiting for ever: emulated machines are slow
 
 
 @pytest.fixture(scope="session")
@@ -144,9 +144,15 @@ def processes(words: str) -> list[int]:
     return found
 
 
+def cgroup_hierarchies() -> list[Path]:
+    """The unified one (version 2), or one per controller (version 1)."""
+    root = Path("/sys/fs/cgroup")
+    return [root] if (root / "cgroup.controllers").exists() else list(root.iterdir())
+
+
 def _remove_cgroups(parent: str) -> None:
-    for controller in Path("/sys/fs/cgroup").iterdir():
-        top = controller / parent
+    for hierarchy in cgroup_hierarchies():
+        top = hierarchy / parent
         if top.is_dir():
             for folder, _, _ in os.walk(top, topdown=False):
                 Path(folder).rmdir()
@@ -258,8 +264,8 @@ def _leftovers() -> set[str]:
     )  # iproute2's own, made by the first `ip netns add` of a machine and kept
     for words in ("swarmd", "engine.runtime.supervisor"):
         found |= {f"process {pid} {words}" for pid in processes(words) if pid != os.getpid()}
-    for controller in Path("/sys/fs/cgroup").iterdir():
-        found |= {f"cgroup {path}" for path in controller.glob("swarmctl*")}
+    for hierarchy in cgroup_hierarchies():
+        found |= {f"cgroup {path}" for path in hierarchy.glob("swarmctl*")}
     for what, words in (("netns", "ip netns list"), ("link", "ip -br link"), ("table", "nft list tables")):
         listed = subprocess.run(words.split(), capture_output=True, text=True).stdout
         found |= {

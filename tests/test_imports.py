@@ -24,7 +24,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "node.loop": (),
     "node.ca": ("node.ca", "node.rpc", "raft.objects"),
     "node.api": (
-        *("node.api", "node.config", "engine.config", "engine.errors"),
+        *("node.api", "node.config", "engine.config", "engine.errors", "engine.filter_values"),
         *("raft.objects", "raft.errors"),
     ),
     "node.agent": (

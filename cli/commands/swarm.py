@@ -12,6 +12,7 @@ from cli.command import command
 from cli.errors import UsageError
 from cli.output import show
 from cli.parse import choice, positive_nanoseconds
+from cli.survey import survey_text
 
 _AVAILABILITY = ("active", "pause", "drain")
 _SPEC_OPTIONS = (
@@ -61,6 +62,9 @@ def _apply(spec: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
 @click.option("--data-path-port", default=0, help="Port number to use for data path traffic (default 4789)")
 @click.option("--default-addr-pool", multiple=True, help="Default address pool in CIDR format")
 @click.option("--default-addr-pool-mask-length", default=24, help="Default address pool subnet mask length")
+@click.option(
+    "--dry-run", is_flag=True, help="With --force-new-cluster: only say what it would keep and lose"
+)
 @click.option("--force-new-cluster", is_flag=True, help="Force create a new cluster from current state")
 @click.option("--listen-addr", default="0.0.0.0:2377", help="Listen address (format: <ip|interface>[:port])")
 @_spec_options
@@ -78,7 +82,13 @@ def init(client: Client, /, **options: Any) -> None:
         "Availability": choice(options["availability"], _AVAILABILITY, "availability"),
         "Spec": _apply({}, options),
     }
-    identifier = client.post("/swarm/init", {name: value for name, value in body.items() if value})
+    body = {name: value for name, value in body.items() if value}
+    if options["dry_run"]:
+        if not options["force_new_cluster"]:
+            raise UsageError("--dry-run goes with --force-new-cluster", hint="swarmctl swarm init --help")
+        show(survey_text(client.post("/swarm/init", body, {"dryRun": True})))
+        return
+    identifier = client.post("/swarm/init", body)
     show(f"Swarm initialized: current node ({identifier}) is now a manager.\n")
     _show_join(client, "worker")
     show(

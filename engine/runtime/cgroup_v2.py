@@ -1,8 +1,7 @@
 """Control groups version 2: the unified hierarchy.
 
 A process is cloned right into its group. The OCI numbers are converted as runc and crun do: cpu shares
-become a weight, memory and swap together become swap alone. Limits of devices need eBPF on this version and
-are refused (see `create`); the default rules are not in force, the devices in /dev are.
+become a weight, memory and swap together become swap alone; device rules become an eBPF program.
 Source: Documentation/admin-guide/cgroup-v2.rst.
 """
 
@@ -17,28 +16,36 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from engine.runtime.cgroup import Membership, Users, flat_keyed, parents_of, read, write
+from engine.runtime.device_filter import Filters
 
 FREEZE_TIMEOUT_S = 10.0
 _CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
 _US = 1000
 
 
+class DeviceFilters(Protocol):
+    """Puts device rules in force (device_filter.Filters)."""
+
+    def attach(self, folder: str, rules: Sequence[Mapping[str, Any]]) -> None: ...
+
+
 class CgroupsV2:
     """`cgroup.Cgroups` on the unified hierarchy at `root`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, filters: DeviceFilters | None = None) -> None:
         self._root = str(root)
+        self._filters = filters or Filters()
         self._made: set[str] = set()
         self._users = Users()
 
     def create(self, path: str, resources: Mapping[str, Any]) -> Membership:
-        """Rules for devices are not applied: they need an eBPF program, which this version does not load."""
         try:
             self._make(path)
             self.update(path, resources)
+            self._filters.attach(self._file(path), resources.get("devices") or ())
             return self.membership(path)
         except BaseException:
             if not self.remove(path):
@@ -158,7 +165,7 @@ class CgroupsV2:
 
 
 def limits(resources: Mapping[str, Any]) -> dict[str, str]:
-    """File -> value for an OCI `linux.resources`."""
+    """File -> value for an OCI `linux.resources`. OSError (EINVAL) for what no kernel can do."""
     cpu, memory = resources.get("cpu") or {}, resources.get("memory") or {}
     files: dict[str, str] = {}
     if cpu.get("shares"):
@@ -174,15 +181,22 @@ def limits(resources: Mapping[str, Any]) -> dict[str, str]:
     if limit is not None:
         files["memory.max"] = _bytes(limit)
     if swap is not None:
-        # OCI's swap is memory plus swap.
-        both = swap > 0 and limit is not None and limit > 0
-        files["memory.swap.max"] = str(max(swap - limit, 0)) if both else _bytes(swap)
+        files["memory.swap.max"] = _swap(limit, swap)
     if memory.get("reservation") is not None:
         files["memory.low"] = _bytes(memory["reservation"])
     pids = (resources.get("pids") or {}).get("limit")
     if pids is not None:
         files["pids.max"] = _bytes(pids)
     return files
+
+
+def _swap(limit: int | None, swap: int) -> str:
+    """OCI's swap is memory and swap together; this version's is swap alone."""
+    if swap <= 0 or limit is None or limit <= 0:
+        return _bytes(swap)
+    if swap < limit:
+        raise OSError(errno.EINVAL, f"memory and swap together ({swap}) are less than memory alone ({limit})")
+    return str(swap - limit)
 
 
 def _bytes(number: int) -> str:

@@ -65,6 +65,7 @@ _NUMBERS_X86_64 = {
     "prlimit64": 302,
     "setns": 308,
     "seccomp": 317,
+    "bpf": 321,
 }
 _NUMBERS_AARCH64 = {
     "write": 64,
@@ -99,6 +100,7 @@ _NUMBERS_AARCH64 = {
     "prlimit64": 261,
     "setns": 268,
     "seccomp": 277,
+    "bpf": 280,
 }
 MACHINE = platform.machine()
 NUMBERS = _NUMBERS_COMMON | (_NUMBERS_AARCH64 if MACHINE == "aarch64" else _NUMBERS_X86_64)
@@ -222,6 +224,11 @@ def syncfs(descriptor: int) -> None:
     if _libc.syncfs(descriptor) == -1:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def bpf(command: int, attributes: bytes) -> int:
+    """bpf(2); a descriptor for the commands that make something."""
+    return syscall(NUMBERS["bpf"], command, attributes, len(attributes))
 
 
 def filesystem_magic(descriptor: int) -> int:

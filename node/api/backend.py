@@ -141,6 +141,9 @@ class SwarmBackend(Protocol):
         subnet_size: int,
         availability: Availability,
     ) -> str: ...
+    async def swarm_survey(self) -> Any:
+        """What going on without the other managers would keep and lose: a msgspec struct."""
+
     async def swarm_join(
         self, *, remotes: Sequence[str], token: str, advertise: str, listen: str, availability: Availability
     ) -> None: ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
@@ -12,16 +11,13 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
+from engine import filter_values
 from engine.errors import InvalidParameter
 
 BODY_BYTES_MAX = 16 << 20
 _T = TypeVar("_T")
 _FALSE = ("", "0", "no", "false", "none")
 _NUMBER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
-_SECONDS = re.compile(r"-?\d{1,15}(?:\.\d+)?", re.ASCII)
-_UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|us|µs|ns|h|m|s)", re.ASCII)
-_DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+", re.ASCII)
 _encoder = msgspec.json.Encoder()
 _FILTERS = msgspec.json.Decoder(dict[str, list[str] | dict[str, bool]])
 
@@ -81,31 +77,21 @@ def prune_filters(request: web.Request, known: Collection[str], now: float) -> d
     if len(until) > 1:
         raise InvalidParameter("more than one until filter specified")
     if until:
-        wanted["until"] = [f"{_before(until[0], now):.6f}"]
+        wanted["until"] = [f"{_moment(until[0], now, 'until'):.6f}"]
     return wanted
 
 
-def _before(text: str, now: float) -> float:
-    """Unix seconds of a number of them, of an RFC 3339 time, or of a duration before now such as 1h30m."""
-    if _DURATION.fullmatch(text):
-        return now - sum(float(n) * _UNIT_S[unit] for n, unit in _DURATION_PART.findall(text))
-    return _instant(text, "until")
-
-
 def moment(request: web.Request, name: str) -> float:
-    """A Unix time with fraction, an RFC 3339 time, or 0.0 when it is not given."""
+    """Unix seconds (see filter_values.moment), or 0.0 when it is not given."""
     value = request.query.get(name, "")
-    return _instant(value, name) if value else 0.0
+    return _moment(value, time.time(), name) if value else 0.0
 
 
-def _instant(value: str, name: str) -> float:
-    if _SECONDS.fullmatch(value):
-        return float(value)
+def _moment(value: str, now: float, name: str) -> float:
     try:
-        parsed = datetime.datetime.fromisoformat(value)
-    except ValueError as error:
-        raise InvalidParameter(f'invalid value for "{name}": "{value}" is no time') from error
-    return parsed.timestamp() if parsed.tzinfo else time.mktime(parsed.timetuple())
+        return filter_values.moment(value, now)
+    except InvalidParameter as error:
+        raise InvalidParameter(f'invalid value for "{name}": {error}') from error
 
 
 async def body(request: web.Request, kind: type[_T]) -> _T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from aiohttp import web
 
 from engine.errors import NotImplementedHere
@@ -20,6 +21,10 @@ async def inspect(context: Context, _request: web.Request) -> web.StreamResponse
 async def init(context: Context, request: web.Request) -> web.StreamResponse:
     asked = await body(request, bodies.SwarmInitBody)
     _refuse_data_path(asked.data_path_addr, asked.data_path_port)
+    if flag(request, "dryRun"):
+        if not asked.force_new_cluster:
+            raise InvalidArgument("dryRun: only with ForceNewCluster is there anything to be said beforehand")
+        return json_response(msgspec.to_builtins(await context.swarm.swarm_survey()))
     pools = asked.default_addr_pool or ()
     check_address_pools(pools, asked.subnet_size)
     node_id = await context.swarm.swarm_init(

@@ -34,6 +34,8 @@ from raft.store import Store
 log = logging.getLogger(__name__)
 
 JOIN_METHOD = "control.join_managers"
+# Shorter than the caller waits: what it gave up must not be done when it has gone on by another way.
+EXPEL_TIMEOUT_S = 20.0
 
 LeaderPart = Callable[[], Awaitable[None]]
 
@@ -46,9 +48,21 @@ class Consensus(Membership, Protocol):
 
 
 class JoinRequest(msgspec.Struct, frozen=True):
-    """A promoted node's request; it is who its certificate says it is. `address`: host:port."""
+    """A manager's request to be counted at `address` (host:port); it is who its certificate says it is.
+
+    With `lost_log` the opposite: it begins without a log, and asks that nothing it did before counts. Answered
+    by Expelled; then it asks to be added.
+    """
 
     address: str
+    lost_log: bool = False
+
+
+class Expelled(msgspec.Struct, frozen=True):
+    """The next life of that manager votes in no term up to `term`, as if it had voted for `leader_id`."""
+
+    term: int
+    leader_id: str
 
 
 class Manager:
@@ -64,6 +78,7 @@ class Manager:
         parts: Mapping[str, LeaderPart],
         clock: Clock | None = None,
     ) -> None:
+        self._node_id = node_id
         self._clock = clock or SystemClock()
         self._consensus = consensus
         self._changed = asyncio.Event()
@@ -117,17 +132,27 @@ class Manager:
         self._changed.set()
         self._roles.wake()
 
+    async def count_member(self, node_id: str, address: str) -> None:
+        """On the leader: add that manager, or change its address. Raises RaftError."""
+        await self._roles.add(node_id, address)
+
     async def _join(self, caller: Identity | None, payload: bytes) -> bytes:
         if not self._consensus.is_leader:
             raise RpcError("not_leader", "this manager is not the leader", leader_address(self._consensus))
         assert caller is not None, "the server admits managers only"
         try:
             request = msgspec.json.decode(payload, type=JoinRequest)
+            if request.lost_log:
+                async with asyncio.timeout(EXPEL_TIMEOUT_S):
+                    term = await self._roles.expel(caller.node_id)
+                return msgspec.json.encode(Expelled(term, self._node_id))
             await self._roles.add(caller.node_id, request.address)
         except msgspec.ValidationError as error:
             raise RpcError("invalid_argument", str(error)) from error
         except RaftError as error:
             raise to_rpc(error) from error
+        except TimeoutError as error:
+            raise RpcError("unavailable", "the managers are busy with another change: try again") from error
         return b"{}"
 
 
@@ -137,4 +162,4 @@ async def _named(name: str, part: LeaderPart) -> None:
     raise RuntimeError(f"{name} ended by itself")
 
 
-__all__ = ["Consensus", "JoinRequest", "Leadership", "LeaderPart", "Manager"]
+__all__ = ["Consensus", "Expelled", "JoinRequest", "Leadership", "LeaderPart", "Manager"]

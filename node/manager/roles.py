@@ -34,6 +34,8 @@ class Membership(Leadership, Protocol):
 
     async def remove_member(self, node_id: str) -> None: ...
 
+    async def expel_member(self, node_id: str) -> int: ...
+
     async def transfer_leadership(self) -> None: ...
 
 
@@ -115,15 +117,30 @@ class RoleManager:
 
         Raises NotFound for an unknown node, FailedPrecondition for one that is no manager.
         """
+        async with self._changing:
+            self._require_manager(node_id)
+            if self._membership.members().get(node_id) != address:
+                await self._membership.add_member(node_id, address)
+        self.wake()
+
+    async def expel(self, node_id: str) -> int:
+        """A manager without a log must be none before it can be added. Returns the term that binds it.
+
+        Raises what `add` does.
+        """
+        async with self._changing:
+            self._require_manager(node_id)
+            log.warning("expelling manager %s: it has lost its log, or has none yet", node_id)
+            term = await self._membership.expel_member(node_id)
+        self.wake()
+        return term
+
+    def _require_manager(self, node_id: str) -> None:
         node = self._store.view().nodes.get(node_id)
         if node is None:
             raise NotFound(f"node {node_id} not found")
         if node.spec.role is not NodeRole.MANAGER:
             raise FailedPrecondition(f"node {node_id} is not a manager; promote it first")
-        async with self._changing:
-            if self._membership.members().get(node_id) != address:
-                await self._membership.add_member(node_id, address)
-        self.wake()
 
     def _decide(self, view: View, now: float) -> RoleDecision:
         leader = self._membership.leader_id

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import HostDaemon, processes
+from tests.conftest import HostDaemon, cgroup_hierarchies, processes
 
 pytestmark = pytest.mark.root
 
@@ -165,7 +165,7 @@ def test_user_defined_network_resolves_names(host: HostDaemon) -> None:
 
 def test_logs_since_the_daemon_was_killed_are_complete(host: HostDaemon) -> None:
     """kill -9 of the daemon: the container runs on, no line is lost, the exit code is right."""
-    script = "i=0; while [ $i -lt 60 ]; do echo line $i; i=$((i+1)); sleep 0.05; done; exit 5"
+    script = "i=0; until [ -e /enough ]; do echo line $i; i=$((i+1)); sleep 0.05; done; exit 5"
     container = host.ok("run", "-d", "hello", "sh", "-c", script)
     pid = json.loads(host.ok("inspect", container))[0]["State"]["Pid"]
     assert host.stop(signal.SIGKILL) == -signal.SIGKILL
@@ -173,8 +173,11 @@ def test_logs_since_the_daemon_was_killed_are_complete(host: HostDaemon) -> None
     host.start()
     shown = json.loads(host.ok("inspect", container))[0]["State"]
     assert (shown["Running"], shown["Pid"]) == (True, pid)
+    host.ok("exec", container, "touch", "/enough")
     assert host.ok("wait", container) == "5"
-    assert host.ok("logs", container).splitlines() == [f"line {i}" for i in range(60)]
+    lines = host.ok("logs", container).splitlines()
+    assert len(lines) > 5
+    assert lines == [f"line {i}" for i in range(len(lines))]
     host.ok("rm", container)
 
 
@@ -200,8 +203,8 @@ def test_kill_of_the_supervisor_ends_no_container(host: HostDaemon) -> None:
         assert time.monotonic() < deadline, host.log.read_text()[-2000:]
         time.sleep(0.05)
     assert sorted(host.ok("ps", "--format", "{{.Names}}").split()) == ["served", "waiting"]
-    page = host.inside("timeout", "5", "busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8099/")
-    assert page.out.startswith("hello from")
+    page = host.inside("timeout", "60", "busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8099/")
+    assert page.out.startswith("hello from"), (page, host.ok("ps", "-a"), host.ok("logs", "served"))
     assert "GET from" in host.ok("logs", "served")
     assert host.run("attach", "waiting", text="it\n").code == 12
     assert host.ok("wait", waiting) == "12"
@@ -292,7 +295,7 @@ def test_removing_everything_leaves_no_cgroup_and_no_namespace(host: HostDaemon)
     for container in host.ok("ps", "-aq").split():
         host.ok("rm", "-f", container)
     deadline = time.monotonic() + 5
-    while left := list(Path("/sys/fs/cgroup").glob(f"*/{host.cgroup}/*/")):
+    while left := [p for top in cgroup_hierarchies() for p in top.glob(f"{host.cgroup}/*/")]:
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
     assert [p for p in (host.run_dir / "netns").iterdir() if not p.name.startswith("ov-")] == []

@@ -13,6 +13,7 @@ import pysyncobj.syncobj
 import pytest
 
 from raft import messages
+from raft.files import OS_FILES, Files
 from raft.log import Log
 from raft.membership import Configuration
 from raft.messages import AnyMessage, Message
@@ -49,13 +50,14 @@ class Manager:
         self.stored: Snapshot | None = None
         self.peers: dict[str, str] = {}
         self.refuse_snapshots = False
+        self.files: Files = OS_FILES
 
     @property
     def commands(self) -> list[bytes]:
         return [command for _, command in self.machine.applied]
 
     def start(self, first_configuration: Configuration | None = None) -> None:
-        wal, state = Wal.open(self.folder, KEY, self.id)
+        wal, state = Wal.open(self.folder, KEY, self.id, self.files)
         log = Log(wal, state)
         if first_configuration is not None and log.last == 0:
             log.add(MEMBERSHIP + first_configuration.encode(), 1, 1)

@@ -121,3 +121,11 @@ def test_stalled_transfer_starts_again():
     assert [c.offset for c in outgoing.chunks("n2", wanted, 1, 1, now=0.0)] == [0]
     assert outgoing.chunks("n2", wanted, 1, 1, now=STALLED_S) == []
     assert [c.offset for c in outgoing.chunks("n2", wanted, 1, 1, now=STALLED_S + 0.1)] == [0]
+
+
+def test_as_many_older_ones_are_kept_as_wanted(tmp_path: Path):
+    for index in range(1, 6):
+        snapshot.save(tmp_path, KEY, make(index, 8), keep_older=2)
+    assert [path.stem[-1] for path in sorted(tmp_path.iterdir())] == ["3", "4", "5"]
+    snapshot.save(tmp_path, KEY, make(6, 8))
+    assert len(list(tmp_path.iterdir())) == 1

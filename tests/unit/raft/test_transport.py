@@ -131,17 +131,31 @@ async def test_lost_connection_is_reported_and_dialled_again(board: Switchboard)
 
 async def test_changed_address_is_dialled(board: Switchboard):
     a, _ = board.add("a"), board.add("b")
-    a.set_peers({"b": "old:1"})
+    a.set_peers({"b": "b:2377"})
     await until(lambda: board.recorders["a"].events == ["connected b"])
+    await until(lambda: ("b", "a", "a:2377") in board.dialled)
     a.set_peers({"b": "new:1"})
 
     def own() -> list[str]:
         return [event for event in board.recorders["a"].events if not event.startswith("lost")]
 
     await until(lambda: own() == ["connected b", "disconnected b", "connected b"])
-    assert [address for source, _, address in board.dialled if source == "a"] == ["old:1", "new:1"]
+    assert [address for source, _, address in board.dialled if source == "a"] == ["b:2377", "new:1"]
     a.set_peers({})
     await until(lambda: own()[-1] == "disconnected b")
+
+
+async def test_member_that_says_it_has_moved_is_followed_before_that_is_agreed_on(board: Switchboard):
+    a, b = board.add("a"), board.add("b")
+    a.set_peers({"b": "old:1"})
+    b.set_peers({"a": "a:2377"})
+    await until(lambda: ("a", "b", "b:2377") in board.dialled)
+    dialled = len(board.dialled)
+    await until(lambda: board.recorders["a"].events[-1] == "connected b")
+    a.set_peers({"b": "b:2377"})
+    a.send("b", Alive(3, 3))
+    await until(lambda: board.recorders["b"].messages == [("a", Alive(3, 3))])
+    assert len(board.dialled) == dialled
 
 
 async def test_unknown_sender_is_dialled_back_while_it_is_connected(board: Switchboard):

@@ -71,8 +71,8 @@ def test_filters(filters: dict[str, list[str]], names: str) -> None:
         ({"dangling": ["maybe"]}, "invalid filter 'dangling=['maybe']'"),
         ({"dangling": []}, "invalid filter 'dangling=[]'"),
         ({"dangling": ["true", "false"]}, "use true or false"),
-        ({"until": ["yesterday"]}, "invalid time 'yesterday'"),
-        ({"until": ["5 m"]}, "invalid time '5 m'"),
+        ({"until": ["yesterday"]}, "'yesterday' is no time"),
+        ({"until": ["5 m"]}, "'5 m' is no time"),
     ],
 )
 def test_a_wrong_filter_is_named(filters: dict[str, list[str]], words: str) -> None:

@@ -34,6 +34,11 @@ def test_limits_of_version_2(resources: dict[str, dict[str, object]], files: dic
     assert limits(resources) == files
 
 
+def test_swap_below_memory_is_refused() -> None:
+    with pytest.raises(OSError, match="less than memory alone"):
+        limits({"memory": {"limit": 100, "swap": 99}})
+
+
 @pytest.fixture
 def unified(tmp_path: Path) -> Path:
     (tmp_path / "cgroup.controllers").write_text("cpu memory pids\n")

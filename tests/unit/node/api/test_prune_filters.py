@@ -102,10 +102,10 @@ async def test_forms_of_until(
     [
         ("containers", {"status": ["exited"]}, "invalid filter 'status'"),
         ("containers", {"until": ["1h", "2h"]}, "more than one until filter"),
-        ("containers", {"until": ["yesterday"]}, 'invalid value for "until": "yesterday"'),
+        ("containers", {"until": ["yesterday"]}, "invalid value for \"until\": 'yesterday' is no time"),
         ("images", {"reference": ["x"]}, "invalid filter 'reference'"),
         ("networks", {"name": ["x"]}, "invalid filter 'name'"),
-        ("networks", {"until": ["1x"]}, '"1x"'),
+        ("networks", {"until": ["1x"]}, "'1x'"),
     ],
 )
 async def test_wrong_filter_prunes_nothing(

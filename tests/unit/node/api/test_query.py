@@ -69,7 +69,7 @@ def test_times(text: str, expected: float) -> None:
 
 
 def test_what_is_no_time() -> None:
-    with pytest.raises(InvalidParameter, match='invalid value for "since": "yesterday" is no time'):
+    with pytest.raises(InvalidParameter, match="invalid value for \"since\": 'yesterday' is no time"):
         moment(asked(since="yesterday"), "since")
 
 

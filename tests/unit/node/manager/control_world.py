@@ -58,6 +58,12 @@ class FakeConsensus:
         del self.group[node_id]
         self.changed()
 
+    async def expel_member(self, node_id: str) -> int:
+        self.calls.append(f"expel {node_id}")
+        self.group.pop(node_id, None)
+        self.changed()
+        return 7
+
     async def transfer_leadership(self) -> None:
         self.calls.append("transfer")
         self.is_leader = False

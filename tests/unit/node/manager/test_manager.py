@@ -11,7 +11,7 @@ from control_world import LEADER, ControlWorld, make_node
 
 from node.loop import ManualClock
 from node.manager.forward import Handler
-from node.manager.manager import JOIN_METHOD, JoinRequest, Manager
+from node.manager.manager import JOIN_METHOD, Expelled, JoinRequest, Manager
 from node.manager.roles import RoleManager, decide_roles
 from node.rpc import Identity, RpcError
 from raft.objects.base import Kind
@@ -124,6 +124,25 @@ async def test_promotion_to_membership(world: ControlWorld, clock: ManualClock) 
         await join(Identity("w1", "swarm-manager", "c1"), request)
     assert (caught.value.code, caught.value.detail) == ("not_leader", "10.9.0.1:2377")
     await cancel(running)
+
+
+async def test_manager_without_a_log_is_expelled_before_it_is_added(
+    world: ControlWorld, clock: ManualClock
+) -> None:
+    server = Server()
+    manager = make_manager(world, clock, Part())
+    manager.register(server)
+    await world.put(make_node("m2", NodeRole.MANAGER))
+    world.consensus.group["m2"] = "10.9.0.2:2377"
+    join = server.handlers[JOIN_METHOD]
+    request = msgspec.json.encode(JoinRequest("10.9.0.2:2377", lost_log=True))
+    answer = await join(Identity("m2", "swarm-manager", "c1"), request)
+    assert msgspec.json.decode(answer, type=Expelled) == Expelled(7, LEADER)
+    assert world.consensus.calls == ["expel m2"]
+    with pytest.raises(RpcError, match="promote it first"):
+        await join(Identity("w2", "swarm-manager", "c1"), request)
+    await join(Identity("m2", "swarm-manager", "c1"), msgspec.json.encode(JoinRequest("10.9.0.2:2377")))
+    assert world.consensus.calls == ["expel m2", "add m2 10.9.0.2:2377"]
 
 
 async def test_demotion_leaves_the_group_first(world: ControlWorld, clock: ManualClock) -> None:
