@@ -310,7 +310,8 @@ class Client:
             if method == "GET":
                 return None
             raise ProtocolError(
-                f"{method} {path}: the daemon closed the connection", hint="try again"
+                f"{method} {path}: the daemon closed the connection",
+                hint="it may have been done: look before you try again",
             ) from None
 
     def _keep(self, response: Response) -> None:
@@ -369,4 +370,4 @@ def _raise_for_status(response: Response) -> None:
         message = str(json.loads(body)["message"])
     except (ValueError, KeyError, TypeError):
         message = body.decode(errors="replace").strip() or f"status {response.status}"
-    raise ApiError(response.status, message)
+    raise ApiError(response.status, message, response.headers.get("swarmctl-outcome", ""))

@@ -29,10 +29,15 @@ class UsageError(CliError):
 
 
 class ApiError(CliError):
-    """The daemon's own words; `status` is the HTTP status of its answer."""
+    """The daemon's own words; `status` is the HTTP status of its answer.
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"Error response from daemon: {message}")
+    outcome: of a change to the cluster that failed: "none", "unknown" (it may have been written), "" elsewhere.
+    """
+
+    def __init__(self, status: int, message: str, outcome: str = "") -> None:
+        hint = "look whether it was done before you try again" if outcome == "unknown" else ""
+        super().__init__(f"Error response from daemon: {message}", hint=hint)
+        self.outcome = outcome
         self.status = status
         self.reason = message
 

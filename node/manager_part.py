@@ -18,14 +18,14 @@ from node.loop import SystemClock
 from node.manager.checkup import Checkup
 from node.manager.dispatcher import Dispatcher
 from node.manager.examination import Examiner
-from node.manager.forward import leader_address
+from node.manager.forward import leader_address, to_rpc
 from node.manager.leader_calls import LeaderCalls
 from node.manager.logbroker import LogBroker
 from node.manager.logreader import LogReaderService, read_logs
 from node.manager.manager import Manager
 from node.manager.raft_settings import follow_settings
 from node.membership_keeper import MembershipKeeper
-from node.rpc import RpcClient, RpcError, RpcServer
+from node.rpc import RpcClient, RpcServer
 from raft.consensus import Consensus, ConsensusConfig
 from raft.errors import RaftError
 from raft.objects.assignment import LogLine, ManagerAddress
@@ -84,7 +84,10 @@ class ManagerPart:
             raise WalDamaged(f"there is no log in {folder.raft}")
         proposer.target = self.consensus
         self._dispatcher = Dispatcher(
-            self.store, clock, leader_address=lambda: leader_address(self.consensus)
+            self.store,
+            clock,
+            leader_address=lambda: leader_address(self.consensus),
+            confirm=self._confirm,
         )
         self._logs = LogBroker(self.store, self._dispatcher)
         self._manager = Manager(
@@ -95,6 +98,7 @@ class ManagerPart:
             parts={"dispatcher": self._dispatcher.run},
         )
         self._authority = CaService(
+            confirm=self._confirm,
             state=self._ca_state,
             admit=self._admit,
             role_of=self._role_of,
@@ -189,15 +193,23 @@ class ManagerPart:
             lock=cluster.lock,
         )
 
+    async def _confirm(self) -> None:
+        """After this the local state is the newest there is. Raises RpcError."""
+        try:
+            await self.consensus.read_barrier()
+        except RaftError as error:
+            raise to_rpc(error) from error
+
     async def _admit(self, role: NodeRole, availability: Availability) -> str:
-        if not self.consensus.is_leader:
-            raise RpcError("not_leader", "this manager is not the leader", leader_address(self.consensus))
         node = Node(id=new_id(), spec=NodeSpec(role=role, availability=availability), role=role)
 
         def add(tx: Transaction) -> None:
             tx.put(node)
 
-        await self.store.update(add)
+        try:
+            await self.store.update(add)
+        except RaftError as error:
+            raise to_rpc(error) from error
         return node.id
 
     def _role_of(self, node_id: str) -> NodeRole | None:
@@ -217,3 +229,6 @@ class _LateProposer:
 
     async def propose(self, command: bytes) -> object:
         return await self.target.propose(command)
+
+    async def read_barrier(self) -> None:
+        await self.target.read_barrier()

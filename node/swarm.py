@@ -41,6 +41,7 @@ from raft.objects.assignment import LogLine, ManagerAddress
 from raft.objects.base import new_id
 from raft.objects.cluster import CLUSTER_ID, Cluster, ClusterSpec, ManagerLock
 from raft.objects.node import Availability, ManagerStatus, Node, NodeRole, NodeSpec, NodeStatus
+from raft.objects.request import Request
 from raft.wal import WalDamaged
 
 logger = logging.getLogger(__name__)
@@ -263,8 +264,10 @@ class SwarmMembership(RunningParts):
         rotate_worker_token: bool,
         rotate_manager_token: bool,
         rotate_unlock_key: bool,
+        request: Request | None = None,
     ) -> None:
-        await self.control.update_cluster(
+        control = self.control if request is None else self.control.for_request(request)
+        await control.update_cluster(
             version, spec, rotate_worker_token, rotate_manager_token, rotate_unlock_key
         )
 

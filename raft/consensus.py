@@ -96,6 +96,7 @@ class Consensus:
         self._listeners: list[Callable[[], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._changing_members = asyncio.Lock()
+        self._undecided: set[asyncio.Future[object]] = set()  # their proposers wait no longer
         self._turn_scheduled = False
         self._failure: Exception | None = None
         self._running = False
@@ -262,10 +263,14 @@ class Consensus:
 
         Raises NotLeader (with the leader's address) and Unavailable when it was certainly not written,
         MaybeCommitted after 10 s or when the leadership was lost meanwhile, InvalidArgument above 1 MiB.
+        After MaybeCommitted nothing is accepted until the fate of that command is known here: whoever tries
+        again has then seen what became of it.
         """
         if len(command) > COMMAND_BYTES_MAX:
             raise InvalidArgument(f"command has {len(command)} bytes, the limit is {COMMAND_BYTES_MAX}")
         self._require_leader()
+        if self._undecided:
+            raise Unavailable("no majority has confirmed an earlier write yet: wait, or look at the managers")
         outcome = self._loop.create_future()
         self._engine.propose(os.urandom(PROPOSAL_ID_BYTES), command, self._resolver(outcome))
         self._wake()
@@ -583,6 +588,9 @@ class Consensus:
 
     def _resolver(self, outcome: asyncio.Future[object]) -> Callable[[object, int], None]:
         def resolve(result: object, reason: int) -> None:
+            if outcome in self._undecided:
+                self._undecided.discard(outcome)
+                return
             if outcome.done():
                 return
             if reason == SUCCESS and isinstance(result, RaftError):
@@ -601,11 +609,14 @@ class Consensus:
     async def _outcome(self, outcome: asyncio.Future[object]) -> object:
         try:
             async with asyncio.timeout(PROPOSE_TIMEOUT_S):
-                return await outcome
+                return await asyncio.shield(outcome)
         except TimeoutError as err:
             raise MaybeCommitted(
                 f"no majority confirmed the write within {PROPOSE_TIMEOUT_S:g} s: look whether it was done"
             ) from err
+        finally:
+            if not outcome.done():
+                self._undecided.add(outcome)
 
 
 def _in_steps(work: Iterable[T]) -> Iterator[T]:

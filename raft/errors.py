@@ -11,6 +11,7 @@ RaftError
 ├── NotLeader              nothing was written; `leader` is the address to ask, or ""   (503)
 ├── Unavailable            nothing was written: no leader, no quorum, disk full         (503)
 └── MaybeCommitted         the outcome is unknown: look before trying again             (503)
+    └── Forgotten          and it will stay so: the request is too old to be known
 """
 
 from __future__ import annotations
@@ -59,4 +60,30 @@ class Unavailable(RaftError):
 
 
 class MaybeCommitted(RaftError):
+    """`key`: with which the same request may be sent again and takes effect once; "" without one."""
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class Forgotten(MaybeCommitted):
     pass
+
+
+# How each class is named in receipts and between nodes.
+CODES: dict[str, type[RaftError]] = {
+    "invalid_argument": InvalidArgument,
+    "not_found": NotFound,
+    "already_exists": AlreadyExists,
+    "failed_precondition": FailedPrecondition,
+    "out_of_sequence": OutOfSequence,
+    "not_leader": NotLeader,
+    "unavailable": Unavailable,
+    "maybe_committed": MaybeCommitted,
+}
+
+
+def code_of(error: RaftError) -> str:
+    """The key of its class in CODES."""
+    return next(code for code, cls in CODES.items() if isinstance(error, cls))

@@ -2,8 +2,9 @@
 
 Owns the order of things: a transaction reads the applied state, its writes are proposed as one command,
 and `apply` makes them real on every manager in log order. Invariants: apply is deterministic, reads no
-clock and never raises; an object is only written over the version that the writer read; an object's
-`meta.version` is the log index of the command that wrote it. No I/O here; durability is the consensus' job.
+clock and never raises; an object is only written over the version that the writer read; a request takes
+effect once and has one answer (raft.requests); an object's `meta.version` is the log index of the command
+that wrote it. No I/O here; durability is the consensus' job.
 """
 
 from __future__ import annotations
@@ -15,15 +16,26 @@ from typing import Literal, Protocol, TypeVar, cast
 
 import msgspec
 
-from raft import codec
+from raft import codec, requests
 from raft.codec import Change
 from raft.dump import Dump, read_dump
-from raft.errors import AlreadyExists, InvalidArgument, NotFound, OutOfSequence, Unavailable
+from raft.errors import (
+    AlreadyExists,
+    InvalidArgument,
+    MaybeCommitted,
+    NotFound,
+    OutOfSequence,
+    RaftError,
+    Unavailable,
+    code_of,
+)
 from raft.objects.base import Kind, ObjectRecord
 from raft.objects.cluster import CLUSTER_ID, Cluster, Config, Network, Secret
 from raft.objects.node import Node
+from raft.objects.request import Receipt, Request
 from raft.objects.service import Service
 from raft.objects.task import Task
+from raft.requests import Ticket
 from raft.tables import NAMED_KINDS, Tables, name_of
 from raft.watch import WATCH_EVENTS_MAX, Event, Hub, Watch
 
@@ -46,6 +58,10 @@ class Proposer(Protocol):
     async def propose(self, command: bytes) -> object:
         """Return what apply returned. Raises NotLeader or Unavailable (nothing written), MaybeCommitted."""
 
+    async def read_barrier(self) -> None:
+        """After this, what the state was at the call is known to have been the newest. Raises NotLeader,
+        Unavailable."""
+
 
 class Applied(msgspec.Struct, frozen=True):
     """The command was applied at this log index."""
@@ -53,14 +69,21 @@ class Applied(msgspec.Struct, frozen=True):
     index: int
 
 
+class Repeated(msgspec.Struct, frozen=True):
+    """The command changed nothing: its request had been answered before."""
+
+    receipt: Receipt
+
+
 class Refused(msgspec.Struct, frozen=True):
     """The command changed nothing, on every manager alike.
 
     `sequence`: the writer had read an older version and may try again; `name`: a name was taken;
-    `unreadable`: no manager of this version can decode the command.
+    `request`: its key is another call's or from the future; `forgotten`: nobody knows any more whether the
+    request was answered before; `unreadable`: no manager of this version can decode the command.
     """
 
-    reason: Literal["sequence", "name", "unreadable"]
+    reason: Literal["sequence", "name", "request", "forgotten", "unreadable"]
     message: str
 
 
@@ -130,6 +153,16 @@ class Transaction(View):
         super().__init__(tables)
         self._now = now
         self._staged: dict[Kind, dict[str, ObjectRecord | None]] = {}
+        self._answers = True
+
+    @property
+    def answers(self) -> bool:
+        """Is the request, if there is one, done with this transaction?"""
+        return self._answers
+
+    def leave_unanswered(self) -> None:
+        """Another transaction of the same request follows; this one may be repeated without harm."""
+        self._answers = False
 
     def put(self, obj: ObjectRecord) -> None:
         """Create (meta.version 0) or update an object as it was read.
@@ -263,56 +296,120 @@ class Store:
         """Changes from the moment the watch is entered; start it before reading the view."""
         return self._hub.watch(kinds, limit)
 
-    async def update(self, fn: Callable[[Transaction], T]) -> T:
+    async def update(self, fn: Callable[[Transaction], T], request: Request | None = None) -> T:
         """Run `fn` on a transaction and return its result once the writes are applied.
 
         `fn` must be free of side effects: it runs again when a concurrent transaction won. Raises what `fn`
         raises, InvalidArgument above 200 changes or 1 MiB, AlreadyExists, OutOfSequence when it lost
         64 times, NotLeader and Unavailable (nothing was written), MaybeCommitted.
+
+        With a `request`, all of its updates write once together and have one outcome: a later one returns
+        what `fn` returned first (plain data: it is kept as msgpack), or raises the same refusal. A refusal
+        and a result without writes are then also decided on the newest state there is.
         """
         for _ in range(ATTEMPTS_UNLOCKED):
-            done, result = await self._attempt(fn)
+            done, result = await self._attempt(fn, request)
             if done:
                 return result
         async with self._contended:
             for _ in range(ATTEMPTS_MAX - ATTEMPTS_UNLOCKED):
-                done, result = await self._attempt(fn)
+                done, result = await self._attempt(fn, request)
                 if done:
                     return result
-        raise OutOfSequence(f"update out of sequence: lost against other writers {ATTEMPTS_MAX} times")
+        message = f"update out of sequence: lost against other writers {ATTEMPTS_MAX} times"
+        raise MaybeCommitted(message) if request and request.repeated else OutOfSequence(message)
 
-    async def _attempt(self, fn: Callable[[Transaction], T]) -> tuple[bool, T]:
+    async def _attempt(self, fn: Callable[[Transaction], T], request: Request | None) -> tuple[bool, T]:
+        """(False, _) when a concurrent transaction won."""
+        if request is not None:
+            done, answer = await self._attempt_once(fn, request)
+            return done, cast(T, answer)
         transaction = Transaction(self._tables, self._clock())
         result = fn(transaction)
         changes = transaction.changes()
         if not changes:
             return True, result
-        command = codec.encode_command(changes)
+        outcome = await self._required_proposer().propose(codec.encode_command(changes))
+        if isinstance(outcome, Refused) and outcome.reason != "sequence":
+            raise _refusal(outcome)
+        return isinstance(outcome, Applied), result
+
+    async def _attempt_once(
+        self, fn: Callable[[Transaction], object], request: Request
+    ) -> tuple[bool, object]:
+        receipt = requests.receipt_of(self._tables, request.key, request.fingerprint)
+        if receipt is not None:
+            return True, requests.answer(receipt)
+        result, refusal, changes, command = self._staged(fn, request)
+        if not changes and not request.repeated:
+            await self._required_proposer().read_barrier()
+        else:
+            # An earlier attempt may yet arrive: when this one is refused, so must that one be.
+            outcome = await self._required_proposer().propose(command)
+            if isinstance(outcome, Repeated):
+                return True, requests.answer(outcome.receipt)
+            if isinstance(outcome, Refused):
+                if outcome.reason == "sequence" or (outcome.reason == "name" and request.repeated):
+                    return False, None
+                raise _refusal(outcome, request)
+        if refusal is not None:
+            raise refusal
+        return True, result
+
+    def _staged(
+        self, fn: Callable[[Transaction], object], request: Request
+    ) -> tuple[object, RaftError | None, list[Change], bytes]:
+        """The result or the refusal, and the command that makes it so."""
+        transaction = Transaction(self._tables, self._clock())
+        try:
+            result = fn(transaction)
+            changes = transaction.changes()
+            ticket = _ticket(request, result, None) if transaction.answers else None
+            return result, None, changes, codec.encode_command(changes, ticket)
+        except RaftError as refusal:
+            return None, refusal, [], codec.encode_command([], _ticket(request, None, refusal))
+
+    def _required_proposer(self) -> Proposer:
         if self._proposer is None:
             raise Unavailable("this node is not a swarm manager")
-        outcome = await self._proposer.propose(command)
-        if isinstance(outcome, Refused) and outcome.reason != "sequence":
-            error = AlreadyExists if outcome.reason == "name" else InvalidArgument
-            raise error(outcome.message)
-        return isinstance(outcome, Applied), result
+        return self._proposer
 
     # ---- the state machine ----
 
     def apply(self, command: bytes, index: int) -> object:
-        """Make one committed command real; returns Applied, or Refused when it changed nothing."""
+        """Make one committed command real; returns Applied, or Repeated or Refused: it changed nothing."""
         self._index = index
         if command == CHECKPOINT:
             self._on_checkpoint(self.dump())
             return Applied(index)
         try:
-            changes = codec.decode_command(command)
+            decoded = codec.decode_command(command)
         except InvalidArgument as err:
             return Refused("unreadable", str(err))
-        refused = self._conflict(changes)
+        changes, ticket = decoded.changes, decoded.ticket
+        earlier = None if ticket is None else self._earlier(ticket, index)
+        refused = earlier or self._conflict(changes)
         if refused is not None:
             return refused
-        self._hub.publish([self._write(change, index) for change in changes], index)
+        events = [self._write(change, index) for change in changes]
+        if ticket is not None:
+            requests.record(self._tables, ticket, index)
+        self._hub.publish(events, index)
         return Applied(index)
+
+    def _earlier(self, ticket: Ticket, index: int) -> Repeated | Refused | None:
+        """Why a command of this request must not be carried out, now or ever."""
+        try:
+            receipt = requests.receipt_of(self._tables, ticket.key, ticket.fingerprint)
+        except InvalidArgument as err:
+            return Refused("request", str(err))
+        if receipt is not None:
+            return Repeated(receipt)
+        if ticket.since >= index:
+            return Refused("request", f"request key {ticket.key} is ahead of the log, which is at {index}")
+        if requests.is_forgotten(self._tables, ticket.since):
+            return Refused("forgotten", "")
+        return None
 
     def _conflict(self, changes: list[Change]) -> Refused | None:
         for change in changes:
@@ -414,6 +511,20 @@ class LocalProposer:
         await asyncio.sleep(0)
         self._index += 1
         return self._store.apply(command, self._index)
+
+    async def read_barrier(self) -> None:
+        await asyncio.sleep(0)
+
+
+def _ticket(request: Request, result: object, refusal: RaftError | None) -> Ticket:
+    kept = None if refusal is None else (code_of(refusal), str(refusal))
+    return Ticket(request.key, request.since, request.fingerprint, msgspec.msgpack.encode(result), kept)
+
+
+def _refusal(outcome: Refused, request: Request | None = None) -> RaftError:
+    if outcome.reason == "forgotten" and request is not None:
+        return requests.forgotten(request)
+    return (AlreadyExists if outcome.reason == "name" else InvalidArgument)(outcome.message)
 
 
 def _name_taken(kind: Kind, name: str) -> str:

@@ -61,7 +61,7 @@ class Staging:
 
     def __init__(self, base: View) -> None:
         self._base = base
-        self._staged: dict[Kind, dict[str, ObjectRecord | None]] = {kind: {} for kind in Kind}
+        self._staged: dict[Kind, dict[str, ObjectRecord | None]] = {kind: {} for kind in _COMMIT_ORDER}
         self._reasons: dict[tuple[Kind, str], list[str]] = {}
         self._created: set[tuple[Kind, str]] = set()
 

@@ -12,9 +12,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from aiohttp import web
 
 from node.api.context import API_VERSION, API_VERSION_MIN, SERVER_VERSION, Context, Handler, Route
-from node.api.errors import status_of
+from node.api.errors import outcome_of, status_of
 from node.api.hijack import HEAD_SENT
+from node.api.keys import KEY_HEADER, refuse_key
 from node.api.query import BODY_BYTES_MAX, json_response
+from raft.errors import MaybeCommitted
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +26,7 @@ _HEADERS = {
     "Docker-Experimental": "false",
     "Server": f"swarmctl/{SERVER_VERSION} (linux)",
 }
+OUTCOME_HEADER = "Swarmctl-Outcome"
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # the user's to mend, not ours
 _VERSION = re.compile(r"^(\d+)\.(\d+)$")
 
@@ -34,7 +37,7 @@ def build_app(context: Context, routes: Iterable[Route]) -> web.Application:
     calls = _Calls()
     app.on_cleanup.append(calls.cancel)
     for route in routes:
-        handler = _bound(context, route.handler if route.streams else calls.carried(route.handler))
+        handler = _bound(context, route, route.handler if route.streams else calls.carried(route.handler))
         for prefix in ("", r"/v{version:[0-9]+\.[0-9]+}"):
             app.router.add_route(route.method, prefix + route.path, handler)
     app.on_response_prepare.append(_add_headers)
@@ -64,13 +67,17 @@ class _Calls:
         await asyncio.gather(*running, return_exceptions=True)
 
 
-def _bound(context: Context, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _bound(
+    context: Context, route: Route, handler: Handler
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def call(request: web.Request) -> web.StreamResponse:
         version = request.match_info.get("version")
         if version is not None:
             problem = version_problem(version)
             if problem:
                 return json_response({"message": problem}, 400)
+        if not route.keyed:
+            refuse_key(request)
         return await handler(context, request)
 
     return call
@@ -135,4 +142,9 @@ async def _guard(
             return json_response({"message": f"internal error: {error!r}"}, 500)
         if status == 304:
             return web.Response(status=304)
-        return json_response({"message": str(error)}, status)
+        response = json_response({"message": str(error)}, status)
+        if outcome := outcome_of(error):
+            response.headers[OUTCOME_HEADER] = outcome
+        if isinstance(error, MaybeCommitted) and error.key:
+            response.headers[KEY_HEADER] = error.key
+        return response

@@ -20,6 +20,7 @@ from engine.config import (
 from node.api.hijack import Session
 from raft.objects.cluster import Cluster, ClusterSpec
 from raft.objects.node import Availability
+from raft.objects.request import Request
 
 Filters = Mapping[str, list[str]]
 
@@ -177,6 +178,7 @@ class SwarmBackend(Protocol):
         rotate_worker_token: bool,
         rotate_manager_token: bool,
         rotate_unlock_key: bool,
+        request: Request | None = None,
     ) -> None: ...
     async def swarm_unlock(self, unlock_key: str) -> None: ...
     async def swarm_unlock_key(self) -> str:

@@ -26,10 +26,12 @@ Handler = Callable[[Context, web.Request], Awaitable[web.StreamResponse]]
 class Route(NamedTuple):
     """`path` in aiohttp's form, without the version prefix.
 
-    `streams`: the call is cancelled when its client goes; any other is carried to its end.
+    `streams`: the call is cancelled when its client goes; any other is carried to its end. `keyed`: it takes
+    an Idempotency-Key (node.api.keys).
     """
 
     method: str
     path: str
     handler: Handler
     streams: bool = False
+    keyed: bool = False

@@ -12,6 +12,7 @@ from engine.config import ApiStruct, EndpointConfig, NetworkCreate
 from engine.errors import InvalidParameter, NotFound
 from node.api.context import Context, Route
 from node.api.convert import check_local_network, network_spec_from_api, network_to_api
+from node.api.keys import refuse_key, writer
 from node.api.query import body, filters, json_response, no_content, prune_filters
 from raft import errors as raft
 
@@ -42,8 +43,10 @@ async def listing(context: Context, request: web.Request) -> web.StreamResponse:
 async def create(context: Context, request: web.Request) -> web.StreamResponse:
     asked = await body(request, NetworkCreate)
     if asked.driver == "overlay" or asked.scope == "swarm":
-        network = await context.swarm.control.create_network(network_spec_from_api(asked))
+        control = await writer(context, request)
+        network = await control.create_network(network_spec_from_api(asked))
         return json_response({"Id": network.id, "Warning": ""}, 201)
+    refuse_key(request)
     check_local_network(asked)
     return json_response({"Id": await context.engine.create_network(asked), "Warning": ""}, 201)
 
@@ -73,10 +76,12 @@ async def remove(context: Context, request: web.Request) -> web.StreamResponse:
     except NotFound:
         local = None
     if local is not None and local["Scope"] == "local":
+        refuse_key(request)
         await context.engine.remove_network(ref)
-    else:
-        network = await _find_in_cluster(context, ref)
-        await context.swarm.control.remove_network(network.id)
+        return no_content()
+    if not context.swarm.is_manager():
+        raise NotFound(f"network {ref} not found")
+    await (await writer(context, request)).remove_network(ref)
     return no_content()
 
 
@@ -127,10 +132,10 @@ async def _find_in_cluster(context: Context, ref: str) -> Any:
 
 ROUTES = [
     Route("GET", "/networks", listing),
-    Route("POST", "/networks/create", create),
+    Route("POST", "/networks/create", create, keyed=True),
     Route("POST", "/networks/prune", prune),
     Route("GET", "/networks/{id}", inspect),
-    Route("DELETE", "/networks/{id}", remove),
+    Route("DELETE", "/networks/{id}", remove, keyed=True),
     Route("POST", "/networks/{id}/connect", connect),
     Route("POST", "/networks/{id}/disconnect", disconnect),
 ]

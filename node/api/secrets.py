@@ -7,6 +7,7 @@ from aiohttp import web
 from node.api.bodies import NamedData
 from node.api.context import Context, Route
 from node.api.convert import secret_spec_from_api, secret_to_api
+from node.api.keys import writer
 from node.api.query import body, filters, json_response, no_content, number
 
 
@@ -17,7 +18,7 @@ async def listing(context: Context, request: web.Request) -> web.StreamResponse:
 
 async def create(context: Context, request: web.Request) -> web.StreamResponse:
     spec = secret_spec_from_api(await body(request, NamedData))
-    created = await context.swarm.control.create_secret(spec)
+    created = await (await writer(context, request)).create_secret(spec)
     return json_response({"ID": created.id}, 201)
 
 
@@ -27,19 +28,21 @@ async def inspect(context: Context, request: web.Request) -> web.StreamResponse:
 
 async def update(context: Context, request: web.Request) -> web.StreamResponse:
     spec = secret_spec_from_api(await body(request, NamedData))
-    await context.swarm.control.update_secret(request.match_info["id"], number(request, "version", 0), spec)
+    await (await writer(context, request)).update_secret(
+        request.match_info["id"], number(request, "version", 0), spec
+    )
     return web.Response(status=200)
 
 
 async def remove(context: Context, request: web.Request) -> web.StreamResponse:
-    await context.swarm.control.remove_secret(request.match_info["id"])
+    await (await writer(context, request)).remove_secret(request.match_info["id"])
     return no_content()
 
 
 ROUTES = [
     Route("GET", "/secrets", listing),
-    Route("POST", "/secrets/create", create),
+    Route("POST", "/secrets/create", create, keyed=True),
     Route("GET", "/secrets/{id}", inspect),
-    Route("POST", "/secrets/{id}/update", update),
-    Route("DELETE", "/secrets/{id}", remove),
+    Route("POST", "/secrets/{id}/update", update, keyed=True),
+    Route("DELETE", "/secrets/{id}", remove, keyed=True),
 ]

@@ -10,6 +10,7 @@ from aiohttp import web
 from node.api.bodies import ServiceBody
 from node.api.context import Context, Route
 from node.api.convert import service_spec, service_to_api
+from node.api.keys import writer
 from node.api.query import body, filters, flag, json_response, number
 from node.api.streams import LogEntry, log_options, one_by_one, stream_logs
 
@@ -31,7 +32,7 @@ async def listing(context: Context, request: web.Request) -> web.StreamResponse:
 
 async def create(context: Context, request: web.Request) -> web.StreamResponse:
     spec = service_spec(await body(request, ServiceBody))
-    service = await context.swarm.control.create_service(spec)
+    service = await (await writer(context, request)).create_service(spec)
     return json_response({"ID": service.id, "Warnings": None}, 201)
 
 
@@ -41,14 +42,14 @@ async def inspect(context: Context, request: web.Request) -> web.StreamResponse:
 
 async def update(context: Context, request: web.Request) -> web.StreamResponse:
     spec = service_spec(await body(request, ServiceBody))
-    await context.swarm.control.update_service(
+    await (await writer(context, request)).update_service(
         request.match_info["id"], number(request, "version", 0), spec, request.query.get("rollback", "")
     )
     return json_response({"Warnings": None})
 
 
 async def remove(context: Context, request: web.Request) -> web.StreamResponse:
-    await context.swarm.control.remove_service(request.match_info["id"])
+    await (await writer(context, request)).remove_service(request.match_info["id"])
     return web.Response(status=200)
 
 
@@ -80,9 +81,9 @@ async def task_details(context: Context, wanted: dict[str, list[str]]) -> Callab
 
 ROUTES = [
     Route("GET", "/services", listing),
-    Route("POST", "/services/create", create),
+    Route("POST", "/services/create", create, keyed=True),
     Route("GET", "/services/{id}", inspect),
-    Route("POST", "/services/{id}/update", update),
-    Route("DELETE", "/services/{id}", remove),
+    Route("POST", "/services/{id}/update", update, keyed=True),
+    Route("DELETE", "/services/{id}", remove, keyed=True),
     Route("GET", "/services/{id}/logs", logs, streams=True),
 ]

@@ -8,6 +8,7 @@ from aiohttp import web
 from node.api import bodies
 from node.api.context import Context, Route
 from node.api.convert import availability_from_api, check_address_pools, cluster_spec_from_api, cluster_to_api
+from node.api.keys import request_of
 from node.api.query import body, flag, json_response, number
 from raft.errors import InvalidArgument
 
@@ -64,6 +65,7 @@ async def update(context: Context, request: web.Request) -> web.StreamResponse:
         rotate_worker_token=flag(request, "rotateWorkerToken"),
         rotate_manager_token=flag(request, "rotateManagerToken"),
         rotate_unlock_key=flag(request, "rotateManagerUnlockKey"),
+        request=await request_of(request),
     )
     return web.Response(status=200)
 
@@ -93,7 +95,7 @@ ROUTES = [
     Route("POST", "/swarm/init", init),
     Route("POST", "/swarm/join", join),
     Route("POST", "/swarm/leave", leave),
-    Route("POST", "/swarm/update", update),
+    Route("POST", "/swarm/update", update, keyed=True),
     Route("GET", "/swarm/unlockkey", unlock_key),
     Route("POST", "/swarm/unlock", unlock),
 ]

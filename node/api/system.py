@@ -9,6 +9,7 @@ from aiohttp import web
 
 from engine.errors import InvalidParameter, NotImplementedHere
 from node.api.context import API_VERSION, API_VERSION_MIN, SERVER_VERSION, Context, Route
+from node.api.keys import INDEX_HEADER
 from node.api.query import filters, json_response, moment, stream_lines
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -30,6 +31,8 @@ async def ping(context: Context, request: web.Request) -> web.StreamResponse:
         "Swarm": state,
         "Builder-Version": "1",
     }
+    if context.swarm.is_manager():
+        headers[INDEX_HEADER] = str(context.swarm.control.index)
     if request.method == "HEAD":
         headers["Content-Length"] = "0"
     text = "" if request.method == "HEAD" else "OK"

@@ -110,7 +110,7 @@ async def _obtain(
 
 
 async def _ask_leader(client: RpcClient, address: str, request: bytes) -> bytes:
-    """Any manager may be asked; those that cannot write name the leader."""
+    """Any manager may be asked; those that do not lead name the leader."""
     for _ in range(REDIRECTS_MAX):
         try:
             return await client.call(address, METHOD_SIGN, request, timeout=CALL_S_MAX)

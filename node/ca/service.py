@@ -1,8 +1,9 @@
 """The certificate authority as managers serve it: "ca.root" to anybody, "ca.sign" to whoever may join.
 
 Owns who gets a certificate: a new node by its role's token, a member by the certificate it has. Writes
-nothing itself: admission of a new node is the caller's callable. Invariant: id and role in a certificate
-come from the cluster's state, never from the requester.
+nothing itself: admission of a new node is the caller's callable. Invariants: id and role in a certificate
+come from the cluster's state, never from the requester; a manager that does not know the newest state signs
+nothing and refuses nobody.
 """
 
 from __future__ import annotations
@@ -65,14 +66,16 @@ class CaState:
 class CaService:
     """Serves the three methods on a manager.
 
-    state: the cluster's CA, None while this manager has not read it yet. admit(role): writes the new node and
-    returns its id (raises RpcError, not_leader with the leader's address when it has to be asked).
+    confirm: after it the state is the newest (raises RpcError; not_leader with the leader's address when that
+    has to be asked). state: the cluster's CA, None while this manager has not read it yet. admit(role): writes
+    the new node and returns its id (raises RpcError).
     role_of(node_id): the role that node should have, None when it is not in the cluster. managers: all.
     """
 
     def __init__(
         self,
         *,
+        confirm: Callable[[], Awaitable[None]],
         state: Callable[[], CaState | None],
         admit: Callable[[NodeRole, Availability], Awaitable[str]],
         role_of: Callable[[str], NodeRole | None],
@@ -80,6 +83,7 @@ class CaService:
         now: Callable[[], float],
         wrong_token_delay_s: float = WRONG_TOKEN_DELAY_S,
     ) -> None:
+        self._confirm = confirm
         self._state = state
         self._admit = admit
         self._role_of = role_of
@@ -100,11 +104,12 @@ class CaService:
 
     async def sign(self, caller: Identity | None, payload: bytes) -> bytes:
         """SignRequest -> SignAnswer, as JSON."""
-        state = self._current()
         try:
             request = msgspec.json.decode(payload, type=SignRequest)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise RpcError("invalid_argument", f"invalid certificate request: {error}") from error
+        await self._confirm()
+        state = self._current()
         if request.token:
             role = await self._role_of_token(state.root, request.token)
             self._sign(state, request.csr, "unnamed", role)  # refuse a bad request before a node is written

@@ -3,7 +3,8 @@
 Owns `Node.status`, `Node.description`, and the statuses of tasks from ACCEPTED on (as their nodes report
 them). Sends each node its assignments and its network map as differences, a few milliseconds after the
 store changed. Invariants: a node that comes back within its grace is never marked down; of two sessions with
-one identity the older that lives is kept; nothing is written after the leadership ended.
+one identity the older that lives is kept; nothing is written after the leadership ended; no session begins,
+and no node is told to leave, on a state that may not be the newest.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 
 import msgspec
 
@@ -66,7 +67,8 @@ _WATCHED = frozenset(
 class Dispatcher:
     """`run` while this manager leads; sessions are refused before and after that.
 
-    leader_address: host:port of the leader or "", for agents that ask the wrong manager.
+    leader_address: host:port of the leader or "", for agents that ask the wrong manager. confirm: after it the
+    state is the newest (raises RpcError).
     on_acknowledged: called when a node has programmed a newer network map.
     """
 
@@ -76,11 +78,13 @@ class Dispatcher:
         clock: Clock,
         *,
         leader_address: Callable[[], str],
+        confirm: Callable[[], Awaitable[None]],
         on_acknowledged: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._leader_address = leader_address
+        self._confirm = confirm
         self._on_acknowledged = on_acknowledged
         self._sessions: dict[str, AgentSession] = {}
         self._liveness = Liveness()
@@ -149,9 +153,10 @@ class Dispatcher:
 
     async def serve(self, caller: Identity, stream: Stream) -> None:
         """Handler of the stream; returns when the session is over."""
-        if not self._leading:
-            raise RpcError("not_leader", "this manager is not the leader", self._leader_address())
+        self._require_leading()
         hello = await self._receive_hello(stream)
+        await self._confirm()
+        self._require_leading()
         session = AgentSession(new_id(), caller.node_id, stream, self._clock.monotonic())
         if caller.node_id not in self._store.view().nodes:
             log.warning("node %s is not in this swarm any more, telling it to leave", caller.node_id)
@@ -167,6 +172,10 @@ class Dispatcher:
             await self._converse(session, stream)
         finally:
             self._closed(session)
+
+    def _require_leading(self) -> None:
+        if not self._leading:
+            raise RpcError("not_leader", "this manager is not the leader", self._leader_address())
 
     async def _receive_hello(self, stream: Stream) -> Hello:
         try:

@@ -1,12 +1,15 @@
 """The control API from any manager: here when this one leads, over RPC to the leader otherwise.
 
-Owns the wire form of a call (a JSON array of the arguments, typed by the method's own annotations) and how
-errors cross it. A call is sent again only when it is certain that nothing was written. Invariant: callers
-see the same results and the same errors on every manager.
+Owns the wire form of a call (its request, and a JSON array of the arguments, typed by the method's own
+annotations), how errors cross it, and that reads are linearizable. Invariant: callers see the same results
+and the same errors on every manager.
 """
 
 from __future__ import annotations
 
+import asyncio
+import copy
+import hashlib
 import inspect
 import typing
 from collections.abc import Awaitable, Callable
@@ -16,6 +19,8 @@ from typing import Any, Protocol, cast
 import msgspec
 
 from node.loop import Clock, SystemClock
+from node.manager.asking import Asker, LeaderFailed
+from node.manager.asking import leader_address as leader_address
 from node.manager.control.base import Filters, Leadership
 from node.manager.control.services import ServiceStatus
 from node.manager.controlapi import ControlApi
@@ -32,30 +37,13 @@ from raft.objects.cluster import (
     SecretSpec,
 )
 from raft.objects.node import Node, NodeSpec
+from raft.objects.request import Request, new_key
 from raft.objects.service import Service, ServiceSpec
 from raft.objects.task import Task
 
 PREFIX = "control."
-CALL_TIMEOUT_S = 30.0
-LEADER_WAIT_S = 5.0
-LEADER_POLL_S = 0.05
-
-NO_LEADER = (
-    "The swarm does not have a leader. It's possible that too few managers are online. "
-    "Make sure more than half of the managers are online."
-)
-
-_CODES: dict[type[errors.RaftError], str] = {
-    errors.InvalidArgument: "invalid_argument",
-    errors.NotFound: "not_found",
-    errors.AlreadyExists: "already_exists",
-    errors.FailedPrecondition: "failed_precondition",
-    errors.OutOfSequence: "out_of_sequence",
-    errors.NotLeader: "not_leader",
-    errors.Unavailable: "unavailable",
-    errors.MaybeCommitted: "maybe_committed",
-}
-_CLASSES = {code: cls for cls, code in _CODES.items()}
+FINGERPRINT_BYTES = 16
+FORGOTTEN = "forgotten"
 
 Handler = Callable[[Identity | None, bytes], Awaitable[bytes]]
 
@@ -74,16 +62,28 @@ class RpcCaller(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Types of a method's arguments in order, and of its result, for strict decoding."""
+    """Types of a method's arguments in order, and of its result, for strict decoding.
+
+    writes: it takes the request that it is called for.
+    """
 
     arguments: Any
     result: Any
+    writes: bool
+
+
+class Call(msgspec.Struct, frozen=True):
+    """What is sent to the leader; `request` for those that write."""
+
+    arguments: msgspec.Raw
+    request: Request | None = None
 
 
 def _signature(method: Callable[..., Any]) -> Signature:
     hints = typing.get_type_hints(method)
-    names = [name for name in inspect.signature(method).parameters if name != "self"]
-    return Signature(tuple[tuple(hints[name] for name in names)], hints["return"])  # type: ignore[misc]
+    names = [name for name in inspect.signature(method).parameters if name not in ("self", "request")]
+    arguments: Any = tuple[tuple(hints[name] for name in names)]  # type: ignore[misc]
+    return Signature(arguments, hints["return"], writes="request" in hints)
 
 
 METHODS: dict[str, Signature] = {
@@ -104,8 +104,9 @@ def _handler(name: str, signature: Signature, api: ControlApi, leadership: Leade
         if not leadership.is_leader:
             raise RpcError("not_leader", "this manager is not the leader", leader_address(leadership))
         try:
-            arguments = msgspec.json.decode(payload, type=signature.arguments)
-            return msgspec.json.encode(await getattr(api, name)(*arguments))
+            call = msgspec.json.decode(payload, type=Call)
+            arguments = msgspec.json.decode(call.arguments, type=signature.arguments)
+            return msgspec.json.encode(await _serve(api, leadership, name, arguments, call.request))
         except msgspec.ValidationError as error:
             raise RpcError("invalid_argument", str(error)) from error
         except errors.RaftError as error:
@@ -114,22 +115,33 @@ def _handler(name: str, signature: Signature, api: ControlApi, leadership: Leade
     return handle
 
 
-def leader_address(leadership: Leadership) -> str:
-    """host:port of the leader, or "" while there is none."""
-    leader = leadership.leader_id
-    return leadership.members().get(leader, "") if leader else ""
+async def _serve(
+    api: ControlApi, leadership: Leadership, name: str, arguments: tuple[object, ...], request: Request | None
+) -> Any:
+    """On the leader. What a write reads is confirmed by its commit, or by the store when there is none."""
+    method = getattr(api, name)
+    if METHODS[name].writes:
+        return await method(*arguments, request=request)
+    await leadership.read_barrier()
+    return await method(*arguments)
 
 
 def to_rpc(error: errors.RaftError) -> RpcError:
-    detail = error.leader if isinstance(error, errors.NotLeader) else ""
-    return RpcError(_CODES[type(error)], str(error), detail)
+    detail = FORGOTTEN if isinstance(error, errors.Forgotten) else ""
+    if isinstance(error, errors.NotLeader):
+        detail = error.leader
+    return RpcError(errors.code_of(error), str(error), detail)
 
 
 def from_rpc(error: RpcError) -> errors.RaftError:
     """The raft error that crossed the wire. What this side does not know may have been written."""
     if error.code == "not_leader":
         return errors.NotLeader(error.message, error.detail)
-    return _CLASSES.get(error.code, errors.MaybeCommitted)(error.message)
+    if error.code == "maybe_committed" and error.detail == FORGOTTEN:
+        return errors.Forgotten(error.message)
+    if error.code == "permission_denied":  # before anything was looked at
+        return errors.Unavailable(error.message)
+    return errors.CODES.get(error.code, LeaderFailed)(error.message)
 
 
 class ControlProxy:
@@ -143,41 +155,62 @@ class ControlProxy:
         client: RpcCaller,
         clock: Clock | None = None,
     ) -> None:
-        self._node_id = node_id
         self._local = local
         self._leadership = leadership
         self._client = client
-        self._clock = clock or SystemClock()
+        self._asker = Asker(node_id, leadership, clock or SystemClock())
+        self._request: Request | None = None
+
+    def for_request(self, request: Request) -> ControlProxy:
+        """A proxy whose write is that of a client's request, and has been if the client sent it before."""
+        bound = copy.copy(self)
+        bound._request = request
+        return bound
+
+    @property
+    def index(self) -> int:
+        """A log index that is applied: what keys of requests begin with."""
+        return self._local.index
 
     async def _call(self, name: str, *arguments: object) -> Any:
-        """Here or at the leader; after not_leader once more, at whoever leads then."""
-        try:
-            return await self._attempt(name, arguments, await self._leader())
-        except errors.NotLeader as error:
-            return await self._attempt(name, arguments, error.leader or await self._leader())
+        async def attempt(address: str, request: Request | None, timeout_s: float) -> Any:
+            if address:
+                return await self._there(address, name, arguments, request, timeout_s)
+            return await self._here(name, arguments, request, timeout_s)
 
-    async def _attempt(self, name: str, arguments: tuple[object, ...], address: str) -> Any:
-        if not address:
-            return await getattr(self._local, name)(*arguments)
-        payload = msgspec.json.encode(arguments)
+        return await self._asker.ask(attempt, self._request_for(name))
+
+    def _request_for(self, name: str) -> Request | None:
+        if not METHODS[name].writes:
+            return None
+        if self._request is None:
+            return Request(new_key(self._local.index))
+        content = hashlib.sha256(name.encode() + b"\0" + self._request.fingerprint)
+        return msgspec.structs.replace(self._request, fingerprint=content.digest()[:FINGERPRINT_BYTES])
+
+    async def _here(
+        self, name: str, arguments: tuple[object, ...], request: Request | None, timeout_s: float
+    ) -> Any:
         try:
-            answer = await self._client.call(address, PREFIX + name, payload, timeout=CALL_TIMEOUT_S)
+            async with asyncio.timeout(timeout_s):
+                return await _serve(self._local, self._leadership, name, arguments, request)
+        except TimeoutError as error:
+            raise errors.MaybeCommitted(f"no majority confirmed it within {timeout_s:g} s") from error
+
+    async def _there(
+        self,
+        address: str,
+        name: str,
+        arguments: tuple[object, ...],
+        request: Request | None,
+        timeout_s: float,
+    ) -> Any:
+        payload = msgspec.json.encode(Call(msgspec.Raw(msgspec.json.encode(arguments)), request))
+        try:
+            answer = await self._client.call(address, PREFIX + name, payload, timeout=timeout_s)
         except RpcError as error:
             raise from_rpc(error) from error
         return msgspec.json.decode(answer, type=METHODS[name].result)
-
-    async def _leader(self) -> str:
-        """The leader's address, "" for this manager. Waits a little through an election."""
-        deadline = self._clock.monotonic() + LEADER_WAIT_S
-        while not self._leadership.is_leader:
-            # This manager may be elected and yet have terms of its predecessors to apply.
-            address = leader_address(self._leadership)
-            if address and self._leadership.leader_id != self._node_id:
-                return address
-            if self._clock.monotonic() >= deadline:
-                raise errors.Unavailable(NO_LEADER)
-            await self._clock.sleep(LEADER_POLL_S)
-        return ""
 
     # ---- services ----
 

@@ -83,6 +83,7 @@ class Kind(enum.StrEnum):
     SECRET = "secret"
     CONFIG = "config"
     CLUSTER = "cluster"
+    RECEIPT = "receipt"  # of requests that were answered: raft.requests
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)

@@ -72,7 +72,12 @@ class Leader:
 
     def __init__(self, folder: Path, name: str, store: Store, leader_address: Callable[[], str]) -> None:
         self.server = RpcServer(node_tls(folder, name, MANAGER))
-        self.dispatcher = Dispatcher(store, SystemClock(), leader_address=leader_address)
+        self.dispatcher = Dispatcher(
+            store,
+            SystemClock(),
+            leader_address=leader_address,
+            confirm=lambda: asyncio.sleep(0),
+        )
         self.broker = LogBroker(store, self.dispatcher)
         self.dispatcher.register(self.server)
         self.broker.register(self.server)

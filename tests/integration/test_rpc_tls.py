@@ -352,7 +352,12 @@ async def authority_at(tmp_path: Path) -> AsyncIterator[tuple[str, dict[str, Nod
         nodes[node_id] = role
         return node_id
 
+    async def confirm() -> None:
+        if "unconfirmed" in nodes:
+            raise RpcError("not_leader", "this manager is not the leader")
+
     service = CaService(
+        confirm=confirm,
         state=lambda: CaState(ROOT, "c1", 7200.0, LOCK),
         admit=admit,
         role_of=nodes.get,
@@ -385,6 +390,25 @@ async def test_join_and_renewal_with_a_new_role(tmp_path):
         del nodes["node0"]
         with pytest.raises(RpcError, match="removed from this swarm"):
             await client.renew(files, tls, address)
+
+
+async def test_who_may_not_know_the_newest_state_signs_and_refuses_nothing(tmp_path):
+    files = CredentialFiles(tmp_path / "joiner")
+    wrong_secret = ROOT.worker_token[:-3] + ("aaa" if ROOT.worker_token[-3:] != "aaa" else "bbb")
+    async with authority_at(tmp_path) as (address, nodes):
+        await client.join(files, address, ROOT.worker_token)
+        tls = NodeTls(files)
+        nodes["unconfirmed"] = NodeRole.WORKER
+        asked = (
+            client.renew(files, tls, address),
+            client.join(files, address, ROOT.worker_token),
+            client.join(files, address, wrong_secret),
+        )
+        for call in asked:
+            with pytest.raises(RpcError) as caught:
+                await call
+            assert caught.value.code == "not_leader"
+        assert set(nodes) == {"node0", "unconfirmed"}
 
 
 async def test_refused_joins(tmp_path):

@@ -86,6 +86,9 @@ class _Proposer:
             raise NotLeader("not the leader")
         return await _Outcome(self._clients, self._manager, command)
 
+    async def read_barrier(self) -> None:
+        raise AssertionError("the clients' transactions always write")
+
 
 class _Outcome:
     """Awaited by the store; `begin` is called once its coroutine has come to rest."""
@@ -93,7 +96,7 @@ class _Outcome:
     def __init__(self, clients: Clients, manager: Manager, command: bytes) -> None:
         self._clients = clients
         self._manager = manager
-        self._key = decode_command(command)[0].id
+        self._key = decode_command(command).changes[0].id
         self._command = command
         self._id = clients.next_id()
         self._result: object = None

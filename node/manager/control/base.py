@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, TypeVar, cast
@@ -10,9 +11,11 @@ from raft.errors import InvalidArgument, NotFound, OutOfSequence
 from raft.objects.base import Kind, ObjectRecord
 from raft.objects.cluster import Cluster, Config, Network, Secret
 from raft.objects.node import Node
+from raft.objects.request import Request
 from raft.objects.service import Service
-from raft.store import Store, View
+from raft.store import Store, Transaction, View
 
+T = TypeVar("T")
 R = TypeVar("R", bound=ObjectRecord)
 Named = TypeVar("Named", Service, Network, Secret, Config)
 
@@ -35,6 +38,12 @@ class Leadership(Protocol):
     def reachable(self, node_id: str) -> bool:
         """Is this manager connected to that one? Itself: always."""
 
+    async def read_barrier(self) -> None:
+        """After this, the local state contains everything that was acknowledged before the call.
+
+        Raises NotLeader, Unavailable.
+        """
+
 
 class Control:
     """Base of the parts of the control API."""
@@ -44,6 +53,19 @@ class Control:
         self._store = store
         self._leadership = leadership
         self._now = now
+        self._deciding = asyncio.Lock()
+
+    async def _update_alone(self, fn: Callable[[Transaction], T], request: Request | None) -> T:
+        """`Store.update` for what is decided by objects that it does not write: that a secret exists, that a
+        port is free, that nothing uses a network. Versions guard only what is written, so these decisions
+        wait for each other; all of them are made on the leader."""
+        async with self._deciding:
+            return await self._store.update(fn, request)
+
+    @property
+    def index(self) -> int:
+        """Log index of the last command that was applied on this manager."""
+        return self._store.index
 
 
 def find(kind: Kind, rows: Mapping[str, R], ref: str, names: Callable[[R], Iterable[str]]) -> R:

@@ -11,6 +11,7 @@ from raft.errors import FailedPrecondition
 from raft.objects.base import Annotations, new_id
 from raft.objects.cluster import Cluster, ClusterSpec, ManagerLock, Network, NetworkSpec
 from raft.objects.node import Node
+from raft.objects.request import Request
 from raft.store import Store, Transaction
 
 
@@ -25,6 +26,8 @@ class ClusterControl(Control):
         rotate_worker_token: bool = False,
         rotate_manager_token: bool = False,
         rotate_unlock_key: bool = False,
+        *,
+        request: Request | None = None,
     ) -> Cluster:
         validate.require(spec)
 
@@ -39,7 +42,7 @@ class ClusterControl(Control):
             lock = next_lock(cluster.lock, autolock=spec.autolock, rotate=rotate_unlock_key)
             tx.put(msgspec.structs.replace(cluster, spec=spec, root_ca=root, lock=lock))
 
-        await self._store.update(update)
+        await self._store.update(update, request)
         return await self.get_cluster()
 
 

@@ -13,15 +13,16 @@ from raft import validate
 from raft.errors import AlreadyExists, InvalidArgument
 from raft.objects.base import Kind, new_id
 from raft.objects.cluster import Config, ConfigSpec, Secret, SecretSpec, without_payload
+from raft.objects.request import Request
 from raft.store import Transaction, View
 
 File = TypeVar("File", Secret, Config)
 
 
 class FileControl(Control):
-    async def create_secret(self, spec: SecretSpec) -> Secret:
+    async def create_secret(self, spec: SecretSpec, *, request: Request | None = None) -> Secret:
         validate.require(spec)
-        return without_payload(await self._create(Kind.SECRET, Secret(id=new_id(), spec=spec)))
+        return without_payload(await self._create(Kind.SECRET, Secret(id=new_id(), spec=spec), request))
 
     async def get_secret(self, ref: str) -> Secret:
         return without_payload(cast(Secret, find_named(Kind.SECRET, self._store.view(), ref)))
@@ -30,7 +31,9 @@ class FileControl(Control):
         found = listing.passing(self._store.view().secrets.values(), filters, _FILTERS)
         return [without_payload(secret) for secret in found]
 
-    async def update_secret(self, id: str, version: int, spec: SecretSpec) -> Secret:
+    async def update_secret(
+        self, id: str, version: int, spec: SecretSpec, *, request: Request | None = None
+    ) -> Secret:
         def update(tx: Transaction) -> str:
             secret = cast(Secret, find_named(Kind.SECRET, tx, id))
             check_version(secret, version)
@@ -40,14 +43,15 @@ class FileControl(Control):
             tx.put(msgspec.structs.replace(secret, spec=changed))
             return secret.id
 
-        return await self.get_secret(await self._store.update(update))
+        written = await self._store.update(update, request)
+        return without_payload(self._store.view().secrets.get(written) or Secret(id=written, spec=spec))
 
-    async def remove_secret(self, ref: str) -> None:
-        await self._remove(Kind.SECRET, ref)
+    async def remove_secret(self, ref: str, *, request: Request | None = None) -> None:
+        await self._remove(Kind.SECRET, ref, request)
 
-    async def create_config(self, spec: ConfigSpec) -> Config:
+    async def create_config(self, spec: ConfigSpec, *, request: Request | None = None) -> Config:
         validate.require(spec)
-        return await self._create(Kind.CONFIG, Config(id=new_id(), spec=spec))
+        return await self._create(Kind.CONFIG, Config(id=new_id(), spec=spec), request)
 
     async def get_config(self, ref: str) -> Config:
         return cast(Config, find_named(Kind.CONFIG, self._store.view(), ref))
@@ -55,7 +59,9 @@ class FileControl(Control):
     async def list_configs(self, filters: Filters) -> list[Config]:
         return listing.passing(self._store.view().configs.values(), filters, _FILTERS)
 
-    async def update_config(self, id: str, version: int, spec: ConfigSpec) -> Config:
+    async def update_config(
+        self, id: str, version: int, spec: ConfigSpec, *, request: Request | None = None
+    ) -> Config:
         def update(tx: Transaction) -> str:
             config = cast(Config, find_named(Kind.CONFIG, tx, id))
             check_version(config, version)
@@ -65,23 +71,25 @@ class FileControl(Control):
             tx.put(msgspec.structs.replace(config, spec=changed))
             return config.id
 
-        return await self.get_config(await self._store.update(update))
+        written = await self._store.update(update, request)
+        return self._store.view().configs.get(written) or Config(id=written, spec=spec)
 
-    async def remove_config(self, ref: str) -> None:
-        await self._remove(Kind.CONFIG, ref)
+    async def remove_config(self, ref: str, *, request: Request | None = None) -> None:
+        await self._remove(Kind.CONFIG, ref, request)
 
-    async def _create(self, kind: Kind, file: File) -> File:
+    async def _create(self, kind: Kind, file: File, request: Request | None) -> File:
         name = file.spec.annotations.name
 
-        def create(tx: Transaction) -> None:
+        def create(tx: Transaction) -> str:
             if tx.by_name(kind, name) is not None:
                 raise AlreadyExists(f"name conflicts with an existing object: {kind} {name} already exists")
             tx.put(file)
+            return file.id
 
-        await self._store.update(create)
-        return cast(File, self._store.view().get(kind, file.id) or file)
+        written = await self._store.update(create, request)
+        return cast(File, self._store.view().get(kind, written) or msgspec.structs.replace(file, id=written))
 
-    async def _remove(self, kind: Kind, ref: str) -> None:
+    async def _remove(self, kind: Kind, ref: str, request: Request | None) -> None:
         def remove(tx: Transaction) -> None:
             file = find_named(kind, tx, ref)
             users = _users(tx, kind, file.id)
@@ -93,7 +101,7 @@ class FileControl(Control):
                 )
             tx.delete(kind, file.id)
 
-        await self._store.update(remove)
+        await self._update_alone(remove, request)
 
 
 def _users(view: View, kind: Kind, file_id: str) -> list[str]:

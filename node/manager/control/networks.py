@@ -8,6 +8,7 @@ from raft import validate
 from raft.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from raft.objects.base import Kind, new_id
 from raft.objects.cluster import Network, NetworkSpec
+from raft.objects.request import Request
 from raft.objects.task import Task, TaskState
 from raft.store import Transaction, View
 from scheduler import ports
@@ -17,31 +18,31 @@ PREDEFINED = frozenset({"bridge", "host", "none", "default"})
 
 
 class NetworkControl(Control):
-    async def create_network(self, spec: NetworkSpec) -> Network:
+    async def create_network(self, spec: NetworkSpec, *, request: Request | None = None) -> Network:
         validate.require(spec)
         network_id = new_id()
 
-        def create(tx: Transaction) -> None:
+        def create(tx: Transaction) -> str:
             _check_new(tx, spec)
             tx.put(Network(id=network_id, spec=spec))
+            return network_id
 
-        await self._store.update(create)
-        return await self.get_network(network_id)
+        written = await self._update_alone(create, request)
+        return self._store.view().networks.get(written) or Network(id=written, spec=spec)
 
-    async def remove_network(self, ref: str) -> None:
+    async def remove_network(self, ref: str, *, request: Request | None = None) -> None:
         def remove(tx: Transaction) -> None:
             network = find_network(tx, ref)
             _check_unused(tx, network)
             tx.delete(Kind.NETWORK, network.id)
 
-        await self._store.update(remove)
+        await self._update_alone(remove, request)
 
-    async def prune_networks(self, filters: Filters) -> list[str]:
+    async def prune_networks(self, filters: Filters, *, request: Request | None = None) -> list[str]:
         """Remove what nothing uses; the names. Filters: label, label!, until (Unix seconds)."""
-        names: list[str] = []
 
-        def prune(tx: Transaction) -> None:
-            names.clear()
+        def prune(tx: Transaction) -> list[str]:
+            names: list[str] = []
             passing = listing.passing(
                 tx.networks.values(),
                 filters,
@@ -55,9 +56,9 @@ class NetworkControl(Control):
                 if not network.spec.ingress and _is_unused(tx, network):
                     tx.delete(Kind.NETWORK, network.id)
                     names.append(network.spec.annotations.name)
+            return names
 
-        await self._store.update(prune)
-        return names
+        return await self._update_alone(prune, request)
 
     async def get_network(self, ref: str) -> Network:
         return find_network(self._store.view(), ref)

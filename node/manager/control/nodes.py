@@ -15,6 +15,7 @@ from raft import validate
 from raft.errors import FailedPrecondition
 from raft.objects.base import Kind
 from raft.objects.node import Node, NodeRole, NodeSpec, NodeState
+from raft.objects.request import Request
 from raft.objects.task import Task, TaskState
 from raft.store import Transaction, View
 
@@ -43,7 +44,9 @@ class NodeControl(Control):
         )
         return [self._with_standing(node) for node in nodes]
 
-    async def update_node(self, id: str, version: int, spec: NodeSpec) -> Node:
+    async def update_node(
+        self, id: str, version: int, spec: NodeSpec, *, request: Request | None = None
+    ) -> Node:
         validate.require(spec)
 
         def update(tx: Transaction) -> str:
@@ -55,10 +58,14 @@ class NodeControl(Control):
                 tx.put(msgspec.structs.replace(node, spec=spec))
             return node.id
 
-        return await self.get_node(await self._store.update(update))
+        written = await self._update_alone(update, request)
+        return self._with_standing(self._store.view().nodes.get(written) or Node(id=written, spec=spec))
 
-    async def remove_node(self, ref: str, force: bool = False) -> None:
-        """Its tasks become ORPHANED, in several transactions when there are many; then the node goes."""
+    async def remove_node(self, ref: str, force: bool = False, *, request: Request | None = None) -> None:
+        """Its tasks become ORPHANED, in several transactions when there are many; then the node goes.
+
+        Only the last of them answers the request: what the others do may be done again.
+        """
 
         def remove(tx: Transaction) -> bool:
             node = find_node(tx, ref)
@@ -70,9 +77,11 @@ class NodeControl(Control):
             done = len(orphans) <= ORPHANS_PER_COMMIT
             if done:
                 tx.delete(Kind.NODE, node.id)
+            else:
+                tx.leave_unanswered()
             return done
 
-        while not await self._store.update(remove):
+        while not await self._store.update(remove, request):
             pass
 
     def _check_removal(self, node: Node, force: bool) -> None:

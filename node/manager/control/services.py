@@ -22,6 +22,7 @@ from node.manager.control.base import (
 from raft import defaults, validate
 from raft.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from raft.objects.base import Kind, Record, new_id
+from raft.objects.request import Request
 from raft.objects.service import (
     FileReference,
     NetworkAttachmentSpec,
@@ -50,20 +51,29 @@ class ServiceStatus(Record, frozen=True):
 
 
 class ServiceControl(Control):
-    async def create_service(self, spec: ServiceSpec) -> Service:
+    async def create_service(self, spec: ServiceSpec, *, request: Request | None = None) -> Service:
         service_id = new_id()
 
-        def create(tx: Transaction) -> None:
+        def create(tx: Transaction) -> str:
             ready = _checked(tx, spec, service_id)
             name = ready.annotations.name
             if tx.by_name(Kind.SERVICE, name) is not None:
                 raise AlreadyExists(f"name conflicts with an existing object: service {name} already exists")
             tx.put(Service(id=service_id, spec=ready))
+            return service_id
 
-        await self._store.update(create)
-        return await self.get_service(service_id)
+        write = self._update_alone if _depends_on_others(spec) else self._store.update
+        return self._written(await write(create, request), spec)
 
-    async def update_service(self, id: str, version: int, spec: ServiceSpec, rollback: str = "") -> Service:
+    async def update_service(
+        self,
+        id: str,
+        version: int,
+        spec: ServiceSpec,
+        rollback: str = "",
+        *,
+        request: Request | None = None,
+    ) -> Service:
         """`rollback` "previous" takes the previous spec instead of `spec`."""
         if rollback not in ("", "previous"):
             raise InvalidArgument(f"unrecognized rollback option {rollback}")
@@ -80,11 +90,12 @@ class ServiceControl(Control):
                 tx.put(changed)
             return service.id
 
-        return await self.get_service(await self._store.update(update))
+        write = self._update_alone if rollback or _depends_on_others(spec) else self._store.update
+        return self._written(await write(update, request), spec)
 
-    async def remove_service(self, id: str) -> None:
+    async def remove_service(self, id: str, *, request: Request | None = None) -> None:
         """The service goes at once, its name is free again; the leader stops and removes its tasks."""
-        await self._store.update(lambda tx: tx.delete(Kind.SERVICE, find_service(tx, id).id))
+        await self._store.update(lambda tx: tx.delete(Kind.SERVICE, find_service(tx, id).id), request)
 
     async def get_service(self, ref: str) -> Service:
         return find_service(self._store.view(), ref)
@@ -105,6 +116,9 @@ class ServiceControl(Control):
     async def service_statuses(self) -> dict[str, ServiceStatus]:
         view = self._store.view()
         return {service.id: _status(service, view) for service in view.services.values()}
+
+    def _written(self, id: str, spec: ServiceSpec) -> Service:
+        return self._store.view().services.get(id) or Service(id=id, spec=spec)
 
     # ---- tasks ----
 
@@ -149,6 +163,11 @@ def _status(service: Service, view: View) -> ServiceStatus:
 
 
 # ---- specs ----
+
+
+def _depends_on_others(spec: ServiceSpec) -> bool:
+    container = spec.task.container
+    return bool(spec.endpoint.ports or spec.task.networks or container.secrets or container.configs)
 
 
 def _checked(view: View, spec: ServiceSpec, service_id: str) -> ServiceSpec:

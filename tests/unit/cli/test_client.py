@@ -119,6 +119,17 @@ def test_errors_carry_the_daemons_words(server: Server) -> None:
     with pytest.raises(ApiError, match="Error response from daemon: No such container: x") as caught:
         Client(server.host).get("/containers/x/json")
     assert caught.value.status == 404
+    assert (caught.value.outcome, caught.value.hint) == ("", "")
+
+
+@pytest.mark.parametrize(("outcome", "hint"), [("none", ""), ("unknown", "look whether it was done")])
+def test_failed_change_says_whether_to_look_first(server: Server, outcome: str, hint: str) -> None:
+    head = f"HTTP/1.1 503 Service Unavailable\r\nSwarmctl-Outcome: {outcome}\r\nContent-Length: 2\r\n\r\n{{}}"
+    server.answers = [head.encode()]
+    with pytest.raises(ApiError) as caught:
+        Client(server.host).post("/secrets/create", {})
+    assert caught.value.outcome == outcome
+    assert caught.value.hint.startswith(hint) and bool(caught.value.hint) is bool(hint)
 
 
 def test_documents_cut_inside_a_character(server: Server) -> None:

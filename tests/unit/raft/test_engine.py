@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from raft import syncobj
+from raft.consensus import TICK_S
 from raft.errors import FailedPrecondition
 from raft.membership import Configuration
 from raft.messages import Ack, Append, PreVote, RequestVote, TimeoutNow, VoteAnswer
-from raft.stock import LEADER_CHANGED, NOT_LEADER, SUCCESS
+from raft.stock import LEADER_CHANGED, NOT_LEADER, SUCCESS, Timings
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +73,7 @@ def test_cut_leader_steps_down_and_its_proposer_is_told_that_nothing_is_known(cl
     old = cluster.leader()
     cluster.isolate(old.id)
     lost = old.propose(b"lost")
-    assert cluster.until(lambda: lost) <= 1.3
+    assert cluster.until(lambda: lost) <= Timings().leader_fallback_s + TICK_S
     assert lost == [(None, LEADER_CHANGED)]
     assert not old.engine.is_leader()
     assert cluster.until(lambda: [n for n in cluster.up.values() if n.engine.is_leader()]) <= 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -107,6 +108,10 @@ class FakeSwarm:
 
     def local_state(self) -> str:
         return self.state
+
+    @property
+    def control(self) -> SimpleNamespace:
+        return SimpleNamespace(index=4711)
 
 
 @pytest.fixture
@@ -224,6 +229,7 @@ async def test_ping_tells_versions_and_the_part_in_a_swarm(
         b"docker-experimental": b"false",
         b"builder-version": b"1",
     }
+    assert fields.get(b"swarmctl-index") == (b"4711" if manager else None)
     assert fields[b"cache-control"] == b"no-cache, no-store, must-revalidate"
     assert fields[b"api-version"] == b"1.51"
     assert fields[b"content-type"] == b"text/plain; charset=utf-8"

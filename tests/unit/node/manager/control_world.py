@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from node.manager.controlapi import ControlApi, bootstrap_cluster
+from raft.errors import NotLeader
 from raft.objects.base import Annotations, Kind
 from raft.objects.cluster import CLUSTER_ID, Cluster, RootCA
 from raft.objects.node import ManagerStatus, Node, NodeDescription, NodeRole, NodeSpec, NodeState, NodeStatus
@@ -26,6 +27,7 @@ class FakeConsensus:
         self.group = {LEADER: "10.9.0.1:2377"}
         self.cut: set[str] = set()
         self.calls: list[str] = []
+        self.barriers = 0
         self._callbacks: list[Callable[[], None]] = []
 
     def members(self) -> Mapping[str, str]:
@@ -33,6 +35,11 @@ class FakeConsensus:
 
     def reachable(self, node_id: str) -> bool:
         return node_id in self.group and node_id not in self.cut
+
+    async def read_barrier(self) -> None:
+        self.barriers += 1
+        if not self.is_leader:
+            raise NotLeader("this manager is not the leader", self.group.get(self.leader_id or "", ""))
 
     def on_change(self, callback: Callable[[], None]) -> None:
         self._callbacks.append(callback)

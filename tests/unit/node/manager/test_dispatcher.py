@@ -16,6 +16,7 @@ from node.manager.dispatcher import Dispatcher
 from node.manager.liveness import CLOSED_GRACE_S, UNKNOWN_GRACE_S
 from node.rpc import WORKER, Identity, RpcError
 from raft.codec import to_json
+from raft.errors import MaybeCommitted
 from raft.objects.assignment import (
     AgentMessage,
     Assignments,
@@ -90,6 +91,7 @@ class World:
     clock: ManualClock
     dispatcher: Dispatcher
     agents: list[PlayedAgent] = field(default_factory=list)
+    cut_off: bool = False
 
     def open(self, node_id: str, *, session_id: str = "", address: str = "10.1.0.1") -> PlayedAgent:
         stream = FakeStream()
@@ -124,7 +126,12 @@ async def world(*node_ids: str, state: NodeState = NodeState.UNKNOWN) -> AsyncIt
     clock = ManualClock()
     store = Store(clock=clock.now)
     LocalProposer(store)
-    dispatcher = Dispatcher(store, clock, leader_address=lambda: "10.0.0.9:2377")
+
+    async def confirm() -> None:
+        if made.cut_off:
+            raise RpcError("unavailable", "no majority of the managers answers")
+
+    dispatcher = Dispatcher(store, clock, leader_address=lambda: "10.0.0.9:2377", confirm=confirm)
     made = World(store, clock, dispatcher)
     nodes = [Node(id=node_id, status=NodeStatus(state=state)) for node_id in node_ids]
     await made.put(Cluster(id=CLUSTER_ID, cluster_id="c1"), *nodes)
@@ -170,7 +177,9 @@ async def test_session_starts_with_information_then_complete_assignments():
 
 async def test_only_the_leader_serves():
     store = Store()
-    dispatcher = Dispatcher(store, ManualClock(), leader_address=lambda: "10.0.0.9:2377")
+    dispatcher = Dispatcher(
+        store, ManualClock(), leader_address=lambda: "10.0.0.9:2377", confirm=lambda: asyncio.sleep(0)
+    )
     with pytest.raises(RpcError) as caught:
         await dispatcher.serve(Identity("n1", WORKER, "c1"), FakeStream())
     assert (caught.value.code, caught.value.detail) == ("not_leader", "10.0.0.9:2377")
@@ -182,6 +191,17 @@ async def test_unknown_node_is_told_to_leave():
         await w.clock.settle()
         assert agent.told(Leave)
         assert agent.handler.done()
+
+
+async def test_cut_off_leader_tells_nobody_to_leave_and_opens_no_session():
+    async with world("n1") as w:
+        w.cut_off = True
+        for node_id in ("ghost", "n1"):
+            agent = w.open(node_id)
+            await w.clock.settle()
+            assert agent.stream.to_agent == []
+            with pytest.raises(RpcError, match="no majority"):
+                await agent.handler
 
 
 async def test_removed_node_is_told_to_leave_and_its_tasks_are_given_up():
@@ -410,6 +430,33 @@ async def test_hundred_reports_are_few_commits():
         await w.clock.advance(0.1)
         assert all(w.task(f"t{i}").status.state is TaskState.RUNNING for i in range(100))
         assert w.store.index - before <= 3
+
+
+@pytest.mark.parametrize("written", [False, True])
+async def test_report_whose_write_had_no_answer_is_written_again(written: bool):
+    async with world("n1") as w:
+        await w.put(task("t1"))
+        agent = w.open("n1")
+        await w.clock.advance(0.1)
+        local, doubts = w.store._proposer, iter(range(3))
+
+        class Lossy:
+            async def propose(self, command: bytes) -> object:
+                lost = next(doubts, None) is not None
+                outcome = await local.propose(command) if written or not lost else None
+                if lost:
+                    raise MaybeCommitted("the leadership was lost")
+                return outcome
+
+            async def read_barrier(self) -> None:
+                await local.read_barrier()
+
+        w.store.attach(Lossy())
+        agent.say(Reports(tasks=(report("t1", TaskState.RUNNING),)))
+        await w.clock.advance(0.02)
+        agent.say(Reports(tasks=(report("t1", TaskState.FAILED),)))
+        await w.clock.advance(5.0)
+        assert w.task("t1").status.state is TaskState.FAILED
 
 
 async def test_acknowledged_network_version():

@@ -1,4 +1,4 @@
-"""Calls from a follower to the leader: same results, same errors, one retry, a bounded wait."""
+"""Calls from a follower to the leader: same results, same errors, one effect, a bounded wait."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from control_world import LEADER, ControlWorld, FakeConsensus, make_spec
 
 from node.loop import ManualClock
+from node.manager.asking import DEADLINE_S, LEADER_WAIT_S
 from node.manager.forward import (
-    LEADER_WAIT_S,
     METHODS,
     PREFIX,
     ControlProxy,
@@ -20,9 +20,11 @@ from node.manager.forward import (
     to_rpc,
 )
 from node.rpc import MANAGERS, RpcError
-from raft import errors
-from raft.objects.base import Annotations
+from raft import errors, requests
+from raft.objects.base import Annotations, Kind
 from raft.objects.cluster import SecretSpec
+from raft.objects.request import Request, new_key
+from raft.objects.task import Task, TaskState
 
 
 class Wire:
@@ -33,6 +35,8 @@ class Wire:
         self.dialled: list[str] = []
         self.roles: set[frozenset[str] | None] = set()
         self._registering = ""
+        self.fates: list[str] = []
+        self.late: list[tuple[Handler, bytes]] = []
 
     def server(self, address: str) -> Wire:
         self._registering = address
@@ -45,7 +49,19 @@ class Wire:
 
     async def call(self, address: str, method: str, payload: bytes, *, timeout: float) -> bytes:
         self.dialled.append(address)
-        return await self.handlers[address][method](None, payload)
+        handler = self.handlers[address][method]
+        fate = self.fates.pop(0) if self.fates else ""
+        if fate == "late":
+            self.late.append((handler, payload))
+        elif fate == "broken":
+            raise RpcError("internal", f"{method} failed: KeyError: 'x'")
+        elif fate == "unreachable":
+            raise RpcError("unavailable", f"cannot reach {address}: timed out")
+        else:
+            answer = await handler(None, payload)
+        if fate:
+            raise RpcError("maybe_committed", f"no answer from {address} to {method}: timed out")
+        return answer
 
 
 class Follower(FakeConsensus):
@@ -112,24 +128,151 @@ async def test_errors_cross_the_wire(world: ControlWorld, wire: Wire) -> None:
 
 async def test_bad_payload_is_an_invalid_argument(wire: Wire) -> None:
     with pytest.raises(RpcError) as caught:
-        await wire.call("10.9.0.1:2377", PREFIX + "create_service", b'[{"replicas":"three"}]', timeout=1.0)
+        await wire.call(
+            "10.9.0.1:2377", PREFIX + "create_service", b'{"arguments":[{"replicas":"three"}]}', timeout=1.0
+        )
     assert caught.value.code == "invalid_argument"
     assert "replicas" in caught.value.message
 
 
-async def test_not_leader_is_followed_once(world: ControlWorld, wire: Wire) -> None:
+async def test_not_leader_is_followed_until_the_deadline(world: ControlWorld, wire: Wire) -> None:
     old = Follower()
     register_control(wire.server("10.9.0.2:2377"), world.api, old)
     consensus = Follower()
     consensus.leader_id = "m2"
     consensus.group["m2"] = "10.9.0.2:2377"
-    proxy = ControlProxy("m3", world.api, consensus, wire)
+    clock = ManualClock()
+    proxy = ControlProxy("m3", world.api, consensus, wire, clock)
     await proxy.create_service(make_spec())
     assert wire.dialled == ["10.9.0.2:2377", "10.9.0.1:2377"]
     old.leader_id = "m2"
     old.group["m2"] = "10.9.0.2:2377"
-    with pytest.raises(errors.NotLeader):
-        await proxy.list_services({})
+    lost = asyncio.create_task(proxy.create_service(make_spec("other")))
+    await clock.advance(DEADLINE_S + 1)
+    with pytest.raises(errors.Unavailable, match="nothing was written: this manager is not the leader"):
+        await lost
+
+
+@pytest.mark.parametrize("fates", [["late"], ["answer lost"], ["unreachable"], ["late", "answer lost"]])
+async def test_lost_call_is_asked_again_and_takes_effect_once(
+    world: ControlWorld, wire: Wire, fates: list[str]
+) -> None:
+    wire.fates = list(fates)
+    created = await follower(world, wire).create_service(make_spec())
+    assert len(wire.dialled) == len(fates) + 1
+    await follower(world, wire).remove_service("web")
+    for handler, payload in wire.late:
+        await handler(None, payload)
+    assert not world.store.view().services
+    assert created.spec.annotations.name == "web"
+
+
+async def test_refusal_after_a_lost_call_is_final(world: ControlWorld, wire: Wire) -> None:
+    """Else the caller hears that the name is taken, and gets the service later all the same."""
+    wire.fates = ["late"]
+    calling = asyncio.create_task(follower(world, wire).create_service(make_spec()))
+    while not wire.late:
+        await asyncio.sleep(0)
+    await world.api.create_service(make_spec())
+    with pytest.raises(errors.AlreadyExists):
+        await calling
+    await world.api.remove_service("web")
+    handler, payload = wire.late.pop()
+    with pytest.raises(RpcError, match="already exists"):
+        await handler(None, payload)
+    assert not world.store.view().services
+
+
+async def test_call_whose_leader_never_answers_may_have_been_written(world: ControlWorld, wire: Wire) -> None:
+    clock = ManualClock()
+    wire.fates = ["late"] * 1000
+    calling = asyncio.create_task(follower(world, wire, clock).create_service(make_spec()))
+    await clock.advance(DEADLINE_S + 1)
+    with pytest.raises(
+        errors.MaybeCommitted, match=r"may have been written: no answer from 10\.9\.0\.1"
+    ) as caught:
+        await calling
+    assert caught.value.key.startswith(f"{world.store.index}-")
+    reading = asyncio.create_task(follower(world, wire, clock).list_services({}))
+    await clock.advance(DEADLINE_S + 1)
+    with pytest.raises(errors.Unavailable, match=r"no answer from 10\.9\.0\.1"):
+        await reading
+
+
+async def test_leader_that_cannot_be_reached_is_given_up_sooner(world: ControlWorld, wire: Wire) -> None:
+    clock = ManualClock()
+    wire.fates = ["unreachable"] * 1000
+    calling = asyncio.create_task(follower(world, wire, clock).create_service(make_spec()))
+    await clock.advance(LEADER_WAIT_S + 1)
+    with pytest.raises(errors.Unavailable, match=r"nothing was written: cannot reach 10\.9\.0\.1"):
+        await calling
+
+
+async def test_failure_that_nobody_foresaw_is_not_repeated(world: ControlWorld, wire: Wire) -> None:
+    wire.fates = ["broken"]
+    with pytest.raises(errors.MaybeCommitted, match=r"may have been written: .*KeyError"):
+        await follower(world, wire).create_service(make_spec())
+    assert len(wire.dialled) == 1
+
+
+async def test_key_of_a_client_is_for_one_call(world: ControlWorld, wire: Wire) -> None:
+    request = Request(new_key(world.store.index), b"body", repeated=True)
+    bound = follower(world, wire).for_request(request)
+    created = await bound.create_service(make_spec())
+    assert (await bound.create_service(make_spec())).id == created.id
+    with pytest.raises(errors.InvalidArgument, match="was used for another call"):
+        await bound.remove_service("web")
+    await follower(world, wire).remove_service("web")
+    again = await bound.create_service(make_spec())
+    assert (again.id, again.spec.annotations.name) == (created.id, "web")
+    assert not world.store.view().services
+
+
+async def test_request_too_old_to_be_known_is_answered_at_once(
+    world: ControlWorld, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "RECEIPTS_MAX", 1)
+    request = Request(new_key(world.store.index), repeated=True)
+    for name in ("web", "db"):
+        await follower(world, wire).create_service(make_spec(name))
+    wire.dialled.clear()
+    with pytest.raises(
+        errors.MaybeCommitted, match=r"may have been written: .* older than the last 1 requests"
+    ):
+        await follower(world, wire).for_request(request).create_service(make_spec("cache"))
+    assert len(wire.dialled) == 1
+
+
+async def test_node_with_many_tasks_is_removed_once(
+    world: ControlWorld, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two transactions: the leader dies between them, and the answer after both gets lost."""
+    for number in range(200):
+        await world.put(Task(id=f"t{number}", service_id="s", node_id="w1", slot=number))
+    before, propose = world.proposer.commits, world.proposer.propose
+
+    async def failing(command: bytes) -> object:
+        if world.proposer.commits == before + 1:
+            world.proposer.commits += 1
+            raise errors.MaybeCommitted("the leadership was lost")
+        return await propose(command)
+
+    monkeypatch.setattr(world.proposer, "propose", failing)
+    wire.fates = ["", "answer lost"]
+    await follower(world, wire).remove_node("w1", True)
+    assert "w1" not in world.store.view().nodes
+    assert {task.status.state for task in world.store.view().tasks.values()} == {TaskState.ORPHANED}
+    assert len(list(world.store.view().all(Kind.RECEIPT))) == 1
+    assert len(wire.dialled) == 3
+
+
+async def test_reads_are_confirmed_and_writes_are_not(world: ControlWorld, wire: Wire) -> None:
+    proxy = follower(world, wire)
+    await proxy.create_service(make_spec())
+    assert world.consensus.barriers == 0
+    await proxy.get_service("web")
+    await proxy.list_services({})
+    assert world.consensus.barriers == 2
 
 
 async def test_waits_for_an_election_but_not_for_ever(world: ControlWorld, wire: Wire) -> None:

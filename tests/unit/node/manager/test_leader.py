@@ -13,7 +13,7 @@ from control_world import ControlWorld, make_node, make_spec
 
 from node.loop import ManualClock
 from node.manager.leader import BYTES_MAX, CHANGES_MAX, LeaderLoop, batches
-from raft.errors import Unavailable
+from raft.errors import MaybeCommitted, Unavailable
 from raft.objects.base import Annotations, Kind
 from raft.objects.cluster import NetworkSpec
 from raft.objects.node import NodeState
@@ -158,6 +158,29 @@ async def test_refused_write_is_tried_again(world: ControlWorld, clock: ManualCl
         assert states(world) == []
         await clock.advance(1.0)
         assert len(states(world)) == 1
+
+
+@pytest.mark.parametrize("written", [False, True])
+async def test_write_of_unknown_outcome_is_looked_at_again(
+    world: ControlWorld, clock: ManualClock, written: bool
+) -> None:
+    async with leading(world, clock):
+        propose, doubts = world.proposer.propose, iter(range(2))
+
+        async def lossy(command: bytes) -> object:
+            lost = next(doubts, None) is not None
+            if not lost or written:
+                outcome = await propose(command)
+            if lost:
+                raise MaybeCommitted("the leadership was lost")
+            return outcome
+
+        await world.api.create_service(make_spec(replicas=4))
+        world.proposer.propose = lossy  # type: ignore[method-assign]
+        await clock.advance(2.0)
+        tasks = list(world.store.view().tasks.values())
+        assert sorted(task.slot for task in tasks) == [1, 2, 3, 4]
+        assert {task.status.state for task in tasks} == {TaskState.ASSIGNED}
 
 
 async def test_plan_is_dropped_when_the_store_moved_on(world: ControlWorld, clock: ManualClock) -> None:

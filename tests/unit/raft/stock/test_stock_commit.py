@@ -22,7 +22,7 @@ from tests.unit.raft.stock.world import World, Write, both_ways
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Our snapshot comes in several, as PySyncObj's does."""
-    monkeypatch.setattr("raft.transfers.CHUNK_BYTES", 100)
+    monkeypatch.setattr("raft.snapshot.PIECE_BYTES", 100)
 
 
 def cut_leader_with_commands_of_its_own(world: World, own: int, others: int) -> list[Write]:
