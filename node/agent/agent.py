@@ -47,6 +47,7 @@ COALESCE_S = 0.005
 REPORTS_PER_MESSAGE = 500
 REDIRECTS_MAX = 3
 GOODBYE_S_MAX = 1.0
+NEXT_MANAGER_S = 0.1
 
 
 class SessionStreams(Protocol):
@@ -123,7 +124,8 @@ class Agent:
             except AssignmentGap as error:
                 log.warning("starting the session anew: %s", error)
             redirects = 0
-            await self._clock.sleep(backoff.next())
+            # The pause grows by the round: the one that answers must not wait for all that do not.
+            await self._clock.sleep(backoff.next() if self._managers.all_tried else NEXT_MANAGER_S)
 
     async def goodbye(self, *, restarting: bool) -> None:
         """Tell the manager that this daemon stops on purpose; its containers run on when `restarting`."""

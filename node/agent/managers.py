@@ -60,6 +60,11 @@ class KnownManagers:
             self._shuffle(self._queue)
         return self._queue.pop() if self._queue else ""
 
+    @property
+    def all_tried(self) -> bool:
+        """Has every one been named by `next` since the last time that this was so?"""
+        return not self._queue
+
     def _load(self) -> tuple[ManagerAddress, ...]:
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=tuple[ManagerAddress, ...])
