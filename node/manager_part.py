@@ -15,6 +15,7 @@ from engine.config import LogOptions
 from node.ca.service import CaService, CaState
 from node.identity import NodeIdentity, SwarmFolder
 from node.loop import SystemClock
+from node.manager.compaction import follow_spec
 from node.manager.dispatcher import Dispatcher
 from node.manager.forward import leader_address
 from node.manager.logbroker import LogBroker
@@ -84,7 +85,7 @@ class ManagerPart:
             now=clock.now,
         )
         self.control = self._manager.control
-        self._running: asyncio.Task[None] | None = None
+        self._running: list[asyncio.Task[None]] = []
 
     def register(self, server: RpcServer) -> None:
         self._manager.register(server)
@@ -97,14 +98,17 @@ class ManagerPart:
     async def start(self) -> None:
         """Take part; a joiner asks the leader to be added and returns when it was."""
         await self.consensus.start()
-        self._running = asyncio.create_task(self._manager.run(), name="manager")
+        self._running = [
+            asyncio.create_task(self._manager.run(), name="manager"),
+            asyncio.create_task(follow_spec(self.store, self.consensus), name="compaction"),
+        ]
         if self._members and not self._resumed:
             await self._ask_to_be_added()
 
     async def stop(self) -> None:
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
         await self.consensus.stop()
 
     async def left(self) -> None:

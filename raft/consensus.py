@@ -220,6 +220,10 @@ class Consensus:
         """Is there a connection to that manager (itself: always)?"""
         return node_id == self._config.node_id or self._engine.is_connected(node_id)
 
+    def set_compaction(self, snapshot_interval: int, keep_entries: int) -> None:
+        """From now on instead of what the configuration says; counted in entries of the log."""
+        self._engine.set_compaction(snapshot_interval, keep_entries)
+
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call back, on the event loop, after leadership, term or membership have changed."""
         self._listeners.append(callback)

@@ -125,6 +125,11 @@ class Engine(Replication):
         self.transferLeadership(callback=lambda _, reason: answers.append(reason))
         return answers == [SUCCESS]
 
+    def set_compaction(self, snapshot_interval: int, keep_entries: int) -> None:
+        """Entries from one snapshot to the next, and how many of those before it stay for slow followers."""
+        self._snapshot_interval = snapshot_interval
+        self._keep_entries = keep_entries
+
     def hold_proposals(self, hold: bool) -> None:
         """While leadership is handed over nothing new is appended; it waits, or fails with the leadership."""
         self._holding_proposals = hold

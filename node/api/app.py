@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from aiohttp import web
 
 from node.api.context import API_VERSION, API_VERSION_MIN, SERVER_VERSION, Context, Handler, Route
-from node.api.errors import headers_of, status_of
+from node.api.errors import status_of
 from node.api.hijack import HEAD_SENT
 from node.api.query import BODY_BYTES_MAX, json_response
 
@@ -135,6 +135,4 @@ async def _guard(
             return json_response({"message": f"internal error: {error!r}"}, 500)
         if status == 304:
             return web.Response(status=304)
-        answer = json_response({"message": str(error)}, status)
-        answer.headers.update(headers_of(error))
-        return answer
+        return json_response({"message": str(error)}, status)

@@ -1,12 +1,9 @@
-"""The one table from error classes to HTTP status codes, and what else an answer says of an error."""
+"""The one table from error classes to HTTP status codes."""
 
 from __future__ import annotations
 
 from engine import errors as engine
 from raft import errors as raft
-
-# On a refusal that leaves open whether the change was made; every other refusal means that it was not.
-OUTCOME_HEADER = "Swarmctl-Outcome"
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (engine.InvalidParameter, 400),
@@ -35,8 +32,3 @@ def status_of(error: Exception) -> int | None:
         if isinstance(error, kind):
             return status
     return None
-
-
-def headers_of(error: Exception) -> dict[str, str]:
-    """Two refusals with status 503 differ in what a client may do: try again, or look first."""
-    return {OUTCOME_HEADER: "unknown"} if isinstance(error, raft.MaybeCommitted) else {}
