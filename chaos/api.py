@@ -10,8 +10,8 @@ from typing import Any
 import aiohttp
 
 from chaos.history import Outcome
-from node.api.errors import OUTCOME_HEADER
 
+OUTCOME_HEADER = "Swarmctl-Outcome"  # "unknown": the refused write may have been made all the same
 OUT_OF_SEQUENCE = "update out of sequence"
 
 

@@ -1,8 +1,9 @@
 """The clients: they write and read through all managers at once and record what they did.
 
-Most clients stay with one manager, some go from one to the other. Registers are the label `value` of configs, changed by compare-and-swap on the version that was read. Creations
-are configs and services (of no replicas) with names used once; each name is a register as well, empty until
-it is created, so that a creation that is lost or seen too early is a violation like any other.
+Most clients stay with one manager, some go from one to the other. Registers are the label `value` of configs,
+changed by compare-and-swap on the version that was read. Creations are configs and services (of no replicas)
+with names used once; each name is a register as well, empty until it is created, so that a creation that is
+lost or seen too early is a violation like any other.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from aiohttp import web
 
 from node.api.context import API_VERSION, API_VERSION_MIN, SERVER_VERSION, Context, Handler, Route
-from node.api.errors import status_of
+from node.api.errors import outcome_of, status_of
 from node.api.hijack import HEAD_SENT
 from node.api.query import BODY_BYTES_MAX, json_response
 
@@ -24,6 +24,7 @@ _HEADERS = {
     "Docker-Experimental": "false",
     "Server": f"swarmctl/{SERVER_VERSION} (linux)",
 }
+OUTCOME_HEADER = "Swarmctl-Outcome"
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # the user's to mend, not ours
 _VERSION = re.compile(r"^(\d+)\.(\d+)$")
 
@@ -135,4 +136,7 @@ async def _guard(
             return json_response({"message": f"internal error: {error!r}"}, 500)
         if status == 304:
             return web.Response(status=304)
-        return json_response({"message": str(error)}, status)
+        response = json_response({"message": str(error)}, status)
+        if outcome := outcome_of(error):
+            response.headers[OUTCOME_HEADER] = outcome
+        return response

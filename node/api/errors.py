@@ -1,4 +1,4 @@
-"""The one table from error classes to HTTP status codes."""
+"""From error classes to HTTP status codes, and to what became of the write that failed."""
 
 from __future__ import annotations
 
@@ -32,3 +32,10 @@ def status_of(error: Exception) -> int | None:
         if isinstance(error, kind):
             return status
     return None
+
+
+def outcome_of(error: Exception) -> str:
+    """Of a failed call to the cluster: "none" was written, "unknown"; "" when it is not about the cluster."""
+    if isinstance(error, raft.MaybeCommitted):
+        return "unknown"
+    return "none" if isinstance(error, raft.RaftError) else ""

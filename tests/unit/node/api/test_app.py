@@ -25,6 +25,7 @@ RAISED: dict[str, Exception] = {
     "later": errors.NotImplementedHere("not yet"),
     "away": errors.Unavailable("no supervisor"),
     "no-leader": cluster_errors.Unavailable("no leader"),
+    "in-doubt": cluster_errors.MaybeCommitted("no majority confirmed the write"),
     "taken": cluster_errors.AlreadyExists("service x"),
     "surprise": KeyError("x"),
 }
@@ -64,6 +65,7 @@ async def client() -> AsyncIterator[TestClient[web.Request, web.Application]]:
         ("later", 501, "not yet"),
         ("away", 503, "no supervisor"),
         ("no-leader", 503, "no leader"),
+        ("in-doubt", 503, "no majority confirmed the write"),
         ("taken", 409, "service x"),
         ("surprise", 500, "internal error: KeyError('x')"),
     ],
@@ -71,6 +73,14 @@ async def client() -> AsyncIterator[TestClient[web.Request, web.Application]]:
 async def test_every_error_is_an_answer(client: Any, what: str, status: int, message: str) -> None:
     answer = await client.get(f"/raise/{what}")
     assert (answer.status, await answer.json()) == (status, {"message": message})
+
+
+@pytest.mark.parametrize(("what", "outcome"), [("in-doubt", "unknown"), ("no-leader", "none"), ("bad", None)])
+async def test_a_refused_write_says_whether_it_may_have_been_made(
+    client: Any, what: str, outcome: str | None
+) -> None:
+    answer = await client.get(f"/raise/{what}")
+    assert answer.headers.get("Swarmctl-Outcome") == outcome
 
 
 async def test_what_was_so_already_has_no_body(client: Any) -> None:
