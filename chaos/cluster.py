@@ -1,19 +1,21 @@
 """The managers under test: a lab of real daemons, and the hand that hurts them.
 
 All calls block. The lab is made and removed by `node.lab`; this module adds what a nemesis needs beyond that:
-daemons started side by side, pauses, many cuts at once, waiting until all is well again.
+daemons started side by side, pauses, many cuts at once, disks of their own, waiting until all is well again.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from node.lab import api, lifecycle, power, processes, underlay
+from node.lab import api, leftovers, lifecycle, power, processes, underlay
 from node.lab.model import Lab, LabError, LabNode, locked
 
 WELL_SECONDS = 60.0
@@ -96,9 +98,59 @@ class Cluster:
         self._daemons += daemons.values()
         power.wait_until_up(daemons, self.lab, _silent)
 
+    def restart(self) -> None:
+        """One after the other, so that the swarm goes on."""
+        for name in self.managers:
+            self.kill([name])
+            self.start([name])
+            self.wait_until_well()
+
     def signal(self, name: str, number: signal.Signals) -> None:
         for pid in processes.swarmd_pids(self.node(name)):
             os.kill(pid, number)
+
+    def snapshots(self, name: str) -> Path:
+        """The folder in which that manager makes its snapshots."""
+        return self.node(name).state_dir / "swarm" / "raft" / "snapshots"
+
+    # ---- disks ----
+
+    def use_small_disk(self, name: str, megabytes: int) -> None:
+        """The node's state goes on in memory of that size, until `use_large_disk`."""
+        node = self._off(name)
+        small = node.state_dir.with_name(f"{name}.small")
+        small.mkdir()
+        underlay.command("mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=700", "chaos", str(small))
+        underlay.command("cp", "-a", f"{node.state_dir}/.", str(small))
+        shutil.rmtree(node.state_dir)
+        node.state_dir.mkdir(mode=0o700)
+        underlay.command("mount", "--bind", str(small), str(node.state_dir))
+        underlay.command("umount", str(small))
+        small.rmdir()
+        self._on(node)
+
+    def use_large_disk(self, name: str) -> None:
+        """Back onto the disk that the lab is on; nothing when the node is there already."""
+        if not os.path.ismount(self.node(name).state_dir):
+            return
+        node = self._off(name)
+        large = node.state_dir.with_name(f"{name}.large")
+        underlay.command("cp", "-a", str(node.state_dir), str(large))
+        underlay.command("umount", str(node.state_dir))
+        node.state_dir.rmdir()
+        large.rename(node.state_dir)
+        self._on(node)
+
+    def _off(self, name: str) -> LabNode:
+        """Nothing of the node runs or is mounted, its state excepted."""
+        node = self.node(name)
+        processes.kill_everything(node)
+        leftovers.remove_folder(node.run_dir)
+        return node
+
+    def _on(self, node: LabNode) -> None:
+        self.start([node.name])
+        self.wait_until_well()
 
     def cut(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Drop what the first of each pair sends to the second; replaces all cuts."""
