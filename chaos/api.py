@@ -30,16 +30,19 @@ class Api:
     """One manager's socket. `close` once."""
 
     def __init__(self, socket: Path, timeout_s: float) -> None:
-        limits = aiohttp.ClientTimeout(total=timeout_s)
+        self._timeout_s = timeout_s
         connector = aiohttp.UnixConnector(path=str(socket), limit=0)
-        self._session = aiohttp.ClientSession("http://localhost", connector=connector, timeout=limits)
+        self._session = aiohttp.ClientSession("http://localhost", connector=connector)
 
     async def close(self) -> None:
         await self._session.close()
 
-    async def call(self, method: str, path: str, body: object = None) -> Answer:
+    async def call(
+        self, method: str, path: str, body: object = None, *, timeout_s: float | None = None
+    ) -> Answer:
+        limits = aiohttp.ClientTimeout(total=timeout_s or self._timeout_s)
         try:
-            async with self._session.request(method, path, json=body) as response:
+            async with self._session.request(method, path, json=body, timeout=limits) as response:
                 raw = await response.read()
                 return judged(response.status, response.headers.get(OUTCOME_HEADER, ""), raw)
         except aiohttp.ClientConnectorError as error:

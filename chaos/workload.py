@@ -1,18 +1,21 @@
 """The clients: they write and read through all managers at once and record what they did.
 
-Most clients stay with one manager, some go from one to the other. Registers are the label `value` of configs,
-changed by compare-and-swap on the version that was read. Creations are configs and services (of no replicas)
-with names used once; each name is a register as well, empty until it is created, so that a creation that is
-lost or seen too early is a violation like any other.
+Most clients stay with one manager, some go from one to the other; they differ in how long they wait for an
+answer. Registers are the label `value` of configs, changed by compare-and-swap on the version that was read.
+Creations are configs and services (of no replicas) with names used once; each name is a register as well, empty
+until it is created, so that a creation that is lost or not seen is a violation like any other. Creations and
+their look-ups do not wait for each other: so the longest time without an accepted write is a matter of the
+managers, and a leader of the past is asked as well, at which clients that wait would all be stuck.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from chaos.api import Answer, Api
@@ -22,10 +25,12 @@ CLIENTS_PER_MANAGER = 3
 ROAMING_CLIENTS = 3
 REGISTERS = 4
 CREATION_PERIOD_S = 0.05
+LOOK_UP_PERIOD_S = 0.015
+PATIENCE_S = (0.4, 1.5, 4.0)
 THINK_S_MAX = 0.05
 OPERATION_S_MAX = 4.0
 SET_UP_S_MAX = 30.0
-RECENT_CREATIONS = 50
+RECENT_CREATIONS = 10
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,12 @@ class Seen:
 
 @dataclass
 class Client:
-    """`home`: the managers that it asks; `seen`: by register."""
+    """`home`: the managers that it asks; `patience_s`: how long it waits; `seen`: by register."""
 
     name: str
     home: list[str]
-    seen: dict[str, Seen]
+    patience_s: float
+    seen: dict[str, Seen] = field(default_factory=dict)
 
 
 class Workload:
@@ -54,7 +60,8 @@ class Workload:
         self._rng = rng
         self._names = list(apis)
         self._ids: dict[str, str] = {}  # register -> id of its config
-        self._created: list[str] = []  # keys of creations that were tried
+        self._tried: list[str] = []  # keys of creations
+        self._acknowledged: list[str] = []
         self._values = 0
         self._stopping = asyncio.Event()
         self.operations: list[Operation] = []
@@ -83,21 +90,32 @@ class Workload:
         homes += [self._names] * ROAMING_CLIENTS
         async with asyncio.TaskGroup() as group:
             for number, home in enumerate(homes):
-                group.create_task(self._client(f"c{number}", home))
-            await self._make_at_intervals(group)
+                patience_s = PATIENCE_S[number // len(self._names) % len(PATIENCE_S)]
+                group.create_task(self._client(Client(f"c{number}", home, patience_s)))
+            group.create_task(self._at_intervals(CREATION_PERIOD_S, self._make, group))
+            group.create_task(self._at_intervals(LOOK_UP_PERIOD_S, self._look_up, group))
 
     def stop(self) -> None:
         self._stopping.set()
 
-    async def _client(self, name: str, home: list[str]) -> None:
-        client = Client(name, home, {})
+    async def _client(self, client: Client) -> None:
         while not self._stopping.is_set():
             await self._chosen()(client)
             await asyncio.sleep(self._rng.uniform(0, THINK_S_MAX))
 
     def _chosen(self) -> Callable[[Client], Awaitable[None]]:
-        actions = (self._look, self._swap, self._look_and_swap, self._look_for_creation)
-        return self._rng.choices(actions, weights=(3, 1, 3, 2))[0]
+        actions = (self._look, self._swap, self._look_and_swap)
+        return self._rng.choices(actions, weights=(3, 1, 3))[0]
+
+    async def _at_intervals(
+        self, period_s: float, action: Callable[[str], Coroutine[None, None, None]], group: asyncio.TaskGroup
+    ) -> None:
+        """Through one manager after the other."""
+        for manager in itertools.cycle(self._names):
+            if self._stopping.is_set():
+                return
+            group.create_task(action(manager))
+            await asyncio.sleep(period_s)
 
     # ---- registers ----
 
@@ -120,7 +138,9 @@ class Workload:
     async def _read(self, client: Client, key: str) -> None:
         manager = self._rng.choice(client.home)
         operation = started(client.name, manager, key, Kind.READ)
-        answer = await self._apis[manager].call("GET", f"/configs/{self._ids[key]}")
+        answer = await self._apis[manager].call(
+            "GET", f"/configs/{self._ids[key]}", timeout_s=client.patience_s
+        )
         if answer.outcome is Outcome.OK:
             value = str(answer.body["Spec"]["Labels"]["value"])
             client.seen[key] = Seen(value, int(answer.body["Version"]["Index"]))
@@ -133,7 +153,8 @@ class Workload:
         value = self._new_value()
         operation = started(client.name, manager, key, Kind.CAS, value=value, expected=base.value)
         path = f"/configs/{self._ids[key]}/update?version={base.version}"
-        answer = await self._apis[manager].call("POST", path, {"Name": key, "Labels": {"value": value}})
+        body = {"Name": key, "Labels": {"value": value}}
+        answer = await self._apis[manager].call("POST", path, body, timeout_s=client.patience_s)
         self.operations.append(operation.ended(answer.outcome, detail=answer.detail))
 
     def _new_value(self) -> str:
@@ -142,17 +163,13 @@ class Workload:
 
     # ---- creations ----
 
-    async def _make_at_intervals(self, group: asyncio.TaskGroup) -> None:
-        """Through one manager after the other, none waiting for an answer to the last: so the longest time
-        without an accepted write is a matter of the managers, not of clients that wait."""
-        number = 0
-        while not self._stopping.is_set():
-            kind = self._rng.choices(("c", "s"), weights=(3, 1))[0]
-            key = f"{self._prefix}-{kind}{self._new_value()}"
-            self._created.append(key)
-            group.create_task(self._create(key, "maker", self._names[number % len(self._names)], "made"))
-            number += 1
-            await asyncio.sleep(CREATION_PERIOD_S)
+    async def _make(self, manager: str) -> None:
+        kind = self._rng.choices(("c", "s"), weights=(3, 1))[0]
+        key = f"{self._prefix}-{kind}{self._new_value()}"
+        self._tried.append(key)
+        operation, _ = await self._create(key, "maker", manager, "made")
+        if operation.outcome is Outcome.OK:
+            self._acknowledged.append(key)
 
     async def _create(self, key: str, client: str, manager: str, value: str) -> tuple[Operation, Answer]:
         operation = started(client, manager, key, Kind.CAS, value=value)
@@ -165,11 +182,13 @@ class Workload:
         self.operations.append(operation)
         return operation, answer
 
-    async def _look_for_creation(self, client: Client) -> None:
-        if not self._created:
+    async def _look_up(self, manager: str) -> None:
+        """One of the latest creations, acknowledged or not."""
+        recent = self._rng.choice((self._tried, self._acknowledged))[-RECENT_CREATIONS:]
+        if not recent:
             return
-        key, manager = self._rng.choice(self._created[-RECENT_CREATIONS:]), self._rng.choice(client.home)
-        operation = started(client.name, manager, key, Kind.READ)
+        key = self._rng.choice(recent)
+        operation = started("looker", manager, key, Kind.READ)
         area = "services" if _is_service(key, self._prefix) else "configs"
         answer = await self._apis[manager].call("GET", f"/{area}/{key}")
         if answer.outcome is Outcome.OK:
@@ -188,11 +207,11 @@ class Workload:
         for manager in self._names:
             listed[manager] = await self._list(manager)
             for key in self._ids:
-                await self._read(Client("end", [manager], {}), key)
+                await self._read(Client("end", [manager], OPERATION_S_MAX), key)
         return listed
 
     async def _list(self, manager: str) -> list[str]:
-        lookups = [started("end", manager, key, Kind.READ) for key in self._created]
+        lookups = [started("end", manager, key, Kind.READ) for key in self._tried]
         names = []
         for area in ("configs", "services"):
             filters = quote(json.dumps({"name": [f"{self._prefix}-"]}))
