@@ -14,6 +14,7 @@ from chaos.run import Result
 
 BEGIN, END = "<!-- chaos:begin -->", "<!-- chaos:end -->"
 _PART_MAX = 30
+_VIOLATIONS_MAX = 5
 _HEAD = (
     *("managers", "nemesis", "rounds", "operations", "acknowledged", "failed", "unknown", "lost"),
     *("duplicated", "linearizable", "longest without an accepted write (s)"),
@@ -49,8 +50,9 @@ def problems(result: Result) -> str:
     lines = [*result.problems]
     lines += [f"acknowledged, but lost: {name}" for name in result.lost]
     lines += [f"done twice: {name}" for name in result.duplicated]
-    for violation in result.violations:
-        lines.append(_violation(violation))
+    lines += [_violation(violation) for violation in result.violations[:_VIOLATIONS_MAX]]
+    if len(result.violations) > _VIOLATIONS_MAX:
+        lines.append(f"and {len(result.violations) - _VIOLATIONS_MAX} registers more")
     return "\n".join(lines)
 
 
