@@ -53,7 +53,11 @@ class _Calls:
             running = asyncio.ensure_future(handler(context, request))
             self._running.add(running)
             running.add_done_callback(self._running.discard)
-            return await asyncio.shield(running)
+            try:
+                return await asyncio.shield(running)
+            except asyncio.CancelledError:
+                running.add_done_callback(_ended_unheard)
+                raise
 
         return call
 
@@ -63,6 +67,13 @@ class _Calls:
         for call in running:
             call.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+def _ended_unheard(call: asyncio.Future[web.StreamResponse]) -> None:
+    """The client has gone, so that a refusal interests nobody; a fault of ours is logged all the same."""
+    error = None if call.cancelled() else call.exception()
+    if error is not None and (not isinstance(error, Exception) or status_of(error) is None):
+        logger.error("a call whose client has gone failed", exc_info=error)
 
 
 def _bound(context: Context, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
