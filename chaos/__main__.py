@@ -64,6 +64,8 @@ async def _against(managers: int, options: argparse.Namespace) -> list[Result]:
             result = await run(cluster, nemesis, options.seconds, f"p{number}", _say)
             results.append(result)
             _tell(result, cluster, options)
+            if result.problems:
+                break  # they may not be fit for more
     finally:
         await asyncio.to_thread(cluster.down)
     return results

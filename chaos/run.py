@@ -16,6 +16,7 @@ from chaos.history import Kind, Operation, Outcome
 from chaos.linearizability import Undecided, Violation, check
 from chaos.nemesis import Nemesis
 from chaos.workload import OPERATION_S_MAX, Workload
+from node.lab.model import LabError
 
 CALM_S = (0.5, 1.5)
 AFTERWARDS_S = 1.0
@@ -53,17 +54,22 @@ class Result:
 
 
 async def run(cluster: Cluster, nemesis: Nemesis, seconds: float, prefix: str, say: Say) -> Result:
-    """Load and faults for about so many seconds, then calm, a last look, and the check."""
+    """Load and faults for about so many seconds, then calm, a last look, and the check.
+
+    Managers that do not recover are a problem of the result; LabError is raised for what comes before and after.
+    """
+    trial = _Trial(cluster, nemesis, say)
     try:
         await asyncio.to_thread(nemesis.prepare)
         async with _apis(cluster) as apis:
             workload = Workload(prefix, apis, random.Random(nemesis.rng.random()))
             await workload.set_up()
-            rounds = await _under_load(cluster, nemesis, workload, seconds, say)
-            listed = await workload.look_at_everything()
+            await trial.under_load(workload, seconds)
+            if not trial.problems:
+                await trial.last_look(workload)
     finally:
         await asyncio.to_thread(nemesis.restore)
-    return await asyncio.to_thread(_judge, nemesis, cluster.count, rounds, workload.operations, listed)
+    return await asyncio.to_thread(_judge, trial, workload.operations)
 
 
 @contextlib.asynccontextmanager
@@ -76,66 +82,78 @@ async def _apis(cluster: Cluster) -> AsyncIterator[dict[str, Api]]:
             await api.close()
 
 
-async def _under_load(
-    cluster: Cluster, nemesis: Nemesis, workload: Workload, seconds: float, say: Say
-) -> int:
-    async with asyncio.TaskGroup() as group:
-        group.create_task(workload.run())
-        try:
-            rounds = await _torment(nemesis, seconds, say)
-            await asyncio.to_thread(cluster.wait_until_well)
-            await asyncio.sleep(AFTERWARDS_S)
-        finally:
-            workload.stop()
-    return rounds
+class _Trial:
+    """What happens to the cluster while the clients are at work, and what became of it."""
 
+    def __init__(self, cluster: Cluster, nemesis: Nemesis, say: Say) -> None:
+        self.cluster = cluster
+        self.nemesis = nemesis
+        self.rounds = 0
+        self.problems: list[str] = []
+        self.listed: dict[str, list[str]] = {}
+        self._say = say
 
-async def _torment(nemesis: Nemesis, seconds: float, say: Say) -> int:
-    clock = asyncio.get_running_loop().time
-    end, rounds = clock() + seconds, 0
-    while True:
-        await asyncio.sleep(nemesis.rng.uniform(*CALM_S))
-        if rounds and clock() >= end:
-            return rounds
+    async def under_load(self, workload: Workload, seconds: float) -> None:
+        """The clients end in order also when the managers do not recover: no request may be forgotten."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(workload.run())
+            try:
+                await self._torment(seconds)
+                await asyncio.to_thread(self.cluster.wait_until_well)
+                await asyncio.sleep(AFTERWARDS_S)
+            except LabError as error:
+                self.problems.append(str(error))
+            finally:
+                workload.stop()
+
+    async def last_look(self, workload: Workload) -> None:
         try:
-            say(f"{nemesis.name}: {await asyncio.to_thread(nemesis.hurt)}")
-            await asyncio.sleep(nemesis.rng.uniform(*nemesis.holds_s))
-        finally:
-            await asyncio.to_thread(nemesis.undo)
-        rounds += 1
+            self.listed = await workload.look_at_everything()
+        except RuntimeError as error:
+            self.problems.append(str(error))
+
+    async def _torment(self, seconds: float) -> None:
+        nemesis, clock = self.nemesis, asyncio.get_running_loop().time
+        end = clock() + seconds
+        while True:
+            await asyncio.sleep(nemesis.rng.uniform(*CALM_S))
+            if self.rounds and clock() >= end:
+                return
+            try:
+                self._say(f"{nemesis.name}: {await asyncio.to_thread(nemesis.hurt)}")
+                await asyncio.sleep(nemesis.rng.uniform(*nemesis.holds_s))
+            finally:
+                await asyncio.to_thread(nemesis.undo)
+            self.rounds += 1
 
 
 # --- the judgement ---
 
 
-def _judge(
-    nemesis: Nemesis,
-    managers: int,
-    rounds: int,
-    operations: list[Operation],
-    listed: dict[str, list[str]],
-) -> Result:
+def _judge(trial: _Trial, operations: list[Operation]) -> Result:
     counts = Counter(operation.outcome for operation in operations)
     result = Result(
-        nemesis=nemesis.name,
-        managers=managers,
-        rounds=rounds,
+        nemesis=trial.nemesis.name,
+        managers=trial.cluster.count,
+        rounds=trial.rounds,
         operations=len(operations),
         acknowledged=counts[Outcome.OK],
         failed=counts[Outcome.FAIL] + counts[Outcome.REFUSED],
         unknown=counts[Outcome.UNKNOWN],
-        lost=lost(operations, listed),
-        duplicated=duplicated(operations, listed),
+        lost=lost(operations, trial.listed),
+        duplicated=duplicated(operations, trial.listed),
         longest_gap_s=longest_gap_s(operations),
         violations=[],
-        notes=nemesis.notes,
+        problems=trial.problems,
+        notes=trial.nemesis.notes,
         history=operations,
     )
     try:
         result.violations = check(operations)
     except Undecided as error:
         result.problems.append(f"not decided: {error}")
-    result.problems += _disagreements(listed)
+    if trial.listed:
+        result.problems += _disagreements(trial.listed)
     return result
 
 
@@ -144,6 +162,8 @@ def _is_creation(operation: Operation) -> bool:
 
 
 def lost(operations: Sequence[Operation], listed: dict[str, list[str]]) -> list[str]:
+    if not listed:
+        return []
     everywhere = set.intersection(*(set(names) for names in listed.values()))
     made = {o.key for o in operations if _is_creation(o) and o.outcome is Outcome.OK}
     return sorted(made - everywhere)
