@@ -15,6 +15,7 @@ from chaos.run import Result
 BEGIN, END = "<!-- chaos:begin -->", "<!-- chaos:end -->"
 _PART_MAX = 30
 _VIOLATIONS_MAX = 5
+_NAMES_MAX = 10
 _HEAD = (
     *("managers", "nemesis", "rounds", "operations", "acknowledged", "failed", "unknown", "lost"),
     *("duplicated", "linearizable", "longest without an accepted write (s)"),
@@ -48,12 +49,19 @@ def _row(result: Result) -> tuple[str, ...]:
 def problems(result: Result) -> str:
     """All that is wrong with one run, "" when nothing is."""
     lines = [*result.problems]
-    lines += [f"acknowledged, but lost: {name}" for name in result.lost]
-    lines += [f"done twice: {name}" for name in result.duplicated]
+    lines += _named("acknowledged, but lost", result.lost)
+    lines += _named("done twice", result.duplicated)
     lines += [_violation(violation) for violation in result.violations[:_VIOLATIONS_MAX]]
     if len(result.violations) > _VIOLATIONS_MAX:
         lines.append(f"and {len(result.violations) - _VIOLATIONS_MAX} registers more")
     return "\n".join(lines)
+
+
+def _named(what: str, names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - _NAMES_MAX} more" if len(names) > _NAMES_MAX else ""
+    return [f"{what}: {', '.join(names[:_NAMES_MAX])}{more}"]
 
 
 def _violation(violation: Violation) -> str:

@@ -20,6 +20,7 @@ from node.lab.model import LabError
 
 CALM_S = (0.5, 1.5)
 AFTERWARDS_S = 1.0
+TAKEN = "409"  # the status with which such a detail begins
 
 Say = Callable[[str], None]
 
@@ -172,7 +173,7 @@ def lost(operations: Sequence[Operation], listed: dict[str, list[str]]) -> list[
 def duplicated(operations: Sequence[Operation], listed: dict[str, list[str]]) -> list[str]:
     twice = {name for names in listed.values() for name, count in Counter(names).items() if count > 1}
     # Every name is tried once: whoever finds it taken was carried out twice.
-    taken = {o.key for o in operations if _is_creation(o) and o.outcome is Outcome.REFUSED}
+    taken = {o.key for o in operations if _is_creation(o) and o.detail.startswith(TAKEN)}
     return sorted(twice | taken)
 
 

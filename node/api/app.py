@@ -42,6 +42,13 @@ def build_app(context: Context, routes: Iterable[Route]) -> web.Application:
     return app
 
 
+def _ended_unheard(call: asyncio.Future[web.StreamResponse]) -> None:
+    """The client has gone, so that a refusal interests nobody; a fault of ours is logged all the same."""
+    error = None if call.cancelled() else call.exception()
+    if error is not None and (not isinstance(error, Exception) or status_of(error) is None):
+        logger.error("a call whose client has gone failed", exc_info=error)
+
+
 class _Calls:
     """Calls that go on when their client has gone: a change that has begun is not left half-done."""
 
@@ -67,13 +74,6 @@ class _Calls:
         for call in running:
             call.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-
-
-def _ended_unheard(call: asyncio.Future[web.StreamResponse]) -> None:
-    """The client has gone, so that a refusal interests nobody; a fault of ours is logged all the same."""
-    error = None if call.cancelled() else call.exception()
-    if error is not None and (not isinstance(error, Exception) or status_of(error) is None):
-        logger.error("a call whose client has gone failed", exc_info=error)
 
 
 def _bound(context: Context, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

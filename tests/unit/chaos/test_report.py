@@ -14,9 +14,9 @@ from chaos.run import Result, duplicated, longest_gap_s, lost
 SECOND = 1_000_000_000
 
 
-def made(name: str, end_s: float, outcome: Outcome = Outcome.OK) -> Operation:
+def made(name: str, end_s: float, outcome: Outcome = Outcome.OK, detail: str = "") -> Operation:
     end = round(end_s * SECOND)
-    return Operation("maker", "n1", name, Kind.CAS, "made", None, end - 1000, end, outcome)
+    return Operation("maker", "n1", name, Kind.CAS, "made", None, end - 1000, end, outcome, detail)
 
 
 def result(operations: list[Operation], listed: dict[str, list[str]]) -> Result:
@@ -42,7 +42,7 @@ def test_what_was_acknowledged_must_be_listed_by_every_manager() -> None:
 
 
 def test_a_name_that_exists_twice_or_was_taken_at_once_was_made_twice() -> None:
-    operations = [made("a", 1), made("b", 2), made("c", 3, Outcome.REFUSED)]
+    operations = [made("a", 1), made("b", 2), made("c", 3, Outcome.REFUSED, "409: exists already")]
     assert duplicated(operations, {"n1": ["a", "b", "b", "c"], "n2": ["a", "b", "c"]}) == ["b", "c"]
 
 

@@ -55,7 +55,7 @@ class Swarm:
     def create(self, area: str, body: Row) -> Answer:
         name = str(body["Name"])
         if (area, name) in self.rows:
-            return Answer(409, None, Outcome.REFUSED)
+            return Answer(409, None, Outcome.REFUSED, "409: exists already")
         self.put((area, name), body)
         return Answer(201, {"ID": name}, Outcome.OK)
 
