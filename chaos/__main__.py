@@ -106,11 +106,11 @@ def _names(text: str) -> list[str]:
 
 
 def _counts(text: str) -> list[int]:
-    counts = [int(word) for word in text.split(",")]
+    counts = text.split(",")
     for count in counts:
-        if not 3 <= count <= MANAGERS_MAX:
-            raise argparse.ArgumentTypeError(f"{count} managers: 3 to {MANAGERS_MAX} can be tried")
-    return counts
+        if not count.isdecimal() or not 3 <= int(count) <= MANAGERS_MAX:
+            raise argparse.ArgumentTypeError(f'"{count}" managers: 3 to {MANAGERS_MAX} can be tried')
+    return [int(count) for count in counts]
 
 
 def _parser() -> argparse.ArgumentParser:
