@@ -153,8 +153,6 @@ def _judge(trial: _Trial, operations: list[Operation]) -> Result:
         result.violations = check(operations)
     except Undecided as error:
         result.problems.append(f"not decided: {error}")
-    if trial.listed:
-        result.problems += _disagreements(trial.listed)
     return result
 
 
@@ -175,15 +173,6 @@ def duplicated(operations: Sequence[Operation], listed: dict[str, list[str]]) ->
     # Every name is tried once: whoever finds it taken was carried out twice.
     taken = {o.key for o in operations if _is_creation(o) and o.detail.startswith(TAKEN)}
     return sorted(twice | taken)
-
-
-def _disagreements(listed: dict[str, list[str]]) -> list[str]:
-    first, *others = listed
-    return [
-        f"{first} and {other} list different names at the end: {sorted(difference)[:5]}"
-        for other in others
-        if (difference := set(listed[first]) ^ set(listed[other]))
-    ]
 
 
 def longest_gap_s(operations: Sequence[Operation]) -> float:

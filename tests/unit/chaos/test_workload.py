@@ -170,6 +170,29 @@ async def test_a_wrong_swarm_is_found(kind: type[Swarm], monkeypatch: pytest.Mon
     assert check(workload.operations) != []
 
 
+class OneManagerForgets(Swarm):
+    """Every manager lists the same but one, which is asked last."""
+
+    def __init__(self, rng: random.Random) -> None:
+        super().__init__(rng)
+        self.lists = 0
+
+    def serve(self, method: str, path: str, body: Row | None) -> Answer:
+        answer = super().serve(method, path, body)
+        if path.startswith("/configs?"):
+            self.lists += 1
+            if self.lists == len(MANAGERS):
+                return Answer(200, answer.body[:-1], Outcome.OK)
+        return answer
+
+
+async def test_a_manager_that_has_not_everything_at_the_end_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    workload, listed = await played(OneManagerForgets(random.Random(2)), monkeypatch)
+    assert len(lost(workload.operations, listed)) == 1
+    (violation,) = check(workload.operations)
+    assert violation.operation.client == "end"
+
+
 async def test_lost_and_doubled_creations_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     workload, listed = await played(AcknowledgesWithoutWriting(random.Random(2)), monkeypatch)
     assert lost(workload.operations, listed) != []
