@@ -41,6 +41,9 @@ ANONYMOUS_S_MAX = 60.0  # a connection without a certificate serves one join, th
 PING_S = 2.0
 STOP_S_MAX = 1.0
 _RAFT_BUFFER_BYTES = 1024 * 1024
+# The kernel sends what was not acknowledged again after ever longer times: a connection that outlives a cut of
+# a minute may need another one until it goes on. A new one is there at once.
+RAFT_UNACKNOWLEDGED_MS_MAX = 2000
 
 _HTTP_STATUS = {
     "invalid_argument": 400,
@@ -509,6 +512,9 @@ class RpcClient:
             abort(writer.transport)
             found = "nobody" if peer is None else f"node {peer.node_id}"
             raise ConnectionError(f"{address} is {found}, not node {node_id}")
+        writer.get_extra_info("socket").setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, RAFT_UNACKNOWLEDGED_MS_MAX
+        )
         return reader, writer
 
     async def close(self) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OURS = ("cli", "engine", "node", "overlay_net", "raft", "scheduler")
+OURS = ("chaos", "cli", "engine", "node", "overlay_net", "raft", "scheduler")
 
 # The longest matching prefix of a module decides; it may import its own package and what is listed.
 RULES: dict[str, tuple[str, ...]] = {
+    "chaos": ("chaos", "node.lab"),
     "cli": ("cli",),
     "engine": ("engine",),
     "overlay_net": ("overlay_net",),

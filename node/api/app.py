@@ -44,6 +44,13 @@ def build_app(context: Context, routes: Iterable[Route]) -> web.Application:
     return app
 
 
+def _ended_unheard(call: asyncio.Future[web.StreamResponse]) -> None:
+    """The client has gone, so that a refusal interests nobody; a fault of ours is logged all the same."""
+    error = None if call.cancelled() else call.exception()
+    if error is not None and (not isinstance(error, Exception) or status_of(error) is None):
+        logger.error("a call whose client has gone failed", exc_info=error)
+
+
 class _Calls:
     """Calls that go on when their client has gone: a change that has begun is not left half-done."""
 
@@ -55,7 +62,11 @@ class _Calls:
             running = asyncio.ensure_future(handler(context, request))
             self._running.add(running)
             running.add_done_callback(self._running.discard)
-            return await asyncio.shield(running)
+            try:
+                return await asyncio.shield(running)
+            except asyncio.CancelledError:
+                running.add_done_callback(_ended_unheard)
+                raise
 
         return call
 

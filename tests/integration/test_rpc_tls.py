@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ from node.rpc import (
     MANAGER,
     MANAGERS,
     NODES,
+    RAFT_UNACKNOWLEDGED_MS_MAX,
     WORKER,
     Identity,
     RpcClient,
@@ -298,6 +300,8 @@ async def test_raft_connections_are_for_managers_and_verify_the_dialled_node(tmp
         server.on_raft(lambda node_id, reader, writer: accepted.put_nowait((node_id, reader, writer)))
         manager = RpcClient(node_tls(tmp_path, "m2", MANAGER))
         reader, writer = await manager.dial("m1", address)
+        option = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        assert writer.get_extra_info("socket").getsockopt(*option) == RAFT_UNACKNOWLEDGED_MS_MAX
         writer.write(b"vote")
         node_id, peer_reader, peer_writer = await asyncio.wait_for(accepted.get(), 2)
         assert (node_id, await peer_reader.readexactly(4)) == ("m2", b"vote")

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import asyncio
+import gc
 import io
+import logging
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -13,6 +17,7 @@ from node.api.app import build_app, version_problem
 from node.api.backend import EngineBackend, SwarmBackend
 from node.api.context import API_VERSION, Context, Route
 from node.api.query import BODY_BYTES_MAX
+from node.api.server import serve
 from raft import errors as cluster_errors
 
 RAISED: dict[str, Exception] = {
@@ -25,6 +30,7 @@ RAISED: dict[str, Exception] = {
     "later": errors.NotImplementedHere("not yet"),
     "away": errors.Unavailable("no supervisor"),
     "no-leader": cluster_errors.Unavailable("no leader"),
+    "in-doubt": cluster_errors.MaybeCommitted("no majority confirmed the write"),
     "taken": cluster_errors.AlreadyExists("service x"),
     "locked": cluster_errors.Unauthenticated("invalid key provided"),
     "open": cluster_errors.Conflict("swarm is not locked"),
@@ -66,6 +72,7 @@ async def client() -> AsyncIterator[TestClient[web.Request, web.Application]]:
         ("later", 501, "not yet"),
         ("away", 503, "no supervisor"),
         ("no-leader", 503, "no leader"),
+        ("in-doubt", 503, "no majority confirmed the write"),
         ("taken", 409, "service x"),
         ("locked", 401, "invalid key provided"),
         ("open", 409, "swarm is not locked"),
@@ -75,6 +82,14 @@ async def client() -> AsyncIterator[TestClient[web.Request, web.Application]]:
 async def test_every_error_is_an_answer(client: Any, what: str, status: int, message: str) -> None:
     answer = await client.get(f"/raise/{what}")
     assert (answer.status, await answer.json()) == (status, {"message": message})
+
+
+@pytest.mark.parametrize(("what", "outcome"), [("in-doubt", "unknown"), ("no-leader", "none"), ("bad", None)])
+async def test_a_refused_write_says_whether_it_may_have_been_made(
+    client: Any, what: str, outcome: str | None
+) -> None:
+    answer = await client.get(f"/raise/{what}")
+    assert answer.headers.get("Swarmctl-Outcome") == outcome
 
 
 async def test_what_was_so_already_has_no_body(client: Any) -> None:
@@ -115,3 +130,44 @@ async def test_a_body_has_a_limit(client: Any) -> None:
     small, large = io.BytesIO(bytes(BODY_BYTES_MAX - 1)), io.BytesIO(bytes(BODY_BYTES_MAX + 1))
     assert await (await client.post("/size", data=small)).text() == str(BODY_BYTES_MAX - 1)
     assert (await client.post("/size", data=large)).status == 413
+
+
+@pytest.mark.parametrize(
+    ("what", "logged"), [("no-leader", []), ("surprise", ["a call whose client has gone failed"])]
+)
+async def test_a_refusal_whose_client_has_gone_is_not_logged_as_a_fault(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str, logged: list[str]
+) -> None:
+    begun, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow(_context: Context, _request: web.Request) -> web.StreamResponse:
+        begun.set()
+        try:
+            await may_end.wait()
+            raise RAISED[what]
+        finally:
+            ended.set()
+
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, details: complaints.append(details))
+    context = Context(engine=cast(EngineBackend, None), swarm=cast(SwarmBackend, None))
+    socket = tmp_path / "api.sock"
+    runner = await serve(build_app(context, [Route("GET", "/slow", slow)]), [socket])
+    try:
+        async with asyncio.timeout(10):
+            _, writer = await asyncio.open_unix_connection(str(socket))
+            writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+            await begun.wait()
+            writer.close()
+            await writer.wait_closed()
+            while len(asyncio.all_tasks()) > 2:  # this test and the call: the connection's has ended
+                await asyncio.sleep(0.001)
+            may_end.set()
+            await ended.wait()
+        with caplog.at_level(logging.ERROR, "node.api.app"):
+            await asyncio.sleep(0.01)
+            gc.collect()
+    finally:
+        await runner.cleanup()
+    assert complaints == []
+    assert [record.message for record in caplog.records] == logged
