@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from raft import snapshot as snapshots
 from raft.codec import COMMAND_BYTES_MAX
 from raft.errors import FailedPrecondition, InvalidArgument, MaybeCommitted, NotLeader, RaftError, Unavailable
+from raft.files import OS_FILES, Files
 from raft.framing import Damaged, WrongKey
 from raft.log import Log
 from raft.membership import Configuration
@@ -64,7 +65,7 @@ class StateMachine(Protocol):
 @dataclass(frozen=True)
 class ConsensusConfig:
     """`address` is this node's own host:port for the other managers; `key` the 32-byte data key of WAL and
-    snapshots; `state_dir` belongs to this object alone."""
+    snapshots; `state_dir`, in `files`, belongs to this object alone."""
 
     node_id: str
     address: str
@@ -74,6 +75,7 @@ class ConsensusConfig:
     timings: Timings = field(default_factory=Timings)
     snapshot_interval: int = 10_000
     keep_entries: int = 500
+    files: Files = OS_FILES
 
 
 class Consensus:
@@ -125,7 +127,7 @@ class Consensus:
     @classmethod
     def resume(cls, config: ConsensusConfig, machine: StateMachine, dialer: Dialer) -> Consensus:
         """Go on from WAL and snapshot. Raises WalDamaged, framing.Damaged, framing.WrongKey, OSError."""
-        base = snapshots.load_latest(snapshot_dir(config), config.key)
+        base = snapshots.load_latest(snapshot_dir(config), config.key, config.files)
         log = _open(config)
         index = 0 if base is None else base.meta.index
         if log.base > index:
@@ -135,9 +137,10 @@ class Consensus:
         return cls(config, machine, dialer, log, base)
 
     @staticmethod
-    def exists(state_dir: Path) -> bool:
+    def exists(state_dir: Path, files: Files = OS_FILES) -> bool:
         """Is there state to resume from?"""
-        return any(state_dir.glob("wal/wal-*.log")) or any(state_dir.glob("snapshots/snapshot-*.snap"))
+        kinds = (("wal", "wal-*.log"), ("snapshots", "snapshot-*.snap"))
+        return any(files.paths(state_dir / folder, pattern) for folder, pattern in kinds)
 
     async def start(self) -> None:
         """A single manager leads when this returns; the others when a majority has agreed."""
@@ -403,6 +406,7 @@ class Consensus:
                 snapshot_dir(self._config),
                 self._config.key,
                 snapshots.make(index, term, configuration, data),
+                self._config.files,
             )
 
         try:
@@ -418,7 +422,9 @@ class Consensus:
     async def _install(self, snapshot: Snapshot) -> None:
         stored: Snapshot | None = snapshot
         try:
-            await asyncio.to_thread(snapshots.save, snapshot_dir(self._config), self._config.key, snapshot)
+            await asyncio.to_thread(
+                snapshots.save, snapshot_dir(self._config), self._config.key, snapshot, self._config.files
+            )
         except OSError as err:
             logger.error("snapshot of the leader could not be written: %s", err)
             stored = None
@@ -433,7 +439,7 @@ class Consensus:
         stored = self._snapshots_stored
         try:
             latest = await asyncio.to_thread(
-                snapshots.load_latest, snapshot_dir(self._config), self._config.key
+                snapshots.load_latest, snapshot_dir(self._config), self._config.key, self._config.files
             )
         except (OSError, Damaged, WrongKey) as err:
             logger.error("the latest snapshot cannot be read, a new one is made: %s", err)
@@ -536,11 +542,12 @@ def snapshot_dir(config: ConsensusConfig) -> Path:
 
 
 def _open(config: ConsensusConfig) -> Log:
-    wal, state = Wal.open(config.state_dir / "wal", config.key, f"{config.cluster_id}/{config.node_id}")
+    owner = f"{config.cluster_id}/{config.node_id}"
+    wal, state = Wal.open(config.state_dir / "wal", config.key, owner, config.files)
     return Log(wal, state)
 
 
 def _open_new(config: ConsensusConfig) -> Log:
-    if Consensus.exists(config.state_dir):
+    if Consensus.exists(config.state_dir, config.files):
         raise FailedPrecondition(f"{config.state_dir} holds the state of a manager already")
     return _open(config)

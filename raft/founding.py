@@ -21,7 +21,8 @@ def found(
     `removed`: former members, which may never be members again. Raises FailedPrecondition when the folder
     holds state already, OSError.
     """
-    if Consensus.exists(config.state_dir):
+    if Consensus.exists(config.state_dir, config.files):
         raise FailedPrecondition(f"{config.state_dir} holds the state of a manager already")
     configuration = Configuration({config.node_id: config.address}, removed)
-    snapshots.save(snapshot_dir(config), config.key, snapshots.make(index, term, configuration, state))
+    snapshot = snapshots.make(index, term, configuration, state)
+    snapshots.save(snapshot_dir(config), config.key, snapshot, config.files)
