@@ -10,20 +10,29 @@ from contextlib import ExitStack, contextmanager
 import msgspec
 import pytest
 
-from raft.syncobj import Engine
-from tests.sim.cluster import Cluster, Manager
-from tests.sim.invariants import Violation
-from tests.sim.membership import Changes
+from tests.sim.cluster import Cluster
+from tests.sim.invariants import Violation, WatchedLog
+from tests.sim.manager import Manager
 from tests.sim.network import Pair
 from tests.sim.plan import CALM_S, TROUBLE_S, Fault, Plan, Request
-from tests.sim.workload import Clients
+from tests.sim.workload import Clients, Operators
 
 LAST_FAULT_S = CALM_S + TROUBLE_S + 2.2
 RECOVERY_S = 15.0
 POWER_CUT_S = 1.0
 
-# Small, so that short runs come to second segments and to snapshots of several pieces.
+# Small, so that short runs come to second segments, to snapshots of several pieces, and to every time-out.
 _SIZES = {
+    "raft.consensus.PROPOSE_TIMEOUT_S": 1.5,
+    "raft.consensus.BARRIER_TIMEOUT_S": 1.0,
+    "raft.consensus.HAND_OVER_TIMEOUT_S": 1.0,
+    "raft.consensus.JOINER_CONTACT_TIMEOUT_S": 2.0,
+    "raft.consensus.JOINER_STALLED_S": 3.0,
+    "raft.consensus.SNAPSHOT_KEPT_S": 1.0,
+    "raft.transport.DIAL_TIMEOUT_S": 0.8,
+    "raft.transport.HELLO_TIMEOUT_S": 1.0,
+    "raft.transport.CONGESTED_BYTES": 3000,
+    "raft.transport.BUFFER_BYTES_MAX": 15_000,
     "raft.wal.SEGMENT_BYTES": 3000,
     "raft.stock.BATCH_BYTES": 1500,
     "raft.transfers.CHUNK_BYTES": 100,
@@ -46,9 +55,9 @@ class Report(msgspec.Struct, frozen=True):
     changes: int  # of the members
 
 
-def simulate(plan: Plan, engine: type[Engine] = Engine) -> Report:
+def simulate(plan: Plan) -> Report:
     """Never raises for what the simulated nodes do."""
-    run = _Run(plan, engine)
+    run = _Run(plan)
     rule, message = "", ""
     with _world(run.cluster):
         try:
@@ -57,6 +66,8 @@ def simulate(plan: Plan, engine: type[Engine] = Engine) -> Report:
             rule, message = violation.rule, str(violation)
         except Exception as err:  # noqa: BLE001 (a node that stops is a finding like any other)
             rule, message = "stopped", f"{type(err).__name__}: {err} ({_place(err)})"
+        finally:
+            run.cluster.end()
     oracle, clients = run.cluster.oracle, run.clients
     return Report(
         rule,
@@ -68,7 +79,7 @@ def simulate(plan: Plan, engine: type[Engine] = Engine) -> Report:
         len(oracle.committed),
         clients.acknowledged,
         clients.read,
-        run.changes.committed,
+        run.operators.changes,
     )
 
 
@@ -79,6 +90,7 @@ def _world(cluster: Cluster) -> Iterator[None]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         for name, value in _SIZES.items():
             patch.setattr(name, value)
+        patch.setattr("raft.consensus.Log", WatchedLog)
         patch.setattr(logger, "disabled", True)
         for child in [name for name in logging.root.manager.loggerDict if name.startswith("raft.")]:
             patch.setattr(logging.getLogger(child), "disabled", True)
@@ -95,12 +107,12 @@ def _place(err: BaseException) -> str:
 
 
 class _Run:
-    def __init__(self, plan: Plan, engine: type[Engine]) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.cluster = Cluster(plan.seed, engine)
+        self.cluster = Cluster(plan.seed)
         self.cluster.network.slowness = plan.latency
         self.clients = Clients(self.cluster)
-        self.changes = Changes(self.cluster)
+        self.operators = Operators(self.cluster)
         self.events = 0
 
     def go(self) -> None:
@@ -156,9 +168,12 @@ class _Run:
         self._until(lambda: self.clients.acknowledged > before, "no write succeeds")
 
     def _all_have(self, index: int) -> bool:
+        def has(manager: Manager) -> bool:
+            return manager.up and manager.engine.applied_index() >= index
+
         return any(
-            all(self.cluster.managers[m].engine.applied_index() >= index for m in members)
-            for members in (leader.engine.configuration.members for leader in self.cluster.leaders())
+            all(has(self.cluster.managers[member]) for member in leader.engine.configuration.members)
+            for leader in self.cluster.leaders()
         )
 
     def _until(self, condition: Callable[[], bool], problem: str) -> None:
@@ -223,20 +238,19 @@ class _Run:
         self.cluster.events.after(fault.seconds, managers[0].disk.heal)
 
     def _fault_pause(self, fault: Fault, managers: list[Manager]) -> None:
-        until = self.cluster.events.now + fault.seconds
-        managers[0].busy_until = max(managers[0].busy_until, until)
+        managers[0].pause(fault.seconds)
 
     def _fault_hand_over(self, fault: Fault, managers: list[Manager]) -> None:
         for leader in self.cluster.leaders():
-            leader.do(leader.engine.offer_leadership)
+            self.operators.hand_over(leader)
 
     def _fault_add(self, fault: Fault, managers: list[Manager]) -> None:
         for leader in self.cluster.leaders():
-            self.changes.add(leader, managers[0])
+            self.operators.add(leader, managers[0])
 
     def _fault_remove(self, fault: Fault, managers: list[Manager]) -> None:
         for leader in self.cluster.leaders():
-            self.changes.remove(leader, managers[0].id)
+            self.operators.remove(leader, managers[0].id)
 
     def _pairs_of(self, manager: Manager) -> list[Pair]:
         return [pair for pair in self.cluster.network.pairs() if manager.id in pair]
