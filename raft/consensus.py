@@ -270,7 +270,8 @@ class Consensus:
             self._require_leader()
             configuration = self._engine.configuration
             wanted = configuration.with_member(node_id, address)
-            if wanted == configuration:
+            # The latest one may be that of an earlier call which nobody has confirmed.
+            if wanted == self._engine.committed_configuration():
                 return
             if node_id in configuration.members:
                 await self._change(wanted)

@@ -241,6 +241,20 @@ async def test_address_change_is_followed(world: World):
     assert nodes[2].consensus.members()["b"] == "elsewhere:9"
 
 
+async def test_change_that_nobody_has_confirmed_is_not_told_as_done(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    """Asking again for the same change finds it in the log, where it may yet be overwritten."""
+    monkeypatch.setattr("raft.consensus.PROPOSE_TIMEOUT_S", 0.1)
+    nodes = await world.cluster("a", "b", "c")
+    for node in nodes[1:]:
+        await node.stop()
+    with pytest.raises(MaybeCommitted):
+        await nodes[0].consensus.add_member("b", "elsewhere:9")
+    with pytest.raises(FailedPrecondition, match="another change of the managers is in progress"):
+        await nodes[0].consensus.add_member("b", "elsewhere:9")
+
+
 async def test_without_a_majority_the_outcome_is_unknown_then_refused(world: World):
     nodes = await world.cluster("a", "b", "c")
     for node in nodes[1:]:
