@@ -90,6 +90,13 @@ class Disk:
         if self.failing and may_fail:
             raise OSError(errno.EIO, "simulated")
 
+    def turn_byte(self, path: Path, offset: int) -> None:
+        """One bit of what is durable is not what was written."""
+        inode = self._names[path]
+        for data in (inode.cached, rotten := bytearray(inode.durable)):
+            data[offset] ^= 1 << self.dice.randrange(8)
+        inode.durable = bytes(rotten)
+
     def spare(self) -> None:
         """The power is not cut after all."""
         self.cut_after = None

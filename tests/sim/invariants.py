@@ -13,9 +13,10 @@ import msgspec
 
 from raft import membership
 from raft.log import Log
-from raft.messages import Message, RequestVote, VoteAnswer
+from raft.messages import Message, RequestVote, SnapshotChunk, VoteAnswer
 from raft.replication import MEMBERSHIP, REGULAR
 from raft.stock import LEADER
+from raft.store import Store
 from raft.syncobj import PROPOSAL_ID_BYTES
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ class Committed(msgspec.Struct, frozen=True):
 
 
 class Oracle:
-    def __init__(self) -> None:
+    def __init__(self, founded_at: int = 0) -> None:
+        """`founded_at`: up to there the state is that of a former cluster."""
+        self._founded_at = founded_at
         self.committed: dict[int, Committed] = {}
         self.index_of: dict[bytes, int] = {}  # of the committed commands, no two of which are equal
         self.terms: dict[int, str] = {}  # who led
@@ -105,16 +108,18 @@ class Oracle:
     def on_apply(self, manager: Manager, index: int) -> None:
         self._check_log(manager)
         self._check_commits(manager)
-        self._compare_state(manager, index)
+        self.compare_state(manager.id, manager.store, index)
 
     def on_load(self, manager: Manager) -> None:
-        self._compare_state(manager, manager.store.index)
+        self.compare_state(manager.id, manager.store, manager.store.index)
 
     def on_send(self, manager: Manager, target: str, message: Message) -> None:
         if isinstance(message, VoteAnswer) and message.granted:
             self._voted(manager.id, message.term, target)
         elif isinstance(message, RequestVote):
             self._voted(manager.id, message.term, manager.id)
+        elif isinstance(message, SnapshotChunk) and message.index < manager.log.base:
+            self.violated("useless snapshot", f"{manager.id} sends {message.index}, what follows is dropped")
 
     def on_acknowledged(self, command: bytes, index: int) -> None:
         """The client heard that its write is done."""
@@ -130,6 +135,13 @@ class Oracle:
         """Whoever asked to `add` or `remove` that node heard that it is done."""
         self._members_changed.append((kind, node_id))
 
+    def on_handed_over(self, manager: Manager, term: int) -> None:
+        """Whoever asked that manager, which led in `term`, to hand over heard that another one leads."""
+        if max(self.terms) <= term:
+            self.violated(
+                "false success", f"{manager.id} has handed over in term {term}, and nobody followed"
+            )
+
     def floor(self, key: str) -> int:
         """The newest version of that key that anybody knows of: a read that begins now must not be older."""
         return self._floors.get(key, 0)
@@ -140,6 +152,8 @@ class Oracle:
     def on_read(self, key: str, floor: int, version: int, node_id: str) -> None:
         if version < floor:
             self.violated("stale read", f"{node_id} answers {key} at {version}, known before: {floor}")
+        if version > self._founded_at and version not in self.committed:
+            self.violated("dirty read", f"{node_id} answers {key} at {version}, which nobody has committed")
         self.on_known(key, version)
 
     # ---- what must hold ----
@@ -191,7 +205,7 @@ class Oracle:
                 if _leads(manager) and log.term_at(commit) != term:
                     self.violated("older term", f"{manager.id} commits {commit} in term {term} by counting")
                 self._commit(index, Committed(entry_term, command, term))
-            elif (known.entry_term, known.command) != (entry_term, command):
+            elif not self.is_committed(index, entry_term, command):
                 self.violated("lost commit", f"{manager.id} has another entry {index} than was committed")
         self._seen[manager.id] = max(self._seen[manager.id], commit)
 
@@ -242,7 +256,11 @@ class Oracle:
         if self._votes.setdefault((node_id, term), candidate) != candidate:
             self.violated("two votes", f"{node_id} in term {term}")
 
-    def _compare_state(self, manager: Manager, index: int) -> None:
-        digest = zlib.crc32(manager.store.encode(manager.store.dump()))
+    def compare_state(self, node_id: str, store: Store, index: int) -> None:
+        digest = zlib.crc32(store.encode(store.dump()))
         if self._states.setdefault(index, digest) != digest:
-            self.violated("states differ", f"{manager.id} at entry {index}")
+            self.violated("states differ", f"{node_id} at entry {index}")
+
+    def is_committed(self, index: int, term: int, command: bytes) -> bool:
+        known = self.committed.get(index)
+        return known is not None and (known.entry_term, known.command) == (term, command)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,6 +24,7 @@ from tests.sim.clock import NodeClock
 from tests.sim.disk import Disk, PowerCut
 from tests.sim.invariants import Violation, WatchedLog
 from tests.sim.loop import NodeLoop
+from tests.sim.rot import Rot, rot
 from tests.sim.streams import Reader, Writer
 
 if TYPE_CHECKING:
@@ -44,9 +45,10 @@ class Manager:
         self.address = f"{node_id}:2377"
         self.up = False
         self.is_stopping = False
-        self.rotten = False  # a byte of its disk was turned
+        self.rot = Rot.NONE
         self.damage = ""  # why it refuses to start, for good
         self.disk = Disk(random.Random(f"{cluster.seed} disk {node_id}"))
+        self._known: Consensus | None = None  # the last one that was started
         self.life = 0  # counts the starts and ends
         self.consensus: Consensus
         self.store: Store
@@ -70,6 +72,16 @@ class Manager:
         )
 
     @property
+    def is_whole(self) -> bool:
+        """Nothing of its disk has turned, as far as anybody knows."""
+        return not self.damage and self.rot is Rot.NONE
+
+    @property
+    def configuration(self) -> Configuration:
+        """The latest that it knew of, also while it is down."""
+        return Configuration() if self._known is None else self._known._engine.configuration
+
+    @property
     def engine(self) -> Engine:
         return self.consensus._engine
 
@@ -90,18 +102,20 @@ class Manager:
         except OSError:
             self._cluster.restart_later(self, 0.1)
         except (WalDamaged, Damaged, WrongKey) as err:
-            if not self.rotten:
+            if self.rot is Rot.NONE:
                 raise
             self.damage = str(err)
         else:
-            if self.rotten:
-                raise Violation("damage", f"{self.id} did not notice that a byte of its disk was turned")
+            if self.rot is Rot.LOG:
+                raise Violation("damage", f"{self.id} did not notice that a bit of its log has turned")
+            self.rot = Rot.NONE  # of a snapshot that it did not need
             self.loop.create_task(self._begin())
 
     async def _begin(self) -> None:
         self.up = True
         self._cluster.oracle.on_start(self)
         await self.consensus.start()
+        self._known = self.consensus
 
     def _load(self, first: Configuration | None) -> None:
         config = self.config
@@ -131,13 +145,18 @@ class Manager:
         self.loop.die()
         self._cluster.network.went_down(self.id)
 
-    def stop(self) -> None:
-        """The process ends in an orderly way."""
+    def decay(self, where: float) -> None:
+        """A bit of what is durable turns while the machine is off; `where` is from 0 to 1."""
+        self.crash()
+        self.rot = rot(self.config, self.disk, where)
+
+    def stop(self, then: Callable[[], None]) -> None:
+        """The process ends in an orderly way; `then`, unless something else ends it before."""
         if not self.is_stopping:
             self.is_stopping = True
-            self.loop.create_task(self._stop())
+            self.loop.create_task(self._stop(then))
 
-    async def _stop(self) -> None:
+    async def _stop(self, then: Callable[[], None]) -> None:
         await self.consensus.stop()
         for _ in range(ANSWERED_BURSTS):
             await asyncio.sleep(0)
@@ -150,6 +169,7 @@ class Manager:
                 self.loop.end_jobs()
             if self.life == life:
                 self.kill()
+                then()
 
         self._cluster.events.after(0.0, end)
 
@@ -175,9 +195,7 @@ class Manager:
         if self.disk.is_off:
             self._cluster.power_cut(self)
             return 0.0
-        if self.up:
-            self._cluster.oracle.touch(self)
-            self._cluster.oracle.check()
+        self._cluster.oracle.check()
         problem = self.loop.failure or (self.consensus._failure if self.up else None)
         if problem is not None:
             raise problem
@@ -225,11 +243,16 @@ class _Dialer:
 
 
 class _WatchedConsensus(Consensus):
-    """Tells the oracle what leaves the node."""
+    """Tells the oracle what the engine has done and what leaves the node."""
 
     def watch(self, manager: Manager, cluster: Cluster) -> None:
         self._manager = manager
         self._cluster = cluster
+
+    def _guarded(self, step: Callable[[], object], wake: bool = True) -> None:
+        super()._guarded(step, wake)
+        if self._manager.up:
+            self._cluster.oracle.touch(self._manager)
 
     def send(self, node_id: str, message: Message) -> None:
         self._cluster.oracle.on_send(self._manager, node_id, message)

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from tests.sim.cluster import Cluster
+from tests.sim.founding import found_anew
 from tests.sim.invariants import Violation, WatchedLog
 from tests.sim.manager import Manager
 from tests.sim.network import Pair
@@ -20,9 +21,11 @@ from tests.sim.workload import Clients, Operators
 LAST_FAULT_S = CALM_S + TROUBLE_S + 2.2
 RECOVERY_S = 15.0
 POWER_CUT_S = 1.0
+REPLACE_S = 0.3
 
 # Small, so that short runs come to second segments, to snapshots of several pieces, and to every time-out.
 _SIZES = {
+    "raft.consensus.TICK_S": 0.04,
     "raft.consensus.PROPOSE_TIMEOUT_S": 1.5,
     "raft.consensus.BARRIER_TIMEOUT_S": 1.0,
     "raft.consensus.HAND_OVER_TIMEOUT_S": 1.0,
@@ -51,6 +54,7 @@ class Report(msgspec.Struct, frozen=True):
     elections: int
     commits: int
     acknowledged: int
+    unknown: int  # writes that may or may not have been done
     reads: int
     changes: int  # of the members
 
@@ -78,6 +82,7 @@ def simulate(plan: Plan) -> Report:
         len(oracle.terms),
         len(oracle.committed),
         clients.acknowledged,
+        clients.unknown,
         clients.read,
         run.operators.changes,
     )
@@ -123,10 +128,26 @@ class _Run:
         for request in self.plan.requests:
             events.at(request.at, lambda request=request: self.clients.begin(request))  # type: ignore[misc]
         self._run_until(LAST_FAULT_S)
-        self._recover()
+        survivors = [m for m in self.cluster.managers.values() if m.is_whole and m.id in self.plan.nodes]
+        if self.plan.is_last_left and survivors:
+            self._found_anew(random.Random(self.plan.seed).choice(survivors))
+        else:
+            self._recover()
 
     def _run_until(self, time: float) -> None:
         self.events += self.cluster.run(time)
+
+    def _found_anew(self, survivor: Manager) -> None:
+        """The new cluster must work alone, and grow."""
+        for manager in self.cluster.managers.values():
+            manager.disk.heal()
+        found_anew(self.cluster, survivor)
+        self._write_one()
+        fresh = self.cluster.manager("f2")
+        self.operators.add(self.cluster.leaders()[0], fresh)
+        self._write_one()
+        last = max(self.cluster.oracle.committed)
+        self._until(lambda: fresh.up and fresh.engine.applied_index() >= last, "a member does not catch up")
 
     def _recover(self) -> None:
         """With a majority repaired a write must succeed, with all of them it must reach every member."""
@@ -142,19 +163,22 @@ class _Run:
 
     def _start_all(self) -> None:
         for manager in self.cluster.managers.values():
-            if not manager.up and manager.life:
+            if not manager.up and manager.life and manager.is_whole:
                 manager.start()
 
     def _spared(self) -> list[Manager]:
         """Nodes that the cluster must be able to do without, by every configuration that anybody knows."""
         up = [manager for manager in self.cluster.managers.values() if manager.up]
-        configurations = [manager.engine.configuration for manager in up]
         left = {manager.id for manager in up}
         for manager in random.Random(self.plan.seed).sample(up, len(up)):
             rest = left - {manager.id}
-            if all(len(rest & set(c.members)) >= c.quorum for c in configurations if c.members):
+            if self._is_enough(rest):
                 left = rest
         return [manager for manager in up if manager.id not in left]
+
+    def _is_enough(self, node_ids: set[str]) -> bool:
+        known = [manager.configuration for manager in self.cluster.managers.values()]
+        return all(len(node_ids & set(c.members)) >= c.quorum for c in known if c.members)
 
     def _write_one(self) -> None:
         before = self.clients.acknowledged
@@ -169,7 +193,7 @@ class _Run:
 
     def _all_have(self, index: int) -> bool:
         def has(manager: Manager) -> bool:
-            return manager.up and manager.engine.applied_index() >= index
+            return not manager.is_whole or (manager.up and manager.engine.applied_index() >= index)
 
         return any(
             all(has(self.cluster.managers[member]) for member in leader.engine.configuration.members)
@@ -202,6 +226,31 @@ class _Run:
                 self.cluster.restart_later(manager, fault.seconds)
 
     _fault_restart = _fault_crash_majority = _fault_crash_all = _fault_crash
+
+    def _fault_kill(self, fault: Fault, managers: list[Manager]) -> None:
+        if managers[0].up:
+            managers[0].kill()
+            self.cluster.restart_later(managers[0], fault.seconds)
+
+    def _fault_stop(self, fault: Fault, managers: list[Manager]) -> None:
+        manager = managers[0]
+        if manager.up:
+            manager.stop(lambda: self.cluster.restart_later(manager, fault.seconds))
+
+    def _fault_rot(self, fault: Fault, managers: list[Manager]) -> None:
+        """Only where the others are enough: it will not come back, another node takes its place."""
+        manager = managers[0]
+        rest = {m.id for m in self.cluster.managers.values() if m.is_whole and m is not manager}
+        if not manager.up or not manager.is_whole or not self._is_enough(rest):
+            return
+        manager.decay(fault.amount)
+        self.cluster.restart_later(manager, fault.seconds)
+        self.cluster.events.after(fault.seconds + REPLACE_S, lambda: self._replace(manager))
+
+    def _replace(self, manager: Manager) -> None:
+        if manager.damage:
+            for leader in self.cluster.leaders():
+                self.operators.replace(leader, manager, self.cluster.manager(manager.id + "'"))
 
     def _fault_power_cut(self, fault: Fault, managers: list[Manager]) -> None:
         disk = managers[0].disk

@@ -104,6 +104,12 @@ class Operators:
     def remove(self, leader: Manager, node_id: str) -> None:
         leader.command(self._remove(leader, node_id))
 
+    def replace(self, leader: Manager, gone: Manager, fresh: Manager) -> None:
+        """Take a node out that will not come back, and another one in."""
+        if fresh.life == 0:
+            fresh.start()
+        leader.command(self._replace(leader, gone, fresh))
+
     def hand_over(self, leader: Manager) -> None:
         leader.command(self._hand_over(leader))
 
@@ -121,11 +127,17 @@ class Operators:
             return
         self._done("remove", node_id)
 
+    async def _replace(self, leader: Manager, gone: Manager, fresh: Manager) -> None:
+        await self._remove(leader, gone.id)
+        await self._add(leader, fresh)
+
     async def _hand_over(self, leader: Manager) -> None:
+        term = leader.consensus.term
         try:
             await leader.consensus.transfer_leadership()
         except RaftError:
-            """It may lead on, or have lost the lead."""
+            return
+        self._cluster.oracle.on_handed_over(leader, term)
 
     def _done(self, kind: str, node_id: str) -> None:
         self.changes += 1
