@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from raft.files import OS_FILES, Files
 from raft.stock import Timings
 
 
 @dataclass(frozen=True)
 class ConsensusConfig:
     """`address` is this node's own host:port for the other managers; `key` the 32-byte data key of WAL and
-    snapshots; `state_dir` belongs to this object alone."""
+    snapshots; `state_dir`, in `files`, belongs to this object alone."""
 
     node_id: str
     address: str
@@ -22,6 +23,7 @@ class ConsensusConfig:
     snapshot_interval: int = 10_000
     keep_entries: int = 500
     keep_snapshots: int = 0
+    files: Files = OS_FILES
 
 
 def snapshot_dir(config: ConsensusConfig) -> Path:

@@ -11,24 +11,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from raft import snapshot as snapshots
 from raft.codec import COMMAND_BYTES_MAX
 from raft.config import ConsensusConfig as ConsensusConfig  # for those who make one
 from raft.config import log_owner, snapshot_dir, wal_dir
 from raft.errors import FailedPrecondition, InvalidArgument, MaybeCommitted, NotLeader, RaftError, Unavailable
-from raft.framing import Damaged, WrongKey
+from raft.files import OS_FILES, Files
+from raft.framing import WrongKey
 from raft.log import Log
 from raft.membership import Configuration
 from raft.messages import PROTOCOL_VERSION, AnyMessage, Hello, Message
 from raft.replication import MEMBERSHIP
 from raft.salvage import check_key
 from raft.snapshot import Snapshot, SnapshotMeta
+from raft.snapshot_keeper import SnapshotKeeper
+from raft.state_machine import StateMachine as StateMachine  # for those who implement it
 from raft.stock import DISCARDED, NOT_LEADER, SUCCESS
 from raft.syncobj import PROPOSAL_ID_BYTES, Engine
 from raft.transport import Dialer, Links
@@ -44,36 +45,9 @@ JOINER_CONTACT_TIMEOUT_S = 5.0
 JOINER_STALLED_S = 10.0
 CAUGHT_UP_ENTRIES = 100
 POLL_S = 0.005
-SNAPSHOT_KEPT_S = 30.0
-STEP_PAUSE_S = 0.0005
 
-T = TypeVar("T")
 
 _EMPTY = SnapshotMeta(index=0, term=0, configuration=Configuration(), size=0, crc32=0)
-
-
-class StateMachine(Protocol):
-    """What the log is applied to, the same on every manager."""
-
-    def apply(self, command: bytes, index: int) -> object:
-        """Deterministic; an error is a result."""
-
-    def dump(self) -> object:
-        """An immutable picture, made quickly on the event loop."""
-
-    def pieces(self, dump: Any, /) -> Iterator[bytes]:
-        """The dump as bytes; runs in a thread."""
-
-    def prepare(self, pieces: Iterable[bytes], /) -> PreparedState:
-        """Decode such bytes, aside from the state; runs in a thread. Raises RaftError."""
-
-    def adopt(self, prepared: Any, /) -> None:
-        """Replace the state by what was prepared, quickly on the event loop."""
-
-
-class PreparedState(Protocol):
-    def release(self) -> Iterator[None]:
-        """Free what is in there, which after adopting is the former state; step by step in a thread."""
 
 
 class Consensus:
@@ -87,12 +61,7 @@ class Consensus:
         self._dialer = dialer
         self._log = log
         self._base = base
-        self._snapshot: Snapshot | None = None
-        self._snapshot_used_at = 0.0
-        self._reading_snapshot = False
-        self._snapshots_stored = 0
-        self._keep_snapshots = config.keep_snapshots
-        self._prepared: PreparedState | None = None
+        self._snapshots = SnapshotKeeper(config, machine, log, self._tell_engine)
         self._listeners: list[Callable[[], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._changing_members = asyncio.Lock()
@@ -129,9 +98,9 @@ class Consensus:
     def resume(cls, config: ConsensusConfig, machine: StateMachine, dialer: Dialer) -> Consensus:
         """Go on from WAL and snapshot. Raises WalDamaged, framing.Damaged, framing.WrongKey, OSError."""
         try:
-            base = snapshots.load_latest(snapshot_dir(config), config.key)
+            base = snapshots.load_latest(snapshot_dir(config), config.key, config.files)
             # Before one is made: what is missing must still be missing at the next attempt.
-            if base is not None and not any(wal_dir(config).glob("wal-*.log")):
+            if base is not None and not config.files.paths(wal_dir(config), "wal-*.log"):
                 raise WalDamaged(f"there is a snapshot at entry {base.meta.index}, but no log")
             log = _open(config)
         except WrongKey as error:
@@ -149,9 +118,10 @@ class Consensus:
         return cls(config, machine, dialer, log, base)
 
     @staticmethod
-    def exists(state_dir: Path) -> bool:
+    def exists(state_dir: Path, files: Files = OS_FILES) -> bool:
         """Is there state to resume from?"""
-        return any(state_dir.glob("wal/wal-*.log")) or any(state_dir.glob("snapshots/snapshot-*.snap"))
+        kinds = (("wal", "wal-*.log"), ("snapshots", "snapshot-*.snap"))
+        return any(files.paths(state_dir / folder, pattern) for folder, pattern in kinds)
 
     async def start(self) -> None:
         """A single manager leads when this returns; the others when a majority has agreed."""
@@ -254,7 +224,7 @@ class Consensus:
     def configure(self, snapshot_interval: int, keep_entries: int, keep_snapshots: int) -> None:
         """Entries between snapshots, entries kept behind one, older snapshots kept beside it; from now on."""
         self._engine.configure(snapshot_interval, keep_entries)
-        self._keep_snapshots = keep_snapshots
+        self._snapshots.keep_older = keep_snapshots
 
     # ---- writing and reading ----
 
@@ -303,7 +273,8 @@ class Consensus:
             self._require_leader()
             configuration = self._engine.configuration
             wanted = configuration.with_member(node_id, address)
-            if wanted == configuration:
+            # The latest one may be that of an earlier call which nobody has confirmed.
+            if wanted == self._engine.committed_configuration():
                 return
             if node_id in configuration.members:
                 await self._change(wanted)
@@ -441,99 +412,29 @@ class Consensus:
         return self._machine.apply(command, index)
 
     def load(self, snapshot: Snapshot) -> None:
-        assert self._prepared is not None, "only a snapshot that is being installed is loaded"
-        self._machine.adopt(self._prepared)
+        self._snapshots.adopt()
 
     def start_snapshot(self, index: int, term: int, configuration: Configuration) -> None:
-        self._spawn(self._take_snapshot(index, term, configuration, self._machine.dump()))
+        self._spawn(self._snapshots.take(index, term, configuration, self._machine.dump()))
 
     def start_install(self, snapshot: Snapshot) -> None:
-        self._spawn(self._install(snapshot))
+        self._spawn(self._snapshots.install(snapshot))
 
     def snapshot(self) -> Snapshot | None:
-        if self._snapshot is None and not self._reading_snapshot:
-            self._reading_snapshot = True
-            self._spawn(self._read_snapshot())
-        self._snapshot_used_at = self._loop.time()
-        return self._snapshot
+        if self._snapshots.must_be_read():
+            self._spawn(self._snapshots.read())
+        return self._snapshots.latest(self._loop.time())
 
     def changed(self) -> None:
         for callback in self._listeners:
             self._loop.call_soon(callback)
-
-    async def _take_snapshot(self, index: int, term: int, configuration: Configuration, dump: object) -> None:
-        def work() -> None:
-            pieces = _in_steps(self._machine.pieces(dump))
-            self._save(snapshots.make_of_pieces(index, term, configuration, pieces))
-
-        try:
-            await asyncio.to_thread(work)
-        except Exception:
-            # Whatever it was, the log goes on growing until a later attempt succeeds.
-            logger.exception("snapshot at entry %d could not be made", index)
-            self._engine.snapshot_stored(None)
-        else:
-            self._snapshot_is_obsolete()
-            self._guarded(lambda: self._engine.snapshot_stored(index))
-            await self._remove_dropped()
-
-    async def _install(self, snapshot: Snapshot) -> None:
-        def work() -> PreparedState:
-            prepared = self._machine.prepare(_in_steps(snapshot.pieces))
-            self._save(snapshot)
-            return prepared
-
-        try:
-            prepared = await asyncio.to_thread(work)
-        except (OSError, RaftError) as err:
-            logger.error("snapshot of the leader at entry %d cannot be used: %s", snapshot.meta.index, err)
-            self._guarded(lambda: self._engine.install(None))
-            return
-        self._snapshot_is_obsolete()
-        self._prepared = prepared
-        self._guarded(lambda: self._engine.install(snapshot))
-        self._prepared = None
-        await self._remove_dropped()
-        await asyncio.to_thread(lambda: deque(_in_steps(prepared.release()), maxlen=0))
-
-    async def _remove_dropped(self) -> None:
-        try:
-            await asyncio.to_thread(self._log.remove_dropped)
-        except OSError as err:
-            logger.warning("a part of the raft log that is no longer needed cannot be deleted: %s", err)
-
-    def _save(self, snapshot: Snapshot) -> None:
-        folder, key = snapshot_dir(self._config), self._config.key
-        snapshots.save(folder, key, snapshot, keep_older=self._keep_snapshots)
-
-    def _snapshot_is_obsolete(self) -> None:
-        self._snapshot = None
-        self._snapshots_stored += 1
-
-    async def _read_snapshot(self) -> None:
-        stored = self._snapshots_stored
-        try:
-            latest = await asyncio.to_thread(
-                snapshots.load_latest, snapshot_dir(self._config), self._config.key
-            )
-        except (OSError, Damaged, WrongKey) as err:
-            logger.error("the latest snapshot cannot be read, a new one is made: %s", err)
-            self._guarded(self._engine.snapshot_lost)
-        else:
-            # While it was read a newer one may have replaced it, and the log in between may be gone.
-            if stored == self._snapshots_stored:
-                self._snapshot = latest
-            self._guarded(self._engine.send_soon)
-        finally:
-            self._reading_snapshot = False
 
     # ---- turns ----
 
     def _on_timer(self) -> None:
         if not self._running or self._failure is not None:
             return
-        if self._snapshot is not None and self._loop.time() - self._snapshot_used_at > SNAPSHOT_KEPT_S:
-            self._snapshot = None
+        self._snapshots.forget_unused(self._loop.time())
         self._turn()
         self._timer = self._loop.call_later(TICK_S, self._on_timer)
 
@@ -564,6 +465,9 @@ class Consensus:
             return
         if wake:
             self._wake()
+
+    def _tell_engine(self, step: Callable[[Engine], object]) -> None:
+        self._guarded(lambda: step(self._engine))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -619,23 +523,13 @@ class Consensus:
                 self._undecided.add(outcome)
 
 
-def _in_steps(work: Iterable[T]) -> Iterator[T]:
-    """A thread's long work, with the interpreter left to the event loop after each step.
-
-    Without the pause the loop would get it only when the interpreter takes it away, after 5 ms, each time.
-    """
-    for step in work:
-        yield step
-        time.sleep(STEP_PAUSE_S)
-
-
 def _open(config: ConsensusConfig) -> Log:
-    wal, state = Wal.open(wal_dir(config), config.key, log_owner(config))
+    wal, state = Wal.open(wal_dir(config), config.key, log_owner(config), config.files)
     return Log(wal, state)
 
 
 def open_new_log(config: ConsensusConfig) -> Log:
     """Raises FailedPrecondition when the folder holds state, OSError."""
-    if Consensus.exists(config.state_dir):
+    if Consensus.exists(config.state_dir, config.files):
         raise FailedPrecondition(f"{config.state_dir} holds the state of a manager already")
     return _open(config)

@@ -22,7 +22,7 @@ def found(
     `removed`: former members, which may never be members again. Raises FailedPrecondition when the folder
     holds state already, OSError.
     """
-    if Consensus.exists(config.state_dir):
+    if Consensus.exists(config.state_dir, config.files):
         raise FailedPrecondition(f"{config.state_dir} holds the state of a manager already")
     configuration = Configuration({config.node_id: config.address}, removed)
     log = open_new_log(config)
@@ -33,7 +33,8 @@ def found(
     finally:
         log.close()
     # Until it is there as well, the log alone is refused: it goes on after an entry that nobody has.
-    snapshots.save(snapshot_dir(config), config.key, snapshots.make(index, term, configuration, state))
+    snapshot = snapshots.make(index, term, configuration, state)
+    snapshots.save(snapshot_dir(config), config.key, snapshot, config.files)
 
 
 def prepare_joiner(config: ConsensusConfig, term: int, leader_id: str) -> None:

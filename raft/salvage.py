@@ -7,34 +7,24 @@ entries behind the snapshot were committed: all of them are taken, because ackno
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 from raft import membership
 from raft import snapshot as snapshots
 from raft.config import ConsensusConfig, log_owner, snapshot_dir, wal_dir
 from raft.errors import FailedPrecondition
-from raft.files import OS_FILES, Files
+from raft.files import Files
 from raft.framing import Damaged, WrongKey
 from raft.membership import Configuration
 from raft.replication import MEMBERSHIP, REGULAR
 from raft.snapshot import Snapshot
+from raft.state_machine import StateMachine
 from raft.syncobj import PROPOSAL_ID_BYTES
 from raft.wal import Entry, Header, Recovered, WalDamaged, WalRecord, read_segment, segment_paths
 
 ATTEMPTS_MAX = 5
-
-
-class Machine(Protocol):
-    """The part of consensus.StateMachine that is needed here."""
-
-    def apply(self, command: bytes, index: int) -> object: ...
-
-    def prepare(self, pieces: Iterable[bytes], /) -> Any: ...
-
-    def adopt(self, prepared: Any, /) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -67,7 +57,7 @@ class Salvage:
         """Of the entries that changed the members."""
         return tuple(entry.index for entry in self.entries if entry.command.startswith(MEMBERSHIP))
 
-    def replay(self, machine: Machine) -> None:
+    def replay(self, machine: StateMachine) -> None:
         """Bring a new machine to the last index. Raises RaftError when the snapshot's state is unreadable."""
         if self.snapshot is not None:
             machine.adopt(machine.prepare(self.snapshot.pieces))
@@ -76,22 +66,23 @@ class Salvage:
                 machine.apply(entry.command[len(REGULAR) + PROPOSAL_ID_BYTES :], entry.index)
 
 
-def salvage(config: ConsensusConfig, files: Files = OS_FILES) -> Salvage:
+def salvage(config: ConsensusConfig) -> Salvage:
     """Raises FailedPrecondition when nothing can be read, framing.WrongKey, OSError."""
     for _ in range(ATTEMPTS_MAX - 1):
         try:
-            return _read(config, files)
+            return _read(config)
         except FileNotFoundError:
             # A manager that runs has just replaced a file.
             continue
-    return _read(config, files)
+    return _read(config)
 
 
-def check_key(config: ConsensusConfig, files: Files = OS_FILES) -> None:
+def check_key(config: ConsensusConfig) -> None:
     """Raises framing.WrongKey when a file refuses the data key and none opens with it.
 
     The random beginning of a file has no checksum of its own: damaged there, it looks like a wrong key.
     """
+    files = config.files
     wrong: WrongKey | None = None
     for path in reversed(segment_paths(files, wal_dir(config))):
         try:
@@ -111,8 +102,9 @@ def check_key(config: ConsensusConfig, files: Files = OS_FILES) -> None:
         raise wrong
 
 
-def _read(config: ConsensusConfig, files: Files) -> Salvage:
-    check_key(config, files)
+def _read(config: ConsensusConfig) -> Salvage:
+    files = config.files
+    check_key(config)
     damage: list[str] = []
     snapshot = _newest_snapshot(config, files, damage)
     base = 0 if snapshot is None else snapshot.meta.index

@@ -66,6 +66,9 @@ class Engine(Replication):
         self._keep_entries = keep_entries
         self._snapshotting = False
         self._applied_bytes = 0  # since the last snapshot
+        self._commit_reached = (
+            0  # while a part of what is committed is applied, PySyncObj knows of that part only
+        )
         self._queue: deque[tuple[bytes, Callback]] = deque()
         self._barriers: list[tuple[int, int, Callback]] = []
         self._holding_proposals = False
@@ -92,7 +95,7 @@ class Engine(Replication):
         return self._storage_error
 
     def commit_index(self) -> int:
-        return self._commit_index
+        return max(self._commit_index, self._commit_reached)
 
     def applied_index(self) -> int:
         return self._applied_index
@@ -299,7 +302,7 @@ class Engine(Replication):
 
     def _SyncObj__applyLogEntries(self) -> bool:
         """PySyncObj applies up to the commit index; here, not more than what one turn may take."""
-        commit = self._commit_index
+        commit = self._commit_reached = self._commit_index
         last, size = self._applied_index, 0
         while last < commit and last - self._applied_index < APPLIED_ENTRIES_MAX and size < APPLIED_BYTES_MAX:
             last += 1

@@ -1,8 +1,9 @@
-"""Simulated time: a queue of events, and the clock and dice that PySyncObj reads in place of the real ones."""
+"""Simulated time: a queue of events, and the clocks and dice that take the place of the real ones."""
 
 from __future__ import annotations
 
 import heapq
+import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from typing import Any
 
 import pysyncobj.syncobj
 import pytest
+
+from raft import transport
 
 EPOCH_S = 1000.0
 READS_MAX = 20_000  # of the clock in one turn
@@ -53,9 +56,13 @@ class NodeClock:
     def read(self) -> float:
         return EPOCH_S + self._offset + self._events.now * self._rate
 
+    def moment(self, reading: float) -> float:
+        """The simulated time at which this clock reads that."""
+        return (reading - EPOCH_S - self._offset) / self._rate
+
 
 class _Dice:
-    """Stands for the `random` module in PySyncObj: the dice of the node that has its turn."""
+    """Stands for the `random` module: the dice of the node that has its turn."""
 
     def __init__(self) -> None:
         self.clock: NodeClock | None = None
@@ -66,20 +73,18 @@ class _Dice:
 
 
 class Turns:
-    """Whose clock and dice PySyncObj sees."""
+    """Whose clock and dice the managers' code sees."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int) -> None:
         self._dice = _Dice()
+        self._bytes = random.Random(f"{seed} bytes")
         self._reads = 0
 
-    @contextmanager
-    def of(self, clock: NodeClock) -> Iterator[None]:
+    def enter(self, clock: NodeClock | None) -> NodeClock | None:
+        """From now on it is that node's turn; returns whose it was."""
         outer, self._dice.clock = self._dice.clock, clock
         self._reads = 0
-        try:
-            yield
-        finally:
-            self._dice.clock = outer
+        return outer
 
     @contextmanager
     def installed(self, patch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -87,6 +92,8 @@ class Turns:
         with patch.context() as context:
             context.setattr(library, "monotonicTime", self._read)
             context.setattr(library, "random", self._dice)
+            context.setattr(transport, "random", self._dice)
+            context.setattr(os, "urandom", self._bytes.randbytes)
             # Sets of nodes are gone through in the order of their hashes, which must not change between runs.
             context.setattr(library.Node, "__hash__", lambda node: sum(node.id.encode()))
             yield

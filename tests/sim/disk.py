@@ -32,6 +32,7 @@ class Disk:
         self.dice = dice
         self.failing = False
         self.cut_after: int | None = None  # operations until the power is cut
+        self.is_off = False
         self.sync_s = SYNC_S
         self.waited_s = 0.0  # time the operations have taken since somebody reset it
         self._names: dict[Path, _Inode] = {}
@@ -80,12 +81,21 @@ class Disk:
         """One step of the disk. Raises PowerCut or OSError when it is time for that."""
         if self.cut_after is not None:
             self.cut_after -= 1
-            if self.cut_after < 0:
-                raise PowerCut
+            self.is_off = self.is_off or self.cut_after < 0
+        if self.is_off:
+            # Whoever called may swallow it, as a task does: the node ends when its callback is over.
+            raise PowerCut
         if syncs:
             self.waited_s += self.sync_s
         if self.failing and may_fail:
             raise OSError(errno.EIO, "simulated")
+
+    def turn_byte(self, path: Path, offset: int) -> None:
+        """One bit of what is durable is not what was written."""
+        inode = self._names[path]
+        for data in (inode.cached, rotten := bytearray(inode.durable)):
+            data[offset] ^= 1 << self.dice.randrange(8)
+        inode.durable = bytes(rotten)
 
     def spare(self) -> None:
         """The power is not cut after all."""
@@ -109,6 +119,7 @@ class Disk:
         for path in sorted(self._names):
             _forget(self._names[path], dice)
         self.cut_after = None
+        self.is_off = False
 
     def _change(self, path: Path, inode: _Inode | None) -> None:
         _put(self._names, path, inode)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from raft import membership
 from raft.log import Log
-from raft.messages import Message, RequestVote, VoteAnswer
-from raft.replication import REGULAR
+from raft.messages import Message, RequestVote, SnapshotChunk, VoteAnswer
+from raft.replication import MEMBERSHIP, REGULAR
 from raft.stock import LEADER
+from raft.store import Store
 from raft.syncobj import PROPOSAL_ID_BYTES
 
 if TYPE_CHECKING:
@@ -62,9 +64,11 @@ class Committed(msgspec.Struct, frozen=True):
 
 
 class Oracle:
-    def __init__(self) -> None:
+    def __init__(self, founded_at: int = 0) -> None:
+        """`founded_at`: up to there the state is that of a former cluster."""
+        self._founded_at = founded_at
         self.committed: dict[int, Committed] = {}
-        self.index_of: dict[bytes, int] = {}  # of the committed proposals
+        self.index_of: dict[bytes, int] = {}  # of the committed commands, no two of which are equal
         self.terms: dict[int, str] = {}  # who led
         self._entries: dict[tuple[int, int], tuple[bytes, int]] = {}  # (index, term) -> command, term before
         self._states: dict[int, int] = {}
@@ -75,6 +79,14 @@ class Oracle:
         self._acknowledged: list[tuple[bytes, int]] = []
         self._refused: set[bytes] = set()
         self._floors: dict[str, int] = {}
+        self._members_changed: list[tuple[str, str]] = []
+        self._members_known: set[tuple[str, str]] = set()
+        self._violation: Violation | None = None
+
+    def violated(self, rule: str, message: str) -> None:
+        """Remembered as well: whoever is in the middle of something here may swallow the exception."""
+        self._violation = self._violation or Violation(rule, message)
+        raise self._violation
 
     # ---- what happens ----
 
@@ -96,26 +108,39 @@ class Oracle:
     def on_apply(self, manager: Manager, index: int) -> None:
         self._check_log(manager)
         self._check_commits(manager)
-        self._compare_state(manager, index)
+        self.compare_state(manager.id, manager.store, index)
 
     def on_load(self, manager: Manager) -> None:
-        self._compare_state(manager, manager.store.index)
+        self.compare_state(manager.id, manager.store, manager.store.index)
 
     def on_send(self, manager: Manager, target: str, message: Message) -> None:
         if isinstance(message, VoteAnswer) and message.granted:
             self._voted(manager.id, message.term, target)
         elif isinstance(message, RequestVote):
             self._voted(manager.id, message.term, manager.id)
+        elif isinstance(message, SnapshotChunk) and message.index < manager.log.base:
+            self.violated("useless snapshot", f"{manager.id} sends {message.index}, what follows is dropped")
 
-    def on_acknowledged(self, proposal_id: bytes, index: int) -> None:
+    def on_acknowledged(self, command: bytes, index: int) -> None:
         """The client heard that its write is done."""
-        self._acknowledged.append((proposal_id, index))
+        self._acknowledged.append((command, index))
 
-    def on_refused(self, proposal_id: bytes) -> None:
+    def on_refused(self, command: bytes) -> None:
         """The client heard that its write was not done, and never will be."""
-        self._refused.add(proposal_id)
-        if proposal_id in self.index_of:
-            raise Violation("false refusal", f"of what is committed at {self.index_of[proposal_id]}")
+        self._refused.add(command)
+        if command in self.index_of:
+            self.violated("false refusal", f"of what is committed at {self.index_of[command]}")
+
+    def on_members_changed(self, kind: str, node_id: str) -> None:
+        """Whoever asked to `add` or `remove` that node heard that it is done."""
+        self._members_changed.append((kind, node_id))
+
+    def on_handed_over(self, manager: Manager, term: int) -> None:
+        """Whoever asked that manager, which led in `term`, to hand over heard that another one leads."""
+        if max(self.terms) <= term:
+            self.violated(
+                "false success", f"{manager.id} has handed over in term {term}, and nobody followed"
+            )
 
     def floor(self, key: str) -> int:
         """The newest version of that key that anybody knows of: a read that begins now must not be older."""
@@ -126,12 +151,16 @@ class Oracle:
 
     def on_read(self, key: str, floor: int, version: int, node_id: str) -> None:
         if version < floor:
-            raise Violation("stale read", f"{node_id} answers {key} at {version}, known before: {floor}")
+            self.violated("stale read", f"{node_id} answers {key} at {version}, known before: {floor}")
+        if version > self._founded_at and version not in self.committed:
+            self.violated("dirty read", f"{node_id} answers {key} at {version}, which nobody has committed")
         self.on_known(key, version)
 
     # ---- what must hold ----
 
     def check(self) -> None:
+        if self._violation is not None:
+            raise self._violation
         for manager in self._touched.values():
             self._check_log(manager)
             self._check_commits(manager)
@@ -139,11 +168,15 @@ class Oracle:
                 self._check_leader(manager)
                 self._check_matches(manager)
         self._touched.clear()
-        for proposal_id, index in self._acknowledged:
-            if self.index_of.get(proposal_id) != index:
-                found = self.index_of.get(proposal_id)
-                raise Violation("false success", f"entry {index} was acknowledged, committed: {found}")
+        for command, index in self._acknowledged:
+            if self.index_of.get(command) != index:
+                found = self.index_of.get(command)
+                self.violated("false success", f"entry {index} was acknowledged, committed: {found}")
         self._acknowledged.clear()
+        for change in self._members_changed:
+            if change not in self._members_known:
+                self.violated("false success", f"{change[0]} {change[1]} is done, but not committed")
+        self._members_changed.clear()
 
     def _check_log(self, manager: Manager) -> None:
         log = manager.log
@@ -153,38 +186,42 @@ class Oracle:
         self._seen[manager.id] = min(self._seen[manager.id], start - 1)
         base = self.committed.get(log.base)
         if base is not None and base.entry_term != log[0][2]:
-            raise Violation("lost commit", f"{manager.id} begins after {log.base} with another term")
+            self.violated("lost commit", f"{manager.id} begins after {log.base} with another term")
         for position in range(max(1, start - log.base), len(log)):
             command, index, term = log[position]
             value = command, log[position - 1][2]
             if self._entries.setdefault((index, term), value) != value:
-                raise Violation("log matching", f"entry {index} of term {term} differs on {manager.id}")
+                self.violated("log matching", f"entry {index} of term {term} differs on {manager.id}")
 
     def _check_commits(self, manager: Manager) -> None:
         engine = manager.engine
         log, commit, term = manager.log, engine.commit_index(), engine.term()
         if commit > log.last:
-            raise Violation("lost commit", f"{manager.id} committed {commit}, its log ends at {log.last}")
+            self.violated("lost commit", f"{manager.id} committed {commit}, its log ends at {log.last}")
         for index in range(max(self._seen[manager.id], log.base) + 1, commit + 1):
             command, _, entry_term = log[index - log.base]
             known = self.committed.get(index)
             if known is None:
                 if _leads(manager) and log.term_at(commit) != term:
-                    raise Violation("older term", f"{manager.id} commits {commit} in term {term} by counting")
+                    self.violated("older term", f"{manager.id} commits {commit} in term {term} by counting")
                 self._commit(index, Committed(entry_term, command, term))
-            elif (known.entry_term, known.command) != (entry_term, command):
-                raise Violation("lost commit", f"{manager.id} has another entry {index} than was committed")
+            elif not self.is_committed(index, entry_term, command):
+                self.violated("lost commit", f"{manager.id} has another entry {index} than was committed")
         self._seen[manager.id] = max(self._seen[manager.id], commit)
 
     def _commit(self, index: int, entry: Committed) -> None:
         self.committed[index] = entry
         if entry.command[:1] == REGULAR:
-            proposal_id = entry.command[1 : 1 + PROPOSAL_ID_BYTES]
-            if proposal_id in self.index_of:
-                raise Violation("written twice", f"at {self.index_of[proposal_id]} and at {index}")
-            if proposal_id in self._refused:
-                raise Violation("false refusal", f"of what became entry {index}")
-            self.index_of[proposal_id] = index
+            command = entry.command[1 + PROPOSAL_ID_BYTES :]
+            if command in self.index_of:
+                self.violated("written twice", f"at {self.index_of[command]} and at {index}")
+            if command in self._refused:
+                self.violated("false refusal", f"of what became entry {index}")
+            self.index_of[command] = index
+        elif entry.command[:1] == MEMBERSHIP:
+            configuration = membership.decode(entry.command[1:])
+            self._members_known.update(("add", node_id) for node_id in configuration.members)
+            self._members_known.update(("remove", node_id) for node_id in configuration.removed)
 
     def _check_leader(self, manager: Manager) -> None:
         """Who begins to lead was elected, alone, and has everything that was committed before its term."""
@@ -192,16 +229,16 @@ class Oracle:
         if self.terms.get(term) == manager.id:
             return
         if term in self.terms:
-            raise Violation("two leaders", f"{self.terms[term]} and {manager.id} lead in term {term}")
+            self.violated("two leaders", f"{self.terms[term]} and {manager.id} lead in term {term}")
         self.terms[term] = manager.id
         members = manager.engine.configuration.members
         votes = sum(self._votes.get((node_id, term)) == manager.id for node_id in members)
         if len(members) > 1 and votes < manager.engine.configuration.quorum:
-            raise Violation("not elected", f"{manager.id} leads in term {term} with {votes} votes")
+            self.violated("not elected", f"{manager.id} leads in term {term} with {votes} votes")
         for index, entry in self.committed.items():
             missing = index > manager.log.base and manager.log.term_at(index) != entry.entry_term
             if entry.term < term and missing:
-                raise Violation("lost commit", f"{manager.id} leads in term {term} without entry {index}")
+                self.violated("lost commit", f"{manager.id} leads in term {term} without entry {index}")
 
     def _check_matches(self, leader: Manager) -> None:
         """A follower has what its leader believes that it has."""
@@ -213,13 +250,17 @@ class Oracle:
             if match <= leader.log.base or match <= follower.log.base:
                 continue
             if follower.log.term_at(match) != leader.log.term_at(match):
-                raise Violation("false match", f"{leader.id} believes that {node.id} has entry {match}")
+                self.violated("false match", f"{leader.id} believes that {node.id} has entry {match}")
 
     def _voted(self, node_id: str, term: int, candidate: str) -> None:
         if self._votes.setdefault((node_id, term), candidate) != candidate:
-            raise Violation("two votes", f"{node_id} in term {term}")
+            self.violated("two votes", f"{node_id} in term {term}")
 
-    def _compare_state(self, manager: Manager, index: int) -> None:
-        digest = zlib.crc32(manager.store.encode(manager.store.dump()))
+    def compare_state(self, node_id: str, store: Store, index: int) -> None:
+        digest = zlib.crc32(store.encode(store.dump()))
         if self._states.setdefault(index, digest) != digest:
-            raise Violation("states differ", f"{manager.id} at entry {index}")
+            self.violated("states differ", f"{node_id} at entry {index}")
+
+    def is_committed(self, index: int, term: int, command: bytes) -> bool:
+        known = self.committed.get(index)
+        return known is not None and (known.entry_term, known.command) == (term, command)

@@ -5,12 +5,14 @@ A mutation patches the production classes for as long as its MonkeyPatch lives.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 
+from raft.consensus import Consensus
 from raft.log import Log
 from raft.membership import Configuration
 from raft.messages import Append, SnapshotChunk, VoteAnswer
@@ -32,6 +34,7 @@ _append = Engine._append
 _leadership_lost = Engine._leadership_lost
 _compaction = Engine._SyncObj__tryLogCompaction  # type: ignore[attr-defined]
 _apply = Store.apply
+_consensus_init = Consensus.__init__
 
 
 def votes_twice_in_a_term(patch: Patch) -> None:
@@ -191,9 +194,16 @@ def votes_only_as_a_member(patch: Patch) -> None:
 
 
 def changes_members_two_at_a_time(patch: Patch) -> None:
+    """Neither the engine nor whoever asks it waits for the change before."""
+
+    def init(self: Any, *args: Any) -> None:
+        _consensus_init(self, *args)
+        self._changing_members = contextlib.nullcontext()
+
     def change(self: Engines, wanted: Configuration, callback: Any) -> None:
         self._append(MEMBERSHIP + wanted.encode(), callback)
 
+    patch.setattr(Consensus, "__init__", init)
     patch.setattr(Engine, "change_configuration", change)
 
 

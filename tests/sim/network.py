@@ -1,56 +1,69 @@
-"""One-way connections between the nodes, first in first out, that can be cut, stalled, and made lossy.
+"""What carries the connections between the nodes: delays, cuts, stalls, losses, and ends that learn late.
 
-As raft.transport they drop what cannot be sent, and both ends learn of an ended connection. Worse than that
-transport, a link may lose, repeat and deliver late (after a reconnect) what was on its way: Raft must bear it.
+As TCP it keeps the order of a connection and tells both ends when it has ended, each at its own time, perhaps
+while a newer one is open already. Worse than TCP, it may lose and repeat what was written, and deliver on the
+newer connection what the older one held: Raft must bear it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
 import zlib
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
-from raft import messages
-from raft.messages import AnyMessage, Message
 from tests.sim.clock import Events
+from tests.sim.loop import NodeLoop
+from tests.sim.streams import Connection, Reader, Writer
 
 LATENCY_S = (0.0003, 0.004)
 DIAL_S = (0.005, 0.08)
 LATE_S = 1.5
+RETRY_S = 0.2  # of a dial that nobody answers
+SILENT_SHARE = 0.7  # of the dials over a cut link
+SPLIT_SHARE = 0.1
 
 Pair = tuple[str, str]  # source, target
 
 
 class Endpoint(Protocol):
-    """A node as the network sees it. Nothing of this is called while it is down, but `up`."""
+    """A node as the network sees it."""
 
     @property
     def up(self) -> bool: ...
 
     @property
-    def peers(self) -> dict[str, str]: ...
+    def address(self) -> str: ...
 
-    def on_message(self, source: str, message: AnyMessage) -> None: ...
+    @property
+    def loop(self) -> NodeLoop: ...
 
-    def on_connected(self, target: str) -> None: ...
+    @property
+    def writing_s(self) -> float:
+        """How long the disk operations take that came before what is being sent."""
 
-    def on_disconnected(self, target: str) -> None: ...
+    def accept(self, source: str, reader: Reader, writer: Writer) -> None:
+        """Called on the node's loop."""
 
-    def on_inbound_lost(self, source: str) -> None: ...
+    def read_stale(self) -> None:
+        """It went on reading a connection that a newer one has replaced."""
 
 
 class _Link:
     def __init__(self, seed: str) -> None:
         self.dice = random.Random(seed)
-        self.open = False
-        self.dialling = False
-        self.connection = 0  # number of the present or last one
+        self.connections: list[Connection] = []  # that at least one end believes to be open
         self.busy_until = 0.0
         self.cuts = 0
         self.stalled_until = 0.0
         self.loss = 0.0
         self.repeats = 0.0
         self.late = False
+
+    @property
+    def newest(self) -> Connection | None:
+        return self.connections[-1] if self.connections else None
 
 
 class Network:
@@ -71,88 +84,139 @@ class Network:
     def pairs(self) -> list[Pair]:
         return list(self._links)
 
-    def send(self, source: str, target: str, message: Message, at: float) -> None:
-        link = self._links[source, target]
-        if not link.open:
+    # ---- tests.sim.streams.Carrier ----
+
+    def carry(self, connection: Connection, data: bytes) -> None:
+        link = self._links[connection.pair]
+        leaves = self._events.now + self._nodes[connection.pair[0]].writing_s
+        arrives = max(link.busy_until, leaves + self.slowness * link.dice.uniform(*LATENCY_S))
+        link.busy_until = arrives
+        if connection.is_cut or link.dice.random() < link.loss:
+            connection.waiting_bytes -= len(data)
             return
-        data = messages.encode(message)
-        link.busy_until = max(link.busy_until, at + self.slowness * link.dice.uniform(*LATENCY_S))
-        if link.dice.random() < link.loss:
-            return
-        self._arrive(source, target, data, link.busy_until, link.connection)
+        self._events.at(arrives, partial(self._deliver, connection, data, len(data)))
         if link.dice.random() < link.repeats:
-            later = link.busy_until + link.dice.choice((LATE_S, LATE_S / 50)) * link.dice.random()
-            self._arrive(source, target, data, later, link.connection)
+            later = arrives + link.dice.choice((LATE_S, LATE_S / 50)) * link.dice.random()
+            self._events.at(later, partial(self._deliver, connection, data, 0))
 
-    def _arrive(self, source: str, target: str, data: bytes, at: float, connection: int) -> None:
-        self._events.at(at, lambda: self._deliver(source, target, data, connection))
+    def finish(self, connection: Connection, by_near: bool) -> None:
+        link = self._links[connection.pair]
+        if by_near:
+            at = max(link.busy_until, self._events.now + self.slowness * link.dice.uniform(*LATENCY_S))
+            self._events.at(at, partial(self._end_far, connection))
+        else:
+            connection.is_cut = connection.is_lost = True
+            delay = self.slowness * link.dice.uniform(*LATENCY_S)
+            self._events.after(delay, partial(connection.near.end, None))
+            self._forget(connection)
 
-    def _deliver(self, source: str, target: str, data: bytes, connection: int) -> None:
-        link = self._links[source, target]
+    def _deliver(self, connection: Connection, data: bytes, counted: int) -> None:
+        link = self._links[connection.pair]
         if link.stalled_until > self._events.now:
-            self._arrive(source, target, data, link.stalled_until, connection)
+            self._events.at(link.stalled_until, partial(self._deliver, connection, data, counted))
             return
-        if connection != link.connection:
-            if not link.late:
-                return
-            delay = link.dice.uniform(0, LATE_S)
-            self._arrive(source, target, data, self._events.now + delay, link.connection)
+        connection.waiting_bytes -= counted
+        if connection.is_lost:
+            if link.late and link.newest is not None and link.newest is not connection:
+                again = partial(self._deliver, link.newest, data, 0)
+                self._events.after(link.dice.uniform(0, LATE_S), again)
             return
-        if self._nodes[target].up:
-            self.digest = zlib.crc32(f"{self._events.now} {source} {target}".encode() + data, self.digest)
-            self._nodes[target].on_message(source, messages.decode(data))
+        far = connection.far
+        if far.has_ended or far.loop.is_dead:
+            return
+        self.digest = zlib.crc32(f"{self._events.now} {connection.pair}".encode() + data, self.digest)
+        if link.dice.random() < SPLIT_SHARE:
+            middle = link.dice.randint(1, len(data) - 1)
+            far.feed(data[:middle], data[middle:])
+        else:
+            far.feed(data)
+
+    def _end_far(self, connection: Connection) -> None:
+        link = self._links[connection.pair]
+        if link.stalled_until > self._events.now:
+            self._events.at(link.stalled_until, partial(self._end_far, connection))
+            return
+        connection.far.end()
+        self._forget(connection)
 
     # ---- connections ----
 
-    def refresh(self) -> None:
-        """Somebody came, went, or changed its peers."""
-        for pair, link in self._links.items():
-            wanted = self._wanted(pair, link)
-            if link.open and not wanted:
-                self._close(pair, link)
-            elif wanted and not link.open and not link.dialling:
-                link.dialling = True
-                self._events.after(
-                    link.dice.uniform(*DIAL_S), lambda pair=pair, link=link: self._dial(pair, link)
-                )  # type: ignore[misc]
+    async def dial(self, source: str, target: str, address: str) -> tuple[Reader, Writer]:
+        """Raises ConnectionRefusedError; while the link is cut there may be no answer at all."""
+        link = self._links[source, target]
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        is_silent = link.dice.random() < SILENT_SHARE
+        dial = partial(self._dial, (source, target), address, self._nodes[source].loop, answered, is_silent)
+        self._events.after(link.dice.uniform(*DIAL_S), dial)
+        streams: tuple[Reader, Writer] = await answered
+        return streams
 
-    def _wanted(self, pair: Pair, link: _Link) -> bool:
-        source, target = (self._nodes[node_id] for node_id in pair)
-        # Whoever is dialled by a stranger dials back.
-        knows = source.up and target.up and (pair[1] in source.peers or pair[0] in target.peers)
-        return knows and not link.cuts
-
-    def _dial(self, pair: Pair, link: _Link) -> None:
-        link.dialling = False
-        if link.open or not self._wanted(pair, link):
+    def _dial(
+        self, pair: Pair, address: str, loop: NodeLoop, answered: asyncio.Future[Any], is_silent: bool
+    ) -> None:
+        link, target = self._links[pair], self._nodes[pair[1]]
+        if loop.is_dead or answered.done():
             return
-        link.open = True
-        link.connection += 1
-        link.busy_until = self._events.now
-        self._nodes[pair[0]].on_connected(pair[1])
+        if link.cuts and is_silent:
+            again = partial(self._dial, pair, address, loop, answered, is_silent)
+            self._events.after(link.dice.uniform(0, RETRY_S), again)
+        elif link.cuts or not target.up or target.address != address:
+            loop.call_soon(_refuse, answered, address)
+        else:
+            self._connect(pair, loop, answered)
 
-    def _close(self, pair: Pair, link: _Link) -> None:
-        link.open = False
-        link.connection += 1
-        source, target = (self._nodes[node_id] for node_id in pair)
-        if source.up:
-            source.on_disconnected(pair[1])
-        if target.up:
-            target.on_inbound_lost(pair[0])
+    def _connect(self, pair: Pair, loop: NodeLoop, answered: asyncio.Future[Any]) -> None:
+        link, target = self._links[pair], self._nodes[pair[1]]
+        connection = Connection(self, pair, (loop, target.loop), target.read_stale)
+        older = list(link.connections)
+        link.connections.append(connection)
+
+        def accept() -> None:
+            target.accept(pair[0], *connection.far_streams())
+            for replaced in older:
+                replaced.far.reader.is_replaced = True
+
+        target.loop.call_soon(accept)
+        loop.call_soon(_answer, answered, connection)
+
+    def _forget(self, connection: Connection) -> None:
+        connections = self._links[connection.pair].connections
+        if connection in connections:
+            connections.remove(connection)
+
+    def _break(self, connection: Connection) -> None:
+        """Both ends learn of it, mostly soon."""
+        link = self._links[connection.pair]
+        # What is on its way arrives as long as the far end believes in the connection, if the link is so.
+        connection.is_cut = True
+        connection.is_lost = not link.late or link.dice.random() < 0.5
+        for end in (connection.near, connection.far):
+            error = ConnectionResetError("simulated") if link.dice.random() < 0.5 else None
+            limit = LATE_S if link.dice.random() < 0.2 else self.slowness * LATENCY_S[1]
+            self._events.after(link.dice.uniform(0, limit), partial(end.end, error))
+        self._events.after(LATE_S, partial(self._forget, connection))
+
+    def went_down(self, node_id: str) -> None:
+        """Its connections are gone, and the others will find out."""
+        for pair, link in self._links.items():
+            if node_id in pair:
+                for connection in link.connections:
+                    self._break(connection)
 
     # ---- faults ----
 
     def cut(self, pairs: list[Pair], seconds: float) -> None:
         """End these connections and let nobody dial for so long."""
         for pair in pairs:
-            self._links[pair].cuts += 1
-        self.refresh()
-        self._events.after(seconds, lambda: self._mend(pairs))
+            link = self._links[pair]
+            link.cuts += 1
+            for connection in link.connections:
+                self._break(connection)
+        self._events.after(seconds, partial(self._mend, pairs))
 
     def _mend(self, pairs: list[Pair]) -> None:
         for pair in pairs:
             self._links[pair].cuts -= 1
-        self.refresh()
 
     def stall(self, pairs: list[Pair], seconds: float) -> None:
         """Nothing arrives for so long, and then all of it."""
@@ -161,13 +225,26 @@ class Network:
             link.stalled_until = max(link.stalled_until, self._events.now + seconds)
 
     def disturb(self, pairs: list[Pair], seconds: float, loss: float, repeats: float, late: bool) -> None:
-        """Lose and repeat that share of the messages; `late`: also deliver what an ended connection held."""
+        """Lose and repeat that share of what is written; `late`: also deliver what an ended connection held."""
         for pair in pairs:
             link = self._links[pair]
             link.loss, link.repeats, link.late = loss, repeats, late
-        self._events.after(seconds, lambda: self._calm(pairs))
+        self._events.after(seconds, partial(self._calm, pairs))
 
     def _calm(self, pairs: list[Pair]) -> None:
         for pair in pairs:
             link = self._links[pair]
             link.loss, link.repeats, link.late = 0.0, 0.0, False
+
+
+def _refuse(answered: asyncio.Future[Any], address: str) -> None:
+    if not answered.done():
+        answered.set_exception(ConnectionRefusedError(f"{address} does not answer"))
+
+
+def _answer(answered: asyncio.Future[Any], connection: Connection) -> None:
+    streams = connection.near_streams()
+    if answered.done():
+        streams[1].close()
+    else:
+        answered.set_result(streams)

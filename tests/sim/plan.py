@@ -13,6 +13,7 @@ CALM_S = 1.5  # for the first election
 TROUBLE_S = 6.0
 KEYS = ("a", "b", "c")
 JOINERS = ("n6", "n7")
+LAST_LEFT_SHARE = 0.15
 LEADER = "leader"  # whoever leads when the fault strikes
 
 
@@ -41,6 +42,7 @@ class Plan(msgspec.Struct, frozen=True):
     latency: float  # of every message, relative to a good network
     faults: tuple[Fault, ...]
     requests: tuple[Request, ...]
+    is_last_left: bool  # at the end all disks but one are lost, and a new cluster is founded from that one
 
 
 # Kind -> how often, relative to the others.
@@ -49,6 +51,9 @@ KINDS = {
     "crash majority": 1,
     "crash all": 1,
     "restart": 4,
+    "kill": 2,
+    "stop": 2,
+    "rot": 1,
     "power cut": 3,
     "isolate": 3,
     "split": 2,
@@ -87,7 +92,9 @@ def make_plan(seed: int, only: tuple[str, ...] = ()) -> Plan:
         for _ in range(dice.randint(40, 160))
     ]
     latency = dice.choice((1.0, 1.0, 1.0, 10.0, 50.0))
-    return Plan(seed, nodes, latency, tuple(sorted(faults, key=_time)), tuple(sorted(requests, key=_time)))
+    is_last_left = dice.random() < LAST_LEFT_SHARE
+    faults, requests = sorted(faults, key=_time), sorted(requests, key=_time)
+    return Plan(seed, nodes, latency, tuple(faults), tuple(requests), is_last_left)
 
 
 def _fault(dice: random.Random, kind: str, nodes: tuple[str, ...], at: float) -> Fault:
@@ -103,6 +110,7 @@ def _fault(dice: random.Random, kind: str, nodes: tuple[str, ...], at: float) ->
         "slow disk": dice.uniform(0.005, 0.3),
         "disturb": dice.uniform(0.02, 0.6),
         "stall": dice.random(),
+        "rot": dice.random(),
     }.get(kind, 0.0)
     seconds = dice.uniform(0.05, 2.0) if dice.random() < 0.7 else dice.uniform(0.001, 0.1)
     if kind == "add":

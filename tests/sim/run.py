@@ -10,20 +10,32 @@ from contextlib import ExitStack, contextmanager
 import msgspec
 import pytest
 
-from raft.syncobj import Engine
-from tests.sim.cluster import Cluster, Manager
-from tests.sim.invariants import Violation
-from tests.sim.membership import Changes
+from tests.sim.cluster import Cluster
+from tests.sim.founding import found_anew
+from tests.sim.invariants import Violation, WatchedLog
+from tests.sim.manager import Manager
 from tests.sim.network import Pair
 from tests.sim.plan import CALM_S, TROUBLE_S, Fault, Plan, Request
-from tests.sim.workload import Clients
+from tests.sim.workload import Clients, Operators
 
 LAST_FAULT_S = CALM_S + TROUBLE_S + 2.2
 RECOVERY_S = 15.0
 POWER_CUT_S = 1.0
+REPLACE_S = 0.3
 
-# Small, so that short runs come to second segments and to snapshots of several pieces.
+# Small, so that short runs come to second segments, to snapshots of several pieces, and to every time-out.
 _SIZES = {
+    "raft.consensus.TICK_S": 0.04,
+    "raft.consensus.PROPOSE_TIMEOUT_S": 1.5,
+    "raft.consensus.BARRIER_TIMEOUT_S": 1.0,
+    "raft.consensus.HAND_OVER_TIMEOUT_S": 1.0,
+    "raft.consensus.JOINER_CONTACT_TIMEOUT_S": 2.0,
+    "raft.consensus.JOINER_STALLED_S": 3.0,
+    "raft.snapshot_keeper.KEPT_S": 1.0,
+    "raft.transport.DIAL_TIMEOUT_S": 0.8,
+    "raft.transport.HELLO_TIMEOUT_S": 1.0,
+    "raft.transport.CONGESTED_BYTES": 3000,
+    "raft.transport.BUFFER_BYTES_MAX": 15_000,
     "raft.wal.SEGMENT_BYTES": 3000,
     "raft.stock.BATCH_BYTES": 1500,
     "raft.dump.PIECE_BYTES": 100,
@@ -44,13 +56,14 @@ class Report(msgspec.Struct, frozen=True):
     elections: int
     commits: int
     acknowledged: int
+    unknown: int  # writes that may or may not have been done
     reads: int
     changes: int  # of the members
 
 
-def simulate(plan: Plan, engine: type[Engine] = Engine) -> Report:
+def simulate(plan: Plan) -> Report:
     """Never raises for what the simulated nodes do."""
-    run = _Run(plan, engine)
+    run = _Run(plan)
     rule, message = "", ""
     with _world(run.cluster):
         try:
@@ -59,6 +72,8 @@ def simulate(plan: Plan, engine: type[Engine] = Engine) -> Report:
             rule, message = violation.rule, str(violation)
         except Exception as err:  # noqa: BLE001 (a node that stops is a finding like any other)
             rule, message = "stopped", f"{type(err).__name__}: {err} ({_place(err)})"
+        finally:
+            run.cluster.end()
     oracle, clients = run.cluster.oracle, run.clients
     return Report(
         rule,
@@ -69,8 +84,9 @@ def simulate(plan: Plan, engine: type[Engine] = Engine) -> Report:
         len(oracle.terms),
         len(oracle.committed),
         clients.acknowledged,
+        clients.unknown,
         clients.read,
-        run.changes.committed,
+        run.operators.changes,
     )
 
 
@@ -81,6 +97,7 @@ def _world(cluster: Cluster) -> Iterator[None]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         for name, value in _SIZES.items():
             patch.setattr(name, value)
+        patch.setattr("raft.consensus.Log", WatchedLog)
         patch.setattr(logger, "disabled", True)
         for child in [name for name in logging.root.manager.loggerDict if name.startswith("raft.")]:
             patch.setattr(logging.getLogger(child), "disabled", True)
@@ -97,12 +114,12 @@ def _place(err: BaseException) -> str:
 
 
 class _Run:
-    def __init__(self, plan: Plan, engine: type[Engine]) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.cluster = Cluster(plan.seed, engine)
+        self.cluster = Cluster(plan.seed)
         self.cluster.network.slowness = plan.latency
         self.clients = Clients(self.cluster)
-        self.changes = Changes(self.cluster)
+        self.operators = Operators(self.cluster)
         self.events = 0
 
     def go(self) -> None:
@@ -113,10 +130,26 @@ class _Run:
         for request in self.plan.requests:
             events.at(request.at, lambda request=request: self.clients.begin(request))  # type: ignore[misc]
         self._run_until(LAST_FAULT_S)
-        self._recover()
+        survivors = [m for m in self.cluster.managers.values() if m.is_whole and m.id in self.plan.nodes]
+        if self.plan.is_last_left and survivors:
+            self._found_anew(random.Random(self.plan.seed).choice(survivors))
+        else:
+            self._recover()
 
     def _run_until(self, time: float) -> None:
         self.events += self.cluster.run(time)
+
+    def _found_anew(self, survivor: Manager) -> None:
+        """The new cluster must work alone, and grow."""
+        for manager in self.cluster.managers.values():
+            manager.disk.heal()
+        found_anew(self.cluster, survivor)
+        self._write_one()
+        fresh = self.cluster.manager("f2")
+        self.operators.add(self.cluster.leaders()[0], fresh)
+        self._write_one()
+        last = max(self.cluster.oracle.committed)
+        self._until(lambda: fresh.up and fresh.engine.applied_index() >= last, "a member does not catch up")
 
     def _recover(self) -> None:
         """With a majority repaired a write must succeed, with all of them it must reach every member."""
@@ -132,19 +165,22 @@ class _Run:
 
     def _start_all(self) -> None:
         for manager in self.cluster.managers.values():
-            if not manager.up and manager.life:
+            if not manager.up and manager.life and manager.is_whole:
                 manager.start()
 
     def _spared(self) -> list[Manager]:
         """Nodes that the cluster must be able to do without, by every configuration that anybody knows."""
         up = [manager for manager in self.cluster.managers.values() if manager.up]
-        configurations = [manager.engine.configuration for manager in up]
         left = {manager.id for manager in up}
         for manager in random.Random(self.plan.seed).sample(up, len(up)):
             rest = left - {manager.id}
-            if all(len(rest & set(c.members)) >= c.quorum for c in configurations if c.members):
+            if self._is_enough(rest):
                 left = rest
         return [manager for manager in up if manager.id not in left]
+
+    def _is_enough(self, node_ids: set[str]) -> bool:
+        known = [manager.configuration for manager in self.cluster.managers.values()]
+        return all(len(node_ids & set(c.members)) >= c.quorum for c in known if c.members)
 
     def _write_one(self) -> None:
         before = self.clients.acknowledged
@@ -158,9 +194,12 @@ class _Run:
         self._until(lambda: self.clients.acknowledged > before, "no write succeeds")
 
     def _all_have(self, index: int) -> bool:
+        def has(manager: Manager) -> bool:
+            return not manager.is_whole or (manager.up and manager.engine.applied_index() >= index)
+
         return any(
-            all(self.cluster.managers[m].engine.applied_index() >= index for m in members)
-            for members in (leader.engine.configuration.members for leader in self.cluster.leaders())
+            all(has(self.cluster.managers[member]) for member in leader.engine.configuration.members)
+            for leader in self.cluster.leaders()
         )
 
     def _until(self, condition: Callable[[], bool], problem: str) -> None:
@@ -189,6 +228,31 @@ class _Run:
                 self.cluster.restart_later(manager, fault.seconds)
 
     _fault_restart = _fault_crash_majority = _fault_crash_all = _fault_crash
+
+    def _fault_kill(self, fault: Fault, managers: list[Manager]) -> None:
+        if managers[0].up:
+            managers[0].kill()
+            self.cluster.restart_later(managers[0], fault.seconds)
+
+    def _fault_stop(self, fault: Fault, managers: list[Manager]) -> None:
+        manager = managers[0]
+        if manager.up:
+            manager.stop(lambda: self.cluster.restart_later(manager, fault.seconds))
+
+    def _fault_rot(self, fault: Fault, managers: list[Manager]) -> None:
+        """Only where the others are enough: it will not come back, another node takes its place."""
+        manager = managers[0]
+        rest = {m.id for m in self.cluster.managers.values() if m.is_whole and m is not manager}
+        if not manager.up or not manager.is_whole or not self._is_enough(rest):
+            return
+        manager.decay(fault.amount)
+        self.cluster.restart_later(manager, fault.seconds)
+        self.cluster.events.after(fault.seconds + REPLACE_S, lambda: self._replace(manager))
+
+    def _replace(self, manager: Manager) -> None:
+        if manager.damage:
+            for leader in self.cluster.leaders():
+                self.operators.replace(leader, manager, self.cluster.manager(manager.id + "'"))
 
     def _fault_power_cut(self, fault: Fault, managers: list[Manager]) -> None:
         disk = managers[0].disk
@@ -225,20 +289,19 @@ class _Run:
         self.cluster.events.after(fault.seconds, managers[0].disk.heal)
 
     def _fault_pause(self, fault: Fault, managers: list[Manager]) -> None:
-        until = self.cluster.events.now + fault.seconds
-        managers[0].busy_until = max(managers[0].busy_until, until)
+        managers[0].pause(fault.seconds)
 
     def _fault_hand_over(self, fault: Fault, managers: list[Manager]) -> None:
         for leader in self.cluster.leaders():
-            leader.do(leader.engine.offer_leadership)
+            self.operators.hand_over(leader)
 
     def _fault_add(self, fault: Fault, managers: list[Manager]) -> None:
         for leader in self.cluster.leaders():
-            self.changes.add(leader, managers[0])
+            self.operators.add(leader, managers[0])
 
     def _fault_remove(self, fault: Fault, managers: list[Manager]) -> None:
         for leader in self.cluster.leaders():
-            self.changes.remove(leader, managers[0].id)
+            self.operators.remove(leader, managers[0].id)
 
     def _pairs_of(self, manager: Manager) -> list[Pair]:
         return [pair for pair in self.cluster.network.pairs() if manager.id in pair]

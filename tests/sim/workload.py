@@ -1,22 +1,17 @@
-"""The clients: transactions of the store and linearizable reads, at whoever believes to lead.
+"""The clients: transactions of the store and linearizable reads, at whoever believes to lead; and the operators.
 
-The store's coroutines are driven by hand; a request's outcome is told to the oracle at the moment at which
-the engine gives it.
+What each of them hears is told to the oracle at the moment at which it is heard.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
-from typing import Any
-
 from raft.codec import decode_command
-from raft.errors import MaybeCommitted, NotLeader, RaftError
+from raft.errors import MaybeCommitted, NotLeader, RaftError, Unavailable
 from raft.objects.base import Annotations, Kind
 from raft.objects.cluster import Config, ConfigSpec
-from raft.stock import DISCARDED, NOT_LEADER, SUCCESS
 from raft.store import Applied, Transaction
-from raft.syncobj import PROPOSAL_ID_BYTES
-from tests.sim.cluster import Cluster, Manager
+from tests.sim.cluster import Cluster
+from tests.sim.manager import Manager
 from tests.sim.plan import Request
 
 
@@ -26,6 +21,7 @@ class Clients:
         self._count = 0
         self.acknowledged = 0
         self.read = 0
+        self.unknown = 0
 
     def begin(self, request: Request) -> bool:
         """False when nobody leads: the request is not made."""
@@ -34,102 +30,118 @@ class Clients:
             return False
         manager = leaders[request.choice % len(leaders)]
         step = self._write if request.kind == "write" else self._read
-        manager.do(lambda: step(manager, request.key))
+        manager.request(step(manager, request.key))
         return True
 
-    def next_id(self) -> bytes:
-        self._count += 1
-        return self._count.to_bytes(PROPOSAL_ID_BYTES, "big")
-
-    def _write(self, manager: Manager, key: str) -> None:
-        data = bytes(self._count % 97)
-
+    async def _write(self, manager: Manager, key: str) -> None:
         def change(transaction: Transaction) -> None:
+            self._count += 1
             old = transaction.get(Kind.CONFIG, key)
+            # No two commands are equal, so that the oracle knows each by its bytes.
+            data = self._count.to_bytes(4, "big") + bytes(self._count % 97)
             spec = ConfigSpec(annotations=Annotations(name=key), data=data)
             meta = {} if old is None else {"meta": old.meta}
             transaction.put(Config(id=key, spec=spec, **meta))  # type: ignore[arg-type]
 
         manager.store.attach(_Proposer(self, manager))
-        _resume(manager, manager.store.update(change), None)
+        try:
+            await manager.store.update(change)
+        except RaftError:
+            """The proposer has told the oracle."""
 
-    def _read(self, manager: Manager, key: str) -> None:
-        if not manager.engine.is_leader():
-            return
+    async def _read(self, manager: Manager, key: str) -> None:
         oracle = self._cluster.oracle
         floor = oracle.floor(key)
+        try:
+            await manager.consensus.read_barrier()
+        except RaftError:
+            return
+        self.read += 1
+        record = manager.store.view().get(Kind.CONFIG, key)
+        oracle.on_read(key, floor, 0 if record is None else record.meta.version, manager.id)
 
-        def confirmed(_: object, reason: int) -> None:
-            if reason == SUCCESS:
-                self.read += 1
-                record = manager.store.view().get(Kind.CONFIG, key)
-                oracle.on_read(key, floor, 0 if record is None else record.meta.version, manager.id)
-
-        manager.engine.barrier(confirmed)
-
-    def succeeded(self, proposal_id: bytes, key: str, index: int) -> None:
-        self.acknowledged += 1
-        self._cluster.oracle.on_acknowledged(proposal_id, index)
-        self._cluster.oracle.on_known(key, index)
-
-    def refused(self, proposal_id: bytes) -> None:
-        self._cluster.oracle.on_refused(proposal_id)
+    async def propose(self, manager: Manager, command: bytes) -> object:
+        oracle = self._cluster.oracle
+        try:
+            result = await manager.consensus.propose(command)
+        except (NotLeader, Unavailable):
+            oracle.on_refused(command)
+            raise
+        except MaybeCommitted:
+            self.unknown += 1
+            raise
+        if isinstance(result, Applied):
+            self.acknowledged += 1
+            oracle.on_acknowledged(command, result.index)
+            oracle.on_known(decode_command(command).changes[0].id, result.index)
+        return result
 
 
 class _Proposer:
+    """Stands between the store and its manager."""
+
     def __init__(self, clients: Clients, manager: Manager) -> None:
         self._clients = clients
         self._manager = manager
 
     async def propose(self, command: bytes) -> object:
-        if not self._manager.engine.is_leader():
-            raise NotLeader("not the leader")
-        return await _Outcome(self._clients, self._manager, command)
+        return await self._clients.propose(self._manager, command)
 
     async def read_barrier(self) -> None:
         raise AssertionError("the clients' transactions always write")
 
 
-class _Outcome:
-    """Awaited by the store; `begin` is called once its coroutine has come to rest."""
+class Operators:
+    """Change the members and hand the lead over."""
 
-    def __init__(self, clients: Clients, manager: Manager, command: bytes) -> None:
-        self._clients = clients
-        self._manager = manager
-        self._key = decode_command(command).changes[0].id
-        self._command = command
-        self._id = clients.next_id()
-        self._result: object = None
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.changes = 0
 
-    def __await__(self) -> Generator[_Outcome, None, object]:
-        yield self
-        if isinstance(self._result, RaftError):
-            raise self._result
-        return self._result
+    def add(self, leader: Manager, joiner: Manager) -> None:
+        """Start the node when it is new, and ask the leader to take it in."""
+        if joiner.life == 0:
+            joiner.start()
+        leader.command(self._add(leader, joiner))
 
-    def begin(self, update: Coroutine[Any, Any, None]) -> None:
-        def done(result: object, reason: int) -> None:
-            self._done(result, reason)
-            self._manager.do(lambda: _resume(self._manager, update, None))
+    def remove(self, leader: Manager, node_id: str) -> None:
+        leader.command(self._remove(leader, node_id))
 
-        self._manager.engine.propose(self._id, self._command, done)
+    def replace(self, leader: Manager, gone: Manager, fresh: Manager) -> None:
+        """Take a node out that will not come back, and another one in."""
+        if fresh.life == 0:
+            fresh.start()
+        leader.command(self._replace(leader, gone, fresh))
 
-    def _done(self, result: object, reason: int) -> None:
-        if reason == SUCCESS:
-            if isinstance(result, Applied):
-                self._clients.succeeded(self._id, self._key, result.index)
-            self._result = result
-        elif reason in (NOT_LEADER, DISCARDED):
-            self._clients.refused(self._id)
-            self._result = NotLeader("not the leader")
-        else:
-            self._result = MaybeCommitted("the leadership was lost")
+    def hand_over(self, leader: Manager) -> None:
+        leader.command(self._hand_over(leader))
 
+    async def _add(self, leader: Manager, joiner: Manager) -> None:
+        try:
+            await leader.consensus.add_member(joiner.id, joiner.address)
+        except RaftError:
+            return
+        self._done("add", joiner.id)
 
-def _resume(manager: Manager, update: Coroutine[Any, Any, None], value: object) -> None:
-    """Run the transaction up to its next wait for an outcome, or to its end."""
-    try:
-        outcome = update.send(value)
-        outcome.begin(update)
-    except (StopIteration, RaftError):
-        update.close()
+    async def _remove(self, leader: Manager, node_id: str) -> None:
+        try:
+            await leader.consensus.remove_member(node_id)
+        except RaftError:
+            return
+        self._done("remove", node_id)
+
+    async def _replace(self, leader: Manager, gone: Manager, fresh: Manager) -> None:
+        await self._remove(leader, gone.id)
+        await self._add(leader, fresh)
+
+    async def _hand_over(self, leader: Manager) -> None:
+        term = leader.consensus.term
+        try:
+            await leader.consensus.transfer_leadership()
+        except RaftError:
+            return
+        self._cluster.oracle.on_handed_over(leader, term)
+
+    def _done(self, kind: str, node_id: str) -> None:
+        self.changes += 1
+        self._cluster.oracle.on_members_changed(kind, node_id)

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -291,6 +292,20 @@ async def test_address_change_is_followed(world: World):
     assert nodes[2].consensus.members()["b"] == "elsewhere:9"
 
 
+async def test_change_that_nobody_has_confirmed_is_not_told_as_done(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    """Asking again for the same change finds it in the log, where it may yet be overwritten."""
+    monkeypatch.setattr("raft.consensus.PROPOSE_TIMEOUT_S", 0.1)
+    nodes = await world.cluster("a", "b", "c")
+    for node in nodes[1:]:
+        await node.stop()
+    with pytest.raises(MaybeCommitted):
+        await nodes[0].consensus.add_member("b", "elsewhere:9")
+    with pytest.raises(FailedPrecondition, match="another change of the managers is in progress"):
+        await nodes[0].consensus.add_member("b", "elsewhere:9")
+
+
 async def test_without_a_majority_the_outcome_is_unknown_then_refused(world: World):
     nodes = await world.cluster("a", "b", "c")
     for node in nodes[1:]:
@@ -368,8 +383,8 @@ async def test_snapshot_that_was_replaced_while_it_was_read_is_not_sent(
     (old,) = stored.glob("*.snap")
     load_latest, may_return = snapshots.load_latest, threading.Event()
 
-    def slowly(folder: Path, key: bytes) -> Snapshot | None:
-        loaded = load_latest(folder, key)
+    def slowly(*args: Any) -> Snapshot | None:
+        loaded = load_latest(*args)
         assert may_return.wait(5)
         return loaded
 
