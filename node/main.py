@@ -73,6 +73,11 @@ def parse_arguments(arguments: Sequence[str]) -> NodeConfig:
 
 
 def main() -> int:
+    if not __debug__:
+        sys.stderr.write(
+            "swarmd: runs without -O and PYTHONOPTIMIZE only: its assertions stop it before it does harm\n"
+        )
+        return 2
     try:
         config = parse_arguments(sys.argv[1:])
     except ConfigError as error:
