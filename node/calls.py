@@ -195,23 +195,23 @@ class _ClientConnection(FrameConnection):
 
 
 class CallClient:
-    """The connections of one node to all others."""
+    """The connections of one node to all others. `current`: the TLS context for new ones; those made with
+    another one are retired."""
 
-    def __init__(self) -> None:
+    def __init__(self, current: Callable[[], ssl.SSLContext | None]) -> None:
+        self._current = current
         self._context: ssl.SSLContext | None = None
         self._open: dict[str, _ClientConnection] = {}
         self._dialling: dict[str, asyncio.Task[None]] = {}
         self._closed = False
 
-    async def call(
-        self, context: ssl.SSLContext, address: str, method: str, payload: bytes, timeout: float
-    ) -> bytes:
-        """As RpcClient.call. `context`: for new connections; those made with another one are retired."""
+    async def call(self, address: str, method: str, payload: bytes, timeout: float) -> bytes:
+        """As RpcClient.call."""
         check_request(payload)
         call: _Call | None = None
         try:
             async with asyncio.timeout(timeout):
-                connection = await self._connection(context, address)
+                connection = await self._connection(address)
                 call = connection.begin(method, payload)
                 return await call.answer
         except TimeoutError as error:
@@ -232,11 +232,13 @@ class CallClient:
             task.cancel()
         await asyncio.gather(*dials, return_exceptions=True)
 
-    async def _connection(self, context: ssl.SSLContext, address: str) -> _ClientConnection:
+    async def _connection(self, address: str) -> _ClientConnection:
         """Raises RpcError unavailable or permission_denied."""
         while True:
             if self._closed:
                 raise RpcError("unavailable", f"cannot reach {address}: this node is closing its connections")
+            context = self._current()
+            assert context is not None, "a node without a certificate calls over HTTP"
             if self._context is not context:
                 self._retire_all()
                 self._context = context

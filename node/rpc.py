@@ -385,7 +385,7 @@ class RpcClient:
 
     def __init__(self, tls: TlsContexts) -> None:
         self._tls = tls
-        self._calls = CallClient()
+        self._calls = CallClient(tls.calls)
         self._current: _Session | None = None
 
     async def call(self, address: str, method: str, payload: bytes, *, timeout: float) -> bytes:
@@ -394,10 +394,9 @@ class RpcClient:
         Raises RpcError: what the other side answered; unavailable when it was not reached; maybe_committed
         when the answer did not come.
         """
-        context = self._tls.calls()
-        if context is None:
+        if self._tls.calls() is None:
             return await self._call_anonymously(address, method, payload, timeout)
-        return await self._calls.call(context, address, method, payload, timeout)
+        return await self._calls.call(address, method, payload, timeout)
 
     async def _call_anonymously(self, address: str, method: str, payload: bytes, timeout: float) -> bytes:
         host, port = split_address(address)
