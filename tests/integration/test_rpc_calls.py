@@ -222,7 +222,7 @@ async def test_lost_connection_leaves_a_doubt_and_is_not_used_again(m1: Manager,
 async def test_what_was_never_handed_over_leaves_no_doubt(tmp_path: Path, worker: RpcClient) -> None:
     async with mute(node_tls(tmp_path, "m9", MANAGER)) as (peer, address):
         first = asyncio.create_task(failure(worker, address, bytes(BIG)))
-        await until(lambda: bool(peer.writers))
+        await until(lambda: bool(worker._calls._open))
         (connection,) = worker._calls._open.values()
         await until_stuck(connection)
         second = asyncio.create_task(failure(worker, address, b"small"))
@@ -238,7 +238,7 @@ async def test_peer_that_does_not_read_stops_nobody_else(
 ) -> None:
     async with mute(node_tls(tmp_path, "m9", MANAGER)) as (peer, address):
         stuck = [asyncio.create_task(failure(worker, address, bytes(BODY_BYTES_MAX))) for _ in range(2)]
-        await until(lambda: bool(peer.writers))
+        await until(lambda: bool(worker._calls._open))
         (connection,) = worker._calls._open.values()
         await until_stuck(connection)
         error = await failure(worker, address, bytes(BODY_BYTES_MAX))
