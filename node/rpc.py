@@ -1,9 +1,9 @@
-"""Calls and streams between nodes: HTTP/1.1 and the raft byte stream behind one TLS listener.
+"""Calls and streams between nodes: HTTP/1.1, calls and the raft byte stream behind one TLS listener.
 
-Owns the wire: ALPN picks HTTP (one POST per call, one websocket per stream) or raft (handed over as reader
-and writer). Knows no message: payloads are bytes. Invariants: nothing is read from a caller before its role
-is known to be allowed; every body, wait and number of connections is bounded; a changed certificate is used
-by every connection made after it.
+Owns the listener: ALPN picks calls (node.calls), HTTP (one websocket per stream, one POST per call of a node
+without a certificate) or raft (handed over as reader and writer). Knows no message: payloads are bytes.
+Invariants: nothing is kept of a caller before its role is known to be allowed; every body, wait and number of
+connections is bounded; a changed certificate is used by every connection made after it.
 """
 
 from __future__ import annotations
@@ -15,91 +15,70 @@ import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import aiohttp
-import msgspec
 from aiohttp import web
+
+from node.calls import CallClient, CallServer
+from node.peers import (
+    ALPN_CALLS,
+    ALPN_HTTP,
+    ALPN_RAFT,
+    BODY_BYTES_MAX,
+    CONNECT_S_MAX,
+    HTTP_STATUS,
+    MANAGER,
+    MANAGERS,
+    NODES,
+    STOP_S_MAX,
+    WORKER,
+    Handler,
+    Identity,
+    RpcError,
+    TlsContexts,
+    abort,
+    check_request,
+    check_role,
+    decode_error,
+    encode_error,
+    not_answered,
+    not_reached,
+    peer_identity,
+    refused_certificate,
+    split_address,
+    unforeseen,
+)
+
+__all__ = [
+    "ALPN_CALLS",
+    "ALPN_HTTP",
+    "ALPN_RAFT",
+    "BODY_BYTES_MAX",
+    "MANAGER",
+    "MANAGERS",
+    "NODES",
+    "WORKER",
+    "Identity",
+    "RpcClient",
+    "RpcError",
+    "RpcServer",
+    "Stream",
+    "TlsContexts",
+    "peer_identity",
+]
 
 log = logging.getLogger(__name__)
 
-MANAGER = "swarm-manager"
-WORKER = "swarm-worker"
-MANAGERS = frozenset({MANAGER})
-NODES = frozenset({MANAGER, WORKER})
-
-ALPN_HTTP = "http/1.1"
-ALPN_RAFT = "swarmctl-raft/1"
-
-BODY_BYTES_MAX = 64 * 1024 * 1024
 ANONYMOUS_BODY_BYTES_MAX = 64 * 1024
 CONNECTIONS_MAX = 4096
 HANDSHAKE_S_MAX = 5.0
-CONNECT_S_MAX = 5.0
 ANONYMOUS_S_MAX = 60.0  # a connection without a certificate serves one join, then it has to go
 PING_S = 2.0
-STOP_S_MAX = 1.0
 _RAFT_BUFFER_BYTES = 1024 * 1024
 # The kernel sends what was not acknowledged again after ever longer times: a connection that outlives a cut of
 # a minute may need another one until it goes on. A new one is there at once.
 RAFT_UNACKNOWLEDGED_MS_MAX = 2000
-
-_HTTP_STATUS = {
-    "invalid_argument": 400,
-    "not_found": 404,
-    "already_exists": 409,
-    "failed_precondition": 412,
-    "out_of_sequence": 409,
-    "not_leader": 421,
-    "unavailable": 503,
-    "maybe_committed": 504,
-    "permission_denied": 403,
-    "internal": 500,
-}
-
-
-class RpcError(Exception):
-    """A call was refused or failed.
-
-    code: invalid_argument, not_found, already_exists, failed_precondition, out_of_sequence, not_leader
-    (detail: the leader's address, or ""), unavailable (nothing happened), maybe_committed (the outcome is
-    unknown), permission_denied, internal.
-    """
-
-    def __init__(self, code: str, message: str, detail: str = "") -> None:
-        assert code in _HTTP_STATUS, f"unknown code {code}"
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.detail = detail
-
-
-class _WireError(msgspec.Struct, frozen=True, omit_defaults=True):
-    code: str
-    message: str
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Who is at the other end, from its certificate. role: swarm-manager or swarm-worker."""
-
-    node_id: str
-    role: str
-    cluster_id: str
-
-
-class TlsContexts(Protocol):
-    """Contexts for new connections; other objects after a renewal."""
-
-    def server(self) -> ssl.SSLContext: ...
-
-    def client(self) -> ssl.SSLContext:
-        """For calls and streams."""
-
-    def raft(self) -> ssl.SSLContext:
-        """For raft connections: the same, offering only that protocol."""
 
 
 class Stream(Protocol):
@@ -114,42 +93,11 @@ class Stream(Protocol):
     async def close(self) -> None: ...
 
 
-Handler = Callable[[Identity | None, bytes], Awaitable[bytes]]
 StreamHandler = Callable[[Identity, Stream], Awaitable[None]]
 RaftAcceptor = Callable[[str, asyncio.StreamReader, asyncio.StreamWriter], None]
 
 
-def peer_identity(connection: ssl.SSLObject | ssl.SSLSocket | None) -> Identity | None:
-    """The identity in the peer's verified certificate; None when it showed none."""
-    certificate = connection.getpeercert() if connection is not None else None
-    if not certificate:
-        return None
-    subject: Any = certificate.get("subject", ())
-    fields = {name: value for entry in subject for name, value in entry}
-    return Identity(
-        node_id=fields.get("commonName", ""),
-        role=fields.get("organizationalUnitName", ""),
-        cluster_id=fields.get("organizationName", ""),
-    )
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """host:port or [v6]:port. Raises RpcError invalid_argument."""
-    host, separator, port = address.rpartition(":")
-    if not separator or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise RpcError("invalid_argument", f"invalid address {address!r}: want host:port")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
 # ---- server ----------------------------------------------------------------------------------------------
-
-
-def abort(transport: asyncio.BaseTransport) -> None:
-    """Close at once, whatever state it is in."""
-    assert isinstance(transport, asyncio.WriteTransport), "connections can be written to"
-    # Until Python 3.11.4 a TLS transport that has ended already fails here.
-    with contextlib.suppress(AttributeError):
-        transport.abort()
 
 
 class _Mux(asyncio.Protocol):
@@ -170,6 +118,7 @@ class RpcServer:
         self._tls = tls
         self._handlers: dict[str, tuple[Handler, frozenset[str] | None]] = {}
         self._streams: dict[str, tuple[StreamHandler, frozenset[str]]] = {}
+        self._calls = CallServer(self._handler_for)
         self._raft: RaftAcceptor | None = None
         self._runner: web.AppRunner | None = None
         self._listener: socket.socket | None = None
@@ -200,7 +149,7 @@ class RpcServer:
     async def start(self, host: str, port: int) -> None:
         """Raises OSError when the address cannot be bound."""
         assert self._accepting is None, "the server runs"
-        app = web.Application(client_max_size=BODY_BYTES_MAX)
+        app = web.Application()
         app.router.add_post("/call/{method}", self._call)
         app.router.add_get("/stream/{method}", self._open_stream)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S_MAX)
@@ -230,7 +179,7 @@ class RpcServer:
         self._listener.close()
         for transport in list(self._transports):
             abort(transport)
-        await self._runner.cleanup()
+        await asyncio.gather(self._runner.cleanup(), self._calls.stop())
         self._accepting = self._listener = self._runner = None
         self._transports.clear()
 
@@ -275,31 +224,40 @@ class RpcServer:
         self._transports.add(transport)
         if peer is None:
             asyncio.get_running_loop().call_later(ANONYMOUS_S_MAX, transport.abort)
-        if secured.selected_alpn_protocol() != ALPN_RAFT:
-            assert self._runner is not None and self._runner.server is not None
-            protocol: asyncio.Protocol = self._runner.server()
-            transport.set_protocol(protocol)
-            protocol.connection_made(transport)
-        elif self._raft is None or peer is None or peer.role != MANAGER:
-            abort(transport)
+        protocol = secured.selected_alpn_protocol()
+        if protocol == ALPN_RAFT:
+            if self._raft is None or peer is None or peer.role != MANAGER:
+                abort(transport)
+            else:
+                self._raft(peer.node_id, *_reader_writer(transport))
+        elif protocol == ALPN_CALLS:
+            if peer is None:
+                abort(transport)
+            else:
+                _hand_over(transport, self._calls.accept(peer))
         else:
-            self._raft(peer.node_id, *_reader_writer(transport))
+            assert self._runner is not None and self._runner.server is not None
+            _hand_over(transport, self._runner.server())
+
+    def _handler_for(self, method: str, peer: Identity | None) -> Handler:
+        handler, roles = self._handlers.get(method, (None, NODES))
+        check_role(method, peer, roles)
+        if handler is None:
+            raise RpcError("not_found", f"this node does not serve {method}")
+        return handler
 
     async def _call(self, request: web.Request) -> web.Response:
+        """Of a node without a certificate; one that has one uses its calls' connection."""
         method = request.match_info["method"]
         peer = _request_identity(request)
         try:
-            handler, roles = self._handlers.get(method, (None, NODES))
-            _check_role(method, peer, roles)
-            if handler is None:
-                raise RpcError("not_found", f"this node does not serve {method}")
-            payload = await _read_body(request, BODY_BYTES_MAX if peer else ANONYMOUS_BODY_BYTES_MAX)
-            return web.Response(body=await handler(peer, payload))
+            handler = self._handler_for(method, peer)
+            return web.Response(body=await handler(peer, await _read_body(request)))
         except RpcError as error:
-            return web.Response(status=_HTTP_STATUS[error.code], body=_encode_error(error))
+            return web.Response(status=HTTP_STATUS[error.code], body=encode_error(error))
         except Exception as error:  # the border: what a handler did not foresee
             log.exception("%s failed", method)
-            return web.Response(status=500, body=_encode_error(_unforeseen(method, error)))
+            return web.Response(status=500, body=encode_error(unforeseen(method, error)))
 
     async def _open_stream(self, request: web.Request) -> web.WebSocketResponse:
         method = request.match_info["method"]
@@ -309,7 +267,7 @@ class RpcServer:
         stream = _WebSocketStream(socket_)
         try:
             handler, roles = self._streams.get(method, (None, NODES))
-            _check_role(method, peer, roles)
+            check_role(method, peer, roles)
             if handler is None or peer is None:
                 raise RpcError("not_found", f"this node does not serve {method}")
             await handler(peer, stream)
@@ -317,7 +275,7 @@ class RpcServer:
             await stream.refuse(error)
         except Exception as error:  # the border: what a handler did not foresee
             log.exception("%s failed", method)
-            await stream.refuse(_unforeseen(method, error))
+            await stream.refuse(unforeseen(method, error))
         finally:
             await stream.close()
         return socket_
@@ -328,16 +286,8 @@ def _request_identity(request: web.Request) -> Identity | None:
     return None if transport is None else peer_identity(transport.get_extra_info("ssl_object"))
 
 
-def _check_role(method: str, peer: Identity | None, roles: frozenset[str] | None) -> None:
-    if roles is None:
-        return
-    if peer is None:
-        raise RpcError("permission_denied", f"{method} needs a node certificate")
-    if peer.role not in roles:
-        raise RpcError("permission_denied", f"{method} is not allowed for node {peer.node_id} ({peer.role})")
-
-
-async def _read_body(request: web.Request, limit: int) -> bytes:
+async def _read_body(request: web.Request) -> bytes:
+    limit = ANONYMOUS_BODY_BYTES_MAX
     if (request.content_length or 0) > limit:
         raise RpcError("invalid_argument", f"request of {request.content_length} bytes, the limit is {limit}")
     body = bytearray()
@@ -348,29 +298,16 @@ async def _read_body(request: web.Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def _unforeseen(method: str, error: Exception) -> RpcError:
-    return RpcError("internal", f"{method} failed: {type(error).__name__}: {error}")
-
-
-def _encode_error(error: RpcError) -> bytes:
-    return msgspec.json.encode(_WireError(error.code, error.message, error.detail))
-
-
-def _decode_error(data: bytes) -> RpcError:
-    try:
-        wire = msgspec.json.decode(data, type=_WireError)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return RpcError("internal", "the other node answered with an error that cannot be read")
-    code = wire.code if wire.code in _HTTP_STATUS else "internal"
-    return RpcError(code, wire.message, wire.detail)
+def _hand_over(transport: asyncio.Transport, protocol: asyncio.BaseProtocol) -> None:
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)
 
 
 def _reader_writer(transport: asyncio.Transport) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=_RAFT_BUFFER_BYTES, loop=loop)
     protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-    transport.set_protocol(protocol)
-    protocol.connection_made(transport)
+    _hand_over(transport, protocol)
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
@@ -398,12 +335,12 @@ class _WebSocketStream:
             return data
         if message.type is aiohttp.WSMsgType.TEXT:
             await self.close()
-            raise _decode_error(message.data.encode())
+            raise decode_error(message.data.encode())
         return None
 
     async def refuse(self, error: RpcError) -> None:
         with contextlib.suppress(ConnectionError, RuntimeError, aiohttp.ClientError):
-            await self._websocket.send_str(_encode_error(error).decode())
+            await self._websocket.send_str(encode_error(error).decode())
 
     async def close(self) -> None:
         with contextlib.suppress(ConnectionError, RuntimeError, aiohttp.ClientError):
@@ -448,6 +385,7 @@ class RpcClient:
 
     def __init__(self, tls: TlsContexts) -> None:
         self._tls = tls
+        self._calls = CallClient(tls.calls)
         self._current: _Session | None = None
 
     async def call(self, address: str, method: str, payload: bytes, *, timeout: float) -> bytes:
@@ -456,11 +394,13 @@ class RpcClient:
         Raises RpcError: what the other side answered; unavailable when it was not reached; maybe_committed
         when the answer did not come.
         """
+        if self._tls.calls() is None:
+            return await self._call_anonymously(address, method, payload, timeout)
+        return await self._calls.call(address, method, payload, timeout)
+
+    async def _call_anonymously(self, address: str, method: str, payload: bytes, timeout: float) -> bytes:
         host, port = split_address(address)
-        if len(payload) > BODY_BYTES_MAX:
-            raise RpcError(
-                "invalid_argument", f"request of {len(payload)} bytes, the limit is {BODY_BYTES_MAX}"
-            )
+        check_request(payload)
         session = (await self._session()).acquire()
         limits = aiohttp.ClientTimeout(total=timeout, connect=min(CONNECT_S_MAX, timeout))
         try:
@@ -473,7 +413,7 @@ class RpcClient:
         finally:
             await session.release()
         if got.status != 200:
-            raise _decode_error(body)
+            raise decode_error(body)
         return body
 
     async def stream(self, address: str, method: str, *, ping_s: float = PING_S) -> Stream:
@@ -493,7 +433,7 @@ class RpcClient:
                 )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             await session.release()
-            raise RpcError("unavailable", _failure(address, error)) from error
+            raise not_reached(address, error) from error
         except BaseException:
             await session.release()
             raise
@@ -518,6 +458,7 @@ class RpcClient:
         return reader, writer
 
     async def close(self) -> None:
+        await self._calls.close()
         if self._current is not None:
             await self._current.retire()
             self._current = None
@@ -547,17 +488,7 @@ async def _read_answer(content: aiohttp.StreamReader) -> bytes:
 def _connection_error(address: str, method: str, error: Exception) -> RpcError:
     """Tells failures before the request left from those after it: only the latter leave a doubt."""
     if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
-        return RpcError("unavailable", _failure(address, error))
+        return not_reached(address, error)
     if isinstance(error, ssl.SSLError) or isinstance(error.__cause__, ssl.SSLError):
-        return RpcError("permission_denied", f"{address} refused this node's certificate: {error}")
-    return RpcError("maybe_committed", f"no answer from {address} to {method}: {_reason(error)}")
-
-
-def _failure(address: str, error: Exception) -> str:
-    return f"cannot reach {address}: {_reason(error)}"
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "timed out"
-    return str(error) or type(error).__name__
+        return refused_certificate(address, error)
+    return not_answered(address, method, error)

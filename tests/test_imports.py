@@ -21,7 +21,10 @@ RULES: dict[str, tuple[str, ...]] = {
     "raft.objects": ("raft.objects",),
     "scheduler": ("scheduler", "raft.objects", "raft.defaults"),
     "scheduler.allocator": ("scheduler", "raft.objects", "raft.defaults", "overlay_net.ipam"),
-    "node.rpc": (),
+    "node.peers": (),
+    "node.call_frames": ("node.peers",),
+    "node.calls": ("node.call_frames", "node.peers"),
+    "node.rpc": ("node.calls", "node.peers"),
     "node.loop": (),
     "node.ca": ("node.ca", "node.rpc", "raft.objects"),
     "node.api": (

@@ -15,7 +15,7 @@ import ssl
 from cryptography import x509
 
 from node.ca.files import CredentialFiles, Credentials
-from node.rpc import ALPN_HTTP, ALPN_RAFT, MANAGER, Identity, peer_identity
+from node.rpc import ALPN_CALLS, ALPN_HTTP, ALPN_RAFT, MANAGER, Identity, peer_identity
 
 # X.509's name for "the certificate is not acceptable for another reason".
 _REJECTED = "certificate rejected"
@@ -31,6 +31,7 @@ class NodeTls:
     identity: Identity
     _server: ssl.SSLContext
     _client: ssl.SSLContext
+    _calls: ssl.SSLContext
     _raft: ssl.SSLContext
 
     def __init__(self, files: CredentialFiles) -> None:
@@ -46,6 +47,7 @@ class NodeTls:
         self.identity = certificate_identity(credentials.certificate_pem)
         self._server = self._accepting()
         self._client = self._dialing(ALPN_HTTP)
+        self._calls = self._dialing(ALPN_CALLS)
         self._raft = self._dialing(ALPN_RAFT)
 
     def server(self) -> ssl.SSLContext:
@@ -54,6 +56,9 @@ class NodeTls:
     def client(self) -> ssl.SSLContext:
         return self._client
 
+    def calls(self) -> ssl.SSLContext:
+        return self._calls
+
     def raft(self) -> ssl.SSLContext:
         return self._raft
 
@@ -61,7 +66,7 @@ class NodeTls:
         context = self._loaded(_base_context(ssl.PROTOCOL_TLS_SERVER, cluster_id=self.identity.cluster_id))
         # A joiner has no certificate yet; which methods it may call is decided per method.
         context.verify_mode = ssl.CERT_OPTIONAL
-        context.set_alpn_protocols([ALPN_RAFT, ALPN_HTTP])
+        context.set_alpn_protocols([ALPN_RAFT, ALPN_CALLS, ALPN_HTTP])
         return context
 
     def _dialing(self, protocol: str) -> ssl.SSLContext:
@@ -98,6 +103,9 @@ class JoinerTls:
 
     def client(self) -> ssl.SSLContext:
         return self._client
+
+    def calls(self) -> None:
+        return None
 
     def raft(self) -> ssl.SSLContext:
         raise AssertionError("a node without a certificate is not a manager")
