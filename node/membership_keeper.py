@@ -1,7 +1,8 @@
 """Sees to it that the managers count this one, at the address that it has now.
 
 A joiner asks to be added, a member that came back elsewhere for its address to be changed; both by the same
-request to whoever leads. Never asks for a node that was removed.
+request to whoever leads. A member that hears no leader asks as well: a late request of its former life may have
+had it taken out, and then nobody would tell it. Never asks for a node that was removed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from raft.errors import FailedPrecondition, RaftError
 logger = logging.getLogger(__name__)
 
 ASK_TIMEOUT_S = 60.0
+RECHECK_S = 5.0
+SILENT_S = 5.0  # without a leader: the others may not count this manager any more
 SETTLE_S = 1.0  # after an answer: the entry that it speaks of may still be on its way to this node
 
 
@@ -55,8 +58,8 @@ class MembershipKeeper:
             if self._counts():
                 self._counted.set()
                 backoff.reset()
-                await self._changed.wait()
-                continue
+                if await self._clock.wait(self._changed, RECHECK_S) or not self._is_left_out():
+                    continue
             problem = await self._ask()
             if problem is None:
                 await self._clock.wait(self._changed, SETTLE_S)
@@ -74,6 +77,10 @@ class MembershipKeeper:
         identity = self._identity
         known = self._consensus.members().get(identity.node_id)
         return known == identity.rpc_address or self._consensus.is_removed
+
+    def _is_left_out(self) -> bool:
+        """Perhaps; whoever leads answers at once when it is not so."""
+        return self._consensus.leader_heard_s_ago > SILENT_S and not self._consensus.is_removed
 
     async def _ask(self) -> str | None:
         """None when it was done, else why not."""

@@ -370,9 +370,13 @@ class Engine(Replication):
         if node_id in self.committed_configuration().removed:
             if isinstance(message, Removed):
                 return
-            self._send(node_id, self._removal())
-            # It may have been taken in again since, and be the one that must lead: our log decides that.
-            if not isinstance(message, PreVote | RequestVote):
+            # It may have been taken in again since, and be the one that leads or must lead. Votes our log decides.
+            # A leader is heard when we have the entry that took it in: only it can tell us that this is committed.
+            leads = isinstance(message, Append | SnapshotChunk | Alive) and message.term >= self._term
+            leads = leads and node_id in self.configuration.members
+            if not leads:
+                self._send(node_id, self._removal())
+            if not leads and not isinstance(message, PreVote | RequestVote):
                 return
             if isinstance(message, RequestVote):
                 # A leader may have asked it to take over when it was a member; that is over.

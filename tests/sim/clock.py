@@ -7,14 +7,18 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pysyncobj.syncobj
 import pytest
 
+from node import lost_log, membership_keeper
+from node.loop import Backoff
 from raft import transport
 
 EPOCH_S = 1000.0
+BACKOFF_MAX_S = 1.0  # of whoever asks to be taken in
 READS_MAX = 20_000  # of the clock in one turn
 
 Action = Callable[[], None]
@@ -93,6 +97,9 @@ class Turns:
             context.setattr(library, "monotonicTime", self._read)
             context.setattr(library, "random", self._dice)
             context.setattr(transport, "random", self._dice)
+            backoff = partial(Backoff, most=BACKOFF_MAX_S, random=self._dice.random)
+            context.setattr(lost_log, "Backoff", backoff)
+            context.setattr(membership_keeper, "Backoff", backoff)
             context.setattr(os, "urandom", self._bytes.randbytes)
             # Sets of nodes are gone through in the order of their hashes, which must not change between runs.
             context.setattr(library.Node, "__hash__", lambda node: sum(node.id.encode()))

@@ -17,6 +17,7 @@ class Cluster:
         self.network = Network(self.events, seed)
         self.oracle = Oracle()
         self.managers: dict[str, Manager] = {}
+        self.wanted: set[str] = set()  # who is to be a manager, by the operators' will
 
     def manager(self, node_id: str) -> Manager:
         if node_id not in self.managers:
@@ -26,6 +27,7 @@ class Cluster:
 
     def start(self, node_ids: list[str]) -> None:
         """A cluster whose first configuration has all of them."""
+        self.wanted.update(node_ids)
         managers = [self.manager(node_id) for node_id in node_ids]
         first = Configuration({manager.id: manager.address for manager in managers})
         for manager in managers:
@@ -39,7 +41,7 @@ class Cluster:
         life = manager.life
 
         def restart() -> None:
-            if not manager.up and manager.life == life:  # nobody else has started it
+            if not manager.runs and manager.life == life:  # nobody else has started it
                 manager.start()
 
         self.events.after(seconds, restart)

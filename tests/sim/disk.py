@@ -37,7 +37,7 @@ class Disk:
         self.waited_s = 0.0  # time the operations have taken since somebody reset it
         self._names: dict[Path, _Inode] = {}
         self._durable_names: dict[Path, _Inode] = {}
-        self._changes: list[tuple[Path, _Inode | None]] = []
+        self._changes: list[dict[Path, _Inode | None]] = []  # each happens as a whole or not at all
 
     # ---- raft.files.Files ----
 
@@ -54,7 +54,7 @@ class Disk:
         self.operate()
         if path in self._names:
             raise FileExistsError(path)
-        self._change(path, _Inode())
+        self._change({path: _Inode()})
         return self.open(path)
 
     def open(self, path: Path) -> DiskFile:
@@ -62,20 +62,41 @@ class Disk:
 
     def rename(self, old: Path, new: Path) -> None:
         self.operate()
-        self._change(new, self._names[old])
-        self._change(old, None)
+        self._change({new: self._names[old]})
+        self._change({old: None})
 
     def remove(self, path: Path) -> None:
         self.operate(may_fail=False)
         if path in self._names:
-            self._change(path, None)
+            self._change({path: None})
 
     def sync_folder(self, folder: Path) -> None:
         self.operate(syncs=True)
         self._durable_names = dict(self._names)
         self._changes.clear()
 
+    # ---- whole folders, as node.raft_folder exchanges them ----
+
+    def erase(self, folder: Path) -> None:
+        """Remove everything below it."""
+        self.operate(may_fail=False)
+        self._change(dict.fromkeys(self._below(folder)))
+
+    def replace_folder(self, old: Path, new: Path) -> None:
+        """`new` takes the place of `old`, all or nothing at every moment; durable when this returns."""
+        self.operate()
+        moved = {old / path.relative_to(new): self._names[path] for path in self._below(new)}
+        gone = [*self._below(old), *self._below(new)]
+        self._change({**dict.fromkeys(gone), **moved})
+        self.sync_folder(old.parent)
+
+    def _below(self, folder: Path) -> list[Path]:
+        return [path for path in self._names if folder in path.parents]
+
     # ---- faults ----
+
+    def lose_everything(self) -> None:
+        self._names, self._durable_names, self._changes = {}, {}, []
 
     def operate(self, syncs: bool = False, may_fail: bool = True) -> None:
         """One step of the disk. Raises PowerCut or OSError when it is time for that."""
@@ -112,8 +133,8 @@ class Disk:
     def crash(self) -> None:
         """Only what was synced is left, and by chance more."""
         dice = self.dice
-        for path, inode in self._changes[: dice.randint(0, len(self._changes))]:
-            _put(self._durable_names, path, inode)
+        for change in self._changes[: dice.randint(0, len(self._changes))]:
+            _put(self._durable_names, change)
         self._changes.clear()
         self._names = dict(self._durable_names)
         for path in sorted(self._names):
@@ -121,9 +142,9 @@ class Disk:
         self.cut_after = None
         self.is_off = False
 
-    def _change(self, path: Path, inode: _Inode | None) -> None:
-        _put(self._names, path, inode)
-        self._changes.append((path, inode))
+    def _change(self, change: dict[Path, _Inode | None]) -> None:
+        _put(self._names, change)
+        self._changes.append(change)
 
 
 class DiskFile:
@@ -154,11 +175,12 @@ class DiskFile:
         """Closing makes nothing durable."""
 
 
-def _put(names: dict[Path, _Inode], path: Path, inode: _Inode | None) -> None:
-    if inode is None:
-        names.pop(path, None)
-    else:
-        names[path] = inode
+def _put(names: dict[Path, _Inode], change: dict[Path, _Inode | None]) -> None:
+    for path, inode in change.items():
+        if inode is None:
+            names.pop(path, None)
+        else:
+            names[path] = inode
 
 
 def _forget(inode: _Inode, dice: random.Random) -> None:

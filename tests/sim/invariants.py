@@ -13,6 +13,7 @@ import msgspec
 
 from raft import membership
 from raft.log import Log
+from raft.membership import Configuration
 from raft.messages import Message, RequestVote, SnapshotChunk, VoteAnswer
 from raft.replication import MEMBERSHIP, REGULAR
 from raft.stock import LEADER
@@ -81,7 +82,13 @@ class Oracle:
         self._floors: dict[str, int] = {}
         self._members_changed: list[tuple[str, str]] = []
         self._members_known: set[tuple[str, str]] = set()
+        self._configurations: dict[int, Configuration] = {}  # those that are committed
         self._violation: Violation | None = None
+
+    @property
+    def membership_index(self) -> int:
+        """Of the newest configuration that is committed."""
+        return max(self._configurations, default=0)
 
     def violated(self, rule: str, message: str) -> None:
         """Remembered as well: whoever is in the middle of something here may swallow the exception."""
@@ -134,6 +141,16 @@ class Oracle:
     def on_members_changed(self, kind: str, node_id: str) -> None:
         """Whoever asked to `add` or `remove` that node heard that it is done."""
         self._members_changed.append((kind, node_id))
+
+    def on_expelled(self, node_id: str, since: int, leader_id: str) -> None:
+        """That leader answers that the node is no member; the configuration at `since` was the newest when it
+        was asked."""
+        asked_later = [c for index, c in self._configurations.items() if index >= since]
+        if all(node_id in configuration.members for configuration in asked_later):
+            self.violated("false expulsion", f"{leader_id} says that {node_id} is no member")
+
+    def on_new_life(self, node_id: str, term: int) -> None:
+        """It begins with a log that is empty but for the vote in that term."""
 
     def on_handed_over(self, manager: Manager, term: int) -> None:
         """Whoever asked that manager, which led in `term`, to hand over heard that another one leads."""
@@ -220,6 +237,7 @@ class Oracle:
             self.index_of[command] = index
         elif entry.command[:1] == MEMBERSHIP:
             configuration = membership.decode(entry.command[1:])
+            self._configurations[index] = configuration
             self._members_known.update(("add", node_id) for node_id in configuration.members)
             self._members_known.update(("remove", node_id) for node_id in configuration.removed)
 

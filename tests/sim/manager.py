@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
+from node.lost_log import is_loss
 from raft.consensus import Consensus, ConsensusConfig
 from raft.framing import Damaged, WrongKey
 from raft.log import Log
@@ -20,10 +21,12 @@ from raft.replication import MEMBERSHIP
 from raft.store import Prepared, Store
 from raft.syncobj import Engine
 from raft.wal import Wal, WalDamaged
+from tests.sim.calls import Host
 from tests.sim.clock import NodeClock
 from tests.sim.disk import Disk, PowerCut
 from tests.sim.invariants import Violation, WatchedLog
 from tests.sim.loop import NodeLoop
+from tests.sim.rejoin import come_back, keeper
 from tests.sim.rot import Rot, rot
 from tests.sim.streams import Reader, Writer
 
@@ -46,13 +49,17 @@ class Manager:
         self.up = False
         self.is_stopping = False
         self.rot = Rot.NONE
-        self.damage = ""  # why it refuses to start, for good
+        self.damage = ""  # why it does not go on from its disk
+        self.is_returning = False  # runs without a consensus, asks the others to take it in
+        self.era = 0  # counts the logs that it lost
+        self.dice = random.Random(f"{cluster.seed} node {node_id}")
         self.disk = Disk(random.Random(f"{cluster.seed} disk {node_id}"))
         self._known: Consensus | None = None  # the last one that was started
         self.life = 0  # counts the starts and ends
         self.consensus: Consensus
         self.store: Store
         self.log: WatchedLog
+        self.host: Host
         self._cluster = cluster
         self._clock = NodeClock(cluster.events, f"{cluster.seed} clock {node_id}")
         self._requests: dict[asyncio.Task[Any], None] = {}
@@ -77,6 +84,10 @@ class Manager:
         return not self.damage and self.rot is Rot.NONE
 
     @property
+    def runs(self) -> bool:
+        return self.up or self.is_returning
+
+    @property
     def configuration(self) -> Configuration:
         """The latest that it knew of, also while it is down."""
         return Configuration() if self._known is None else self._known._engine.configuration
@@ -99,23 +110,36 @@ class Manager:
         except PowerCut:
             self.disk.crash()
             self._cluster.restart_later(self, 0.1)
-        except OSError:
+        except WrongKey:
+            # It looks as if the key were another one: only an operator can say that the files are lost.
+            self.lose_disk()
             self._cluster.restart_later(self, 0.1)
-        except (WalDamaged, Damaged, WrongKey) as err:
-            if self.rot is Rot.NONE:
+        except (OSError, WalDamaged, Damaged) as err:
+            if self.rot is Rot.NONE and not is_loss(err):
                 raise
             self.damage = str(err)
+            self.is_returning = True
+            self.loop.create_task(come_back(self, self._cluster))
         else:
-            if self.rot is Rot.LOG:
-                raise Violation("damage", f"{self.id} did not notice that a bit of its log has turned")
-            self.rot = Rot.NONE  # of a snapshot that it did not need
+            if self.rot in (Rot.LOG, Rot.ALL):
+                raise Violation("damage", f"{self.id} did not notice that its log is damaged")
             self.loop.create_task(self._begin())
 
+    async def begin_again(self) -> None:
+        """Go on from the fresh log. Raises what Consensus.resume raises."""
+        self._load(None)
+        self.is_returning = False
+        await self._begin()
+
     async def _begin(self) -> None:
+        self.rot, self.damage = Rot.NONE, ""
         self.up = True
         self._cluster.oracle.on_start(self)
+        self.host = Host(self, self._cluster)
         await self.consensus.start()
         self._known = self.consensus
+        if self.era:
+            self.loop.create_task(keeper(self, self._cluster).run())
 
     def _load(self, first: Configuration | None) -> None:
         config = self.config
@@ -123,6 +147,8 @@ class Manager:
         dialer = _Dialer(self, self._cluster)
         if Consensus.exists(config.state_dir, config.files):
             self.consensus = _WatchedConsensus.resume(config, self.store, dialer)
+        elif first is None and self.life > 1:
+            raise WalDamaged("there is no log")
         elif first is None:
             self.consensus = _WatchedConsensus.join(config, self.store, dialer, {})
         else:
@@ -141,6 +167,7 @@ class Manager:
         if self.up:
             self.up = False
             self._cluster.oracle.on_crash(self)
+        self.is_returning = False
         self.life += 1
         self.loop.die()
         self._cluster.network.went_down(self.id)
@@ -149,6 +176,11 @@ class Manager:
         """A bit of what is durable turns while the machine is off; `where` is from 0 to 1."""
         self.crash()
         self.rot = rot(self.config, self.disk, where)
+
+    def lose_disk(self) -> None:
+        """All of it, while the machine is off."""
+        self.disk.lose_everything()
+        self.rot = Rot.ALL
 
     def stop(self, then: Callable[[], None]) -> None:
         """The process ends in an orderly way; `then`, unless something else ends it before."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import zlib
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ LATE_S = 1.5
 RETRY_S = 0.2  # of a dial that nobody answers
 SILENT_SHARE = 0.7  # of the dials over a cut link
 SPLIT_SHARE = 0.1
+REPEATED_SHARE = 0.05  # of the calls, also in a good network
 
 Pair = tuple[str, str]  # source, target
 
@@ -38,6 +40,10 @@ class Endpoint(Protocol):
 
     @property
     def loop(self) -> NodeLoop: ...
+
+    @property
+    def era(self) -> int:
+        """How many logs it has lost."""
 
     @property
     def writing_s(self) -> float:
@@ -117,8 +123,10 @@ class Network:
             return
         connection.waiting_bytes -= counted
         if connection.is_lost:
-            if link.late and link.newest is not None and link.newest is not connection:
-                again = partial(self._deliver, link.newest, data, 0)
+            newest = link.newest
+            # What a former life of the sender wrote cannot pass for its present one's: TLS ends with a connection.
+            if link.late and newest is not None and newest is not connection and newest.era == connection.era:
+                again = partial(self._deliver, newest, data, 0)
                 self._events.after(link.dice.uniform(0, LATE_S), again)
             return
         far = connection.far
@@ -138,6 +146,30 @@ class Network:
             return
         connection.far.end()
         self._forget(connection)
+
+    # ---- calls ----
+
+    def post(self, pair: Pair, data: bytes, arrive: Callable[[], None]) -> None:
+        """Carry a request or an answer that belongs to none of the connections: late, repeated, or not at all."""
+        if pair[0] == pair[1]:
+            self._events.after(LATENCY_S[0], arrive)
+            return
+        link = self._links[pair]
+        if link.cuts or link.dice.random() < link.loss:
+            return
+        delays = [self.slowness * link.dice.uniform(*LATENCY_S)]
+        if link.dice.random() < max(link.repeats, REPEATED_SHARE):
+            delays.append(link.dice.uniform(0, LATE_S))
+        for delay in delays:
+            self._events.after(delay, partial(self._arrive, pair, data, arrive))
+
+    def _arrive(self, pair: Pair, data: bytes, arrive: Callable[[], None]) -> None:
+        stalled_until = self._links[pair].stalled_until
+        if stalled_until > self._events.now:
+            self._events.at(stalled_until, partial(self._arrive, pair, data, arrive))
+            return
+        self.digest = zlib.crc32(f"{self._events.now} {pair} call".encode() + data, self.digest)
+        arrive()
 
     # ---- connections ----
 
@@ -167,7 +199,8 @@ class Network:
 
     def _connect(self, pair: Pair, loop: NodeLoop, answered: asyncio.Future[Any]) -> None:
         link, target = self._links[pair], self._nodes[pair[1]]
-        connection = Connection(self, pair, (loop, target.loop), target.read_stale)
+        era = self._nodes[pair[0]].era
+        connection = Connection(self, pair, (loop, target.loop), target.read_stale, era)
         older = list(link.connections)
         link.connections.append(connection)
 

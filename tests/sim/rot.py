@@ -19,6 +19,8 @@ class Rot(enum.Enum):
     NONE = "none"
     LOG = "log"
     SNAPSHOT = "snapshot"
+    ALL = "all"
+    REPLACED = "replaced"  # perhaps: a fresh log is there, or a crash has brought the damage back
 
 
 def rot(config: ConsensusConfig, disk: Disk, where: float) -> Rot:

@@ -16,12 +16,12 @@ from tests.sim.invariants import Violation, WatchedLog
 from tests.sim.manager import Manager
 from tests.sim.network import Pair
 from tests.sim.plan import CALM_S, TROUBLE_S, Fault, Plan, Request
+from tests.sim.rot import Rot
 from tests.sim.workload import Clients, Operators
 
 LAST_FAULT_S = CALM_S + TROUBLE_S + 2.2
 RECOVERY_S = 15.0
 POWER_CUT_S = 1.0
-REPLACE_S = 0.3
 
 # Small, so that short runs come to second segments, to snapshots of several pieces, and to every time-out.
 _SIZES = {
@@ -31,6 +31,11 @@ _SIZES = {
     "raft.consensus.HAND_OVER_TIMEOUT_S": 1.0,
     "raft.consensus.JOINER_CONTACT_TIMEOUT_S": 2.0,
     "raft.consensus.JOINER_STALLED_S": 3.0,
+    "node.lost_log.ASK_TIMEOUT_S": 2.0,
+    "node.manager.manager.EXPEL_TIMEOUT_S": 1.5,
+    "node.membership_keeper.ASK_TIMEOUT_S": 3.0,
+    "node.membership_keeper.RECHECK_S": 1.0,
+    "node.membership_keeper.SILENT_S": 1.5,
     "raft.snapshot_keeper.KEPT_S": 1.0,
     "raft.transport.DIAL_TIMEOUT_S": 0.8,
     "raft.transport.HELLO_TIMEOUT_S": 1.0,
@@ -59,6 +64,7 @@ class Report(msgspec.Struct, frozen=True):
     unknown: int  # writes that may or may not have been done
     reads: int
     changes: int  # of the members
+    returns: int  # of nodes without a log
 
 
 def simulate(plan: Plan) -> Report:
@@ -87,20 +93,19 @@ def simulate(plan: Plan) -> Report:
         clients.unknown,
         clients.read,
         run.operators.changes,
+        sum(manager.era for manager in run.cluster.managers.values()),
     )
 
 
 @contextmanager
 def _world(cluster: Cluster) -> Iterator[None]:
-    logger = logging.getLogger("raft")
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         for name, value in _SIZES.items():
             patch.setattr(name, value)
         patch.setattr("raft.consensus.Log", WatchedLog)
-        patch.setattr(logger, "disabled", True)
-        for child in [name for name in logging.root.manager.loggerDict if name.startswith("raft.")]:
-            patch.setattr(logging.getLogger(child), "disabled", True)
+        for name in [name for name in logging.root.manager.loggerDict if name.startswith(("raft", "node"))]:
+            patch.setattr(logging.getLogger(name), "disabled", True)
         stack.enter_context(cluster.turns.installed(patch))
         yield
 
@@ -130,7 +135,8 @@ class _Run:
         for request in self.plan.requests:
             events.at(request.at, lambda request=request: self.clients.begin(request))  # type: ignore[misc]
         self._run_until(LAST_FAULT_S)
-        survivors = [m for m in self.cluster.managers.values() if m.is_whole and m.id in self.plan.nodes]
+        known = self.cluster.managers.values()
+        survivors = [m for m in known if m.is_whole and not m.era and m.id in self.plan.nodes]
         if self.plan.is_last_left and survivors:
             self._found_anew(random.Random(self.plan.seed).choice(survivors))
         else:
@@ -155,6 +161,8 @@ class _Run:
         """With a majority repaired a write must succeed, with all of them it must reach every member."""
         for manager in self.cluster.managers.values():
             manager.disk.heal()
+            if manager.is_returning and manager.rot is Rot.NONE:
+                manager.crash()  # its disk had failed: an operator starts it again, and it finds its log
         self._start_all()
         for manager in self._spared():
             manager.crash()
@@ -165,7 +173,7 @@ class _Run:
 
     def _start_all(self) -> None:
         for manager in self.cluster.managers.values():
-            if not manager.up and manager.life and manager.is_whole:
+            if not manager.runs and manager.life:
                 manager.start()
 
     def _spared(self) -> list[Manager]:
@@ -194,12 +202,16 @@ class _Run:
         self._until(lambda: self.clients.acknowledged > before, "no write succeeds")
 
     def _all_have(self, index: int) -> bool:
-        def has(manager: Manager) -> bool:
-            return not manager.is_whole or (manager.up and manager.engine.applied_index() >= index)
+        return any(self._has_all(leader, index) for leader in self.cluster.leaders())
 
-        return any(
-            all(has(self.cluster.managers[member]) for member in leader.engine.configuration.members)
-            for leader in self.cluster.leaders()
+    def _has_all(self, leader: Manager, index: int) -> bool:
+        """Its members have that entry, and all that lost their logs are members again."""
+        configuration = leader.engine.configuration
+        members = [self.cluster.managers[node_id] for node_id in configuration.members]
+        returned = {m.id for m in self.cluster.managers.values() if m.era or m.is_returning}
+        back = returned & self.cluster.wanted
+        return back - set(configuration.removed) <= set(configuration.members) and all(
+            manager.up and manager.engine.applied_index() >= index for manager in members
         )
 
     def _until(self, condition: Callable[[], bool], problem: str) -> None:
@@ -223,14 +235,14 @@ class _Run:
 
     def _fault_crash(self, fault: Fault, managers: list[Manager]) -> None:
         for manager in managers:
-            if manager.up:
+            if manager.runs:
                 manager.crash()
                 self.cluster.restart_later(manager, fault.seconds)
 
     _fault_restart = _fault_crash_majority = _fault_crash_all = _fault_crash
 
     def _fault_kill(self, fault: Fault, managers: list[Manager]) -> None:
-        if managers[0].up:
+        if managers[0].runs:
             managers[0].kill()
             self.cluster.restart_later(managers[0], fault.seconds)
 
@@ -240,19 +252,29 @@ class _Run:
             manager.stop(lambda: self.cluster.restart_later(manager, fault.seconds))
 
     def _fault_rot(self, fault: Fault, managers: list[Manager]) -> None:
-        """Only where the others are enough: it will not come back, another node takes its place."""
         manager = managers[0]
-        rest = {m.id for m in self.cluster.managers.values() if m.is_whole and m is not manager}
-        if not manager.up or not manager.is_whole or not self._is_enough(rest):
-            return
-        manager.decay(fault.amount)
-        self.cluster.restart_later(manager, fault.seconds)
-        self.cluster.events.after(fault.seconds + REPLACE_S, lambda: self._replace(manager))
+        if manager.up and self._can_do_without(manager):
+            manager.decay(fault.amount)
+            self.cluster.restart_later(manager, fault.seconds)
 
-    def _replace(self, manager: Manager) -> None:
-        if manager.damage:
-            for leader in self.cluster.leaders():
-                self.operators.replace(leader, manager, self.cluster.manager(manager.id + "'"))
+    def _fault_lose_disk(self, fault: Fault, managers: list[Manager]) -> None:
+        manager = managers[0]
+        if manager.up and self._can_do_without(manager):
+            manager.crash()
+            manager.lose_disk()
+            self.cluster.restart_later(manager, fault.seconds)
+
+    def _fault_promote(self, fault: Fault, managers: list[Manager]) -> None:
+        """Former members: whoever was struck, or else the first that there is."""
+        former = [m for m in self.cluster.managers.values() if m.life and m.id not in self.cluster.wanted]
+        for manager in former[:1]:
+            if self._can_do_without(manager):
+                self.operators.promote(manager)
+
+    def _can_do_without(self, manager: Manager) -> bool:
+        """What is on its disk: only the others can give it back."""
+        rest = {m.id for m in self.cluster.managers.values() if m.is_whole and m is not manager}
+        return manager.is_whole and self._is_enough(rest)
 
     def _fault_power_cut(self, fault: Fault, managers: list[Manager]) -> None:
         disk = managers[0].disk

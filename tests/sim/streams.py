@@ -125,8 +125,11 @@ class Connection:
         pair: tuple[str, str],
         loops: tuple[NodeLoop, NodeLoop],
         on_stale_read: Callable[[], None],
+        era: int = 0,
     ) -> None:
+        """`era`: the near end's, see tests.sim.network."""
         self.pair = pair
+        self.era = era
         self.near = End(loops[0], on_stale_read)
         self.far = End(loops[1], on_stale_read)
         self.is_cut = self.is_lost = False

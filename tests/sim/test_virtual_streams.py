@@ -24,6 +24,7 @@ class Node:
         self.address = node_id + ":1"
         self.up = True
         self.writing_s = 0.0
+        self.era = 0
         self.loop = NodeLoop(world.events, NodeClock(world.events, node_id), world.turns, self)
         self.connections: list[tuple[list[Any], Writer]] = []
         self.stale_reads = 0

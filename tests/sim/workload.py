@@ -100,6 +100,7 @@ class Operators:
 
     def add(self, leader: Manager, joiner: Manager) -> None:
         """Start the node when it is new, and ask the leader to take it in."""
+        self._cluster.wanted.add(joiner.id)
         if joiner.life == 0:
             joiner.start()
         leader.command(self._add(leader, joiner))
@@ -107,11 +108,12 @@ class Operators:
     def remove(self, leader: Manager, node_id: str) -> None:
         leader.command(self._remove(leader, node_id))
 
-    def replace(self, leader: Manager, gone: Manager, fresh: Manager) -> None:
-        """Take a node out that will not come back, and another one in."""
-        if fresh.life == 0:
-            fresh.start()
-        leader.command(self._replace(leader, gone, fresh))
+    def promote(self, manager: Manager) -> None:
+        """Have a former member back: it begins without anything of its former life."""
+        manager.crash()
+        manager.lose_disk()
+        self._cluster.wanted.add(manager.id)
+        manager.start()
 
     def hand_over(self, leader: Manager) -> None:
         leader.command(self._hand_over(leader))
@@ -124,15 +126,16 @@ class Operators:
         self._done("add", joiner.id)
 
     async def _remove(self, leader: Manager, node_id: str) -> None:
+        self._cluster.wanted.discard(node_id)
         try:
             await leader.consensus.remove_member(node_id)
-        except RaftError:
+        except (RaftError, GeneratorExit) as error:
+            # Not done, unknown, or the leader has crashed: the operators think better of it.
+            self._cluster.wanted.add(node_id)
+            if isinstance(error, GeneratorExit):
+                raise
             return
         self._done("remove", node_id)
-
-    async def _replace(self, leader: Manager, gone: Manager, fresh: Manager) -> None:
-        await self._remove(leader, gone.id)
-        await self._add(leader, fresh)
 
     async def _hand_over(self, leader: Manager) -> None:
         term = leader.consensus.term

@@ -26,6 +26,7 @@ class Consensus:
     def __init__(self) -> None:
         self.is_leader = self.is_removed = False
         self.leader_address = ""
+        self.leader_heard_s_ago = 0.0
         self.group: dict[str, str] = {}
         self._callbacks: list[Callable[[], None]] = []
 
@@ -167,3 +168,19 @@ async def test_lost_log_asks_until_a_leader_has_expelled_it():
 )
 def test_what_counts_as_a_loss(error: Exception, lost: bool):
     assert is_loss(error) is lost
+
+
+async def test_member_that_no_leader_talks_to_asks_whether_it_still_counts(world: World):
+    world.consensus.change(a="10.0.0.1:2377")
+    await world.clock.advance(100)
+    world.client.asked.clear()
+    await world.clock.advance(100)
+    assert world.addresses == []
+    world.consensus.leader_heard_s_ago = 60.0
+    await world.clock.advance(10)
+    assert set(world.addresses) == {"10.0.0.2:1", "10.0.0.3:1"}
+    world.consensus.is_removed = True
+    await world.clock.advance(10)
+    world.client.asked.clear()
+    await world.clock.advance(100)
+    assert world.addresses == []

@@ -16,7 +16,8 @@ from raft.founding import found, prepare_joiner
 from raft.framing import WrongKey
 from raft.log import Log
 from raft.membership import Configuration
-from raft.messages import Ack, PreVote, Removed, RequestVote, VoteAnswer
+from raft.messages import Ack, Append, PreVote, Removed, RequestVote, VoteAnswer
+from raft.replication import MEMBERSHIP
 from raft.stock import SUCCESS
 from raft.wal import Wal, WalDamaged
 from tests.unit.raft.conftest import KEY, Cluster
@@ -203,6 +204,24 @@ def test_stale_word_of_removal_does_not_stop_a_member_that_was_taken_in_again(cl
     again.engine.receive(slow.id, Removed(leader.engine.term(), removed_at))
     assert not again.engine.is_removed()
     assert again.engine._may_vote()
+
+
+def test_leader_that_was_removed_once_is_heard_by_whoever_has_the_entry_that_took_it_in(cluster: Cluster):
+    cluster.start("a", "b", "c")
+    leader = cluster.leader()
+    gone, slow = cluster.followers()
+    wanted = leader.engine.configuration
+    leader.engine.change_configuration(wanted.without_member(gone.id), lambda _, reason: None)
+    cluster.until(lambda: gone.id in slow.engine.committed_configuration().removed)
+    engine = slow.engine
+    index, term = engine._log.last + 1, engine.term() + 1
+    taken_in = MEMBERSHIP + wanted.encode(), index, term
+    old = engine._log[-1]
+    engine.receive(leader.id, Append(term, 1, engine.commit_index(), old[1], old[2], (taken_in,)))
+    assert gone.id in engine.committed_configuration().removed
+    engine.receive(gone.id, Append(term + 1, 1, index, index, term, ()))
+    assert engine.committed_configuration() == wanted
+    assert engine.leader_id() == gone.id
 
 
 def test_manager_that_knows_only_of_the_removal_answers_the_candidate_all_the_same(cluster: Cluster):
