@@ -149,9 +149,6 @@ class Oracle:
         if all(node_id in configuration.members for configuration in asked_later):
             self.violated("false expulsion", f"{leader_id} says that {node_id} is no member")
 
-    def on_new_life(self, node_id: str, term: int) -> None:
-        """It begins with a log that is empty but for the vote in that term."""
-
     def on_handed_over(self, manager: Manager, term: int) -> None:
         """Whoever asked that manager, which led in `term`, to hand over heard that another one leads."""
         if max(self.terms) <= term:

@@ -115,8 +115,8 @@ class Manager:
             self.lose_disk()
             self._cluster.restart_later(self, 0.1)
         except (OSError, WalDamaged, Damaged) as err:
-            if self.rot is Rot.NONE and not is_loss(err):
-                raise
+            if self.rot is Rot.NONE:
+                self._expect_no_damage(err)
             self.damage = str(err)
             self.is_returning = True
             self.loop.create_task(come_back(self, self._cluster))
@@ -124,6 +124,14 @@ class Manager:
             if self.rot in (Rot.LOG, Rot.ALL):
                 raise Violation("damage", f"{self.id} did not notice that its log is damaged")
             self.loop.create_task(self._begin())
+
+    def _expect_no_damage(self, err: Exception) -> None:
+        """Whatever crashes and power cuts did, what is on a healthy disk can be gone on from."""
+        if not is_loss(err):
+            raise err
+        config = self.config
+        if not isinstance(err, OSError) and Consensus.exists(config.state_dir, config.files):
+            raise Violation("damage", f"{self.id} finds its healthy disk damaged: {err}")
 
     async def begin_again(self) -> None:
         """Go on from the fresh log. Raises what Consensus.resume raises."""

@@ -57,7 +57,6 @@ def _begin_anew(manager: Manager, cluster: Cluster, answer: Expelled) -> None:
     founding.prepare_joiner(fresh, answer.term, answer.leader_id)
     manager.rot = Rot.REPLACED
     manager.era += 1
-    cluster.oracle.on_new_life(manager.id, answer.term)
     disk.replace_folder(config.state_dir, _BUILDING)
 
 

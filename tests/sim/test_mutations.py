@@ -27,7 +27,7 @@ FAULTS = {
     "confirms_reads_by_its_own_belief": ("isolate",),
     "tells_of_members_that_nobody_has_confirmed": ("add", "remove", "isolate", "stall"),
     "tells_of_a_snapshot_before_it_is_durable": ("crash",),
-    "installs_a_snapshot_before_it_is_durable": ("isolate", "crash"),
+    "installs_a_snapshot_before_it_is_durable": ("isolate", "power cut"),
     "sends_a_snapshot_that_was_replaced": ("disturb", "isolate"),
     "stops_without_an_answer": ("stop", "stall"),
     "takes_damage_for_a_torn_end": ("rot",),
