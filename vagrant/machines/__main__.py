@@ -18,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="vagrant/lab", description="Test machines under plain QEMU.")
     top.add_argument("--folder", type=Path, default=CACHE / "lab", help="the lab's state (%(default)s)")
     top.add_argument(
-        "--image", type=Path, default=CACHE / "machines", help="what vagrant/build-box made (%(default)s)"
+        "--image", type=Path, default=CACHE / "machines", help="what vagrant/build-image made (%(default)s)"
     )
     verbs = top.add_subparsers(dest="verb", required=True)
     up = verbs.add_parser("up", help="boot N machines and the switch between them")

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from machines import switch
@@ -61,21 +62,33 @@ class Lab:
         self._start(machines)
 
     def restore(self) -> None:
-        """All machines as they were when `save` ran."""
+        """All machines as they were when `save` ran; nothing is cut or lost."""
         machines = self.machines()
         for machine in machines:
             machine.power_off()
         self._start_switch(machines)
-        self._start(machines, restore=True)
+        self.heal()
         for machine in machines:
-            machine.set_clock()
+            machine.power_on(restore=True)
+        for machine in machines:
+            machine.go_on()
+        _each(machines, Machine.wait_for_ssh)
+        _each(machines, Machine.set_clock)
 
     def save(self) -> None:
-        for machine in self.machines():
+        """All stand still meanwhile: no machine's state knows of something that another's has yet to do."""
+        machines = self.machines()
+        for machine in machines:
             if not machine.is_on():
                 raise MachineError(f"{machine.name} is off: only running machines can be saved")
-        for machine in self.machines():
-            machine.save()
+        try:
+            for machine in machines:
+                machine.pause()
+            for machine in machines:
+                machine.save()
+        finally:
+            for machine in machines:
+                machine.go_on()
 
     def down(self) -> None:
         """End all of it, whatever state it is in."""
@@ -85,12 +98,11 @@ class Lab:
         self._stop_switch()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _start(self, machines: Iterable[Machine], restore: bool = False) -> None:
+    def _start(self, machines: Iterable[Machine]) -> None:
         started = [machine for machine in machines if not machine.is_on()]
         for machine in started:
-            machine.power_on(restore=restore)
-        for machine in started:
-            machine.wait_for_ssh()
+            machine.power_on()
+        _each(started, Machine.wait_for_ssh)
 
     # ---- the network ----
 
@@ -144,3 +156,9 @@ class Lab:
         pid = self._switch_pid()
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
+
+
+def _each(machines: Iterable[Machine], action: Callable[[Machine], object]) -> None:
+    """At the same time for all of them."""
+    with ThreadPoolExecutor(MACHINES_MAX) as pool:
+        list(pool.map(action, machines))

@@ -21,6 +21,8 @@ HOST = "127.0.0.1"
 BOOT_TIMEOUT_S = 300.0
 SSH_TIMEOUT_S = 120.0
 SNAPSHOT = "lab"
+# ssh adds 17 characters of its own to the 108 that the kernel takes.
+_SOCKET_PATH_MAX = 108 - 1 - 17
 _APPEND = "root=/dev/vda rw console=ttyS0 net.ifnames=0 mitigations=off quiet systemd.hostname=node{number}"
 
 
@@ -30,16 +32,16 @@ class MachineError(Exception):
 
 @dataclass(frozen=True)
 class Image:
-    """What `vagrant/build-box` made."""
+    """What `vagrant/build-image` made."""
 
     folder: Path
 
     def require(self) -> None:
         missing = [
-            n for n in ("disk.qcow2", "vmlinuz", "initrd.img", "ssh-key") if not (self.folder / n).exists()
+            n for n in ("disk.raw", "vmlinuz", "initrd.img", "ssh-key") if not (self.folder / n).exists()
         ]
         if missing:
-            raise MachineError(f"{self.folder} lacks {', '.join(missing)}: run vagrant/build-box first")
+            raise MachineError(f"{self.folder} lacks {', '.join(missing)}: run vagrant/build-image first")
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,14 @@ class Machine:
     # ---- power ----
 
     def power_on(self, restore: bool = False) -> None:
-        """Start QEMU; returns before the machine has booted. `restore`: from the saved state."""
+        """Start QEMU; returns before the machine has booted. `restore`: from the saved state, not running yet."""
         if self.is_on():
             raise MachineError(f"{self.name} is running already")
         self.folder.mkdir(parents=True, exist_ok=True)
         disk = self.folder / "disk.qcow2"
         if not disk.exists():
-            base = self.image.folder / "disk.qcow2"
-            _run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", "qcow2", str(disk)])
+            base = self.image.folder / "disk.raw"
+            _run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", "raw", str(disk)])
         _run(self._command(disk, restore))
 
     def _command(self, disk: Path, restore: bool) -> list[str]:
@@ -108,7 +110,7 @@ class Machine:
             f"local.type=inet,local.host={HOST},local.port={outward},"
             f"remote.type=inet,remote.host={HOST},remote.port={inward}",
             *("-device", f"virtio-net-pci,netdev=lab,mac=52:54:00:77:00:{self.number:02x}"),
-            *(("-loadvm", SNAPSHOT) if restore else ()),
+            *(("-S", "-loadvm", SNAPSHOT) if restore else ()),
         ]
 
     def pid(self) -> int | None:
@@ -129,6 +131,7 @@ class Machine:
         if pid is None:
             return
         os.kill(pid, signal.SIGKILL)
+        self._forget_connection()
         _wait(lambda: not self.is_on(), 10, f"{self.name} does not end")
 
     def wait_for_ssh(self, timeout_s: float = BOOT_TIMEOUT_S) -> None:
@@ -147,6 +150,8 @@ class Machine:
             "UserKnownHostsFile=/dev/null",
             "LogLevel=ERROR",
             "ConnectTimeout=10",
+            "ServerAliveInterval=10",
+            *self._shared_connection(),
         )
         return [
             *("ssh", "-i", str(self.image.folder / "ssh-key"), "-p", str(self.ssh_port)),
@@ -154,6 +159,18 @@ class Machine:
             f"root@{HOST}",
             *command,
         ]
+
+    def _shared_connection(self) -> tuple[str, ...]:
+        """Options: commands share one connection, because an emulated processor needs a second for each handshake."""
+        path = self.folder / "ssh"
+        if len(str(path)) > _SOCKET_PATH_MAX:
+            return ()
+        return "ControlMaster=auto", f"ControlPath={path}", "ControlPersist=300"
+
+    def _forget_connection(self) -> None:
+        """End the process that holds it: what it leads to is gone."""
+        if (self.folder / "ssh").exists():
+            subprocess.run([*self.ssh_command([])[:-1], "-O", "exit", f"root@{HOST}"], capture_output=True)
 
     def ssh(
         self,
@@ -181,6 +198,16 @@ class Machine:
             raise MachineError(f"{self.name}: {' '.join(command)}: exit code {done.returncode}: {said}")
         return done
 
+    def unpack(self, folder: Path, target: str) -> None:
+        """Copy what is in a folder of the host into one of the machine, over what is there."""
+        packed = subprocess.run(
+            ["tar", "-C", str(folder), "-cf", "-", "."], check=True, stdout=subprocess.PIPE
+        )
+        command = self.ssh_command([f"tar -C {target} --no-same-owner -xf -"])
+        done = subprocess.run(command, input=packed.stdout, capture_output=True, timeout=SSH_TIMEOUT_S)
+        if done.returncode != 0:
+            raise MachineError(f"{self.name}: copying {folder} to {target}: {done.stderr.decode().strip()}")
+
     # ---- saved states ----
 
     def monitor(self, command: str, timeout_s: float = 120.0) -> str:
@@ -196,6 +223,12 @@ class Machine:
         if answer.strip():
             raise MachineError(f"{self.name}: {command}: {answer.strip()}")
         return answer
+
+    def pause(self) -> None:
+        self.monitor("stop")
+
+    def go_on(self) -> None:
+        self.monitor("cont")
 
     def save(self) -> None:
         self.monitor(f"savevm {SNAPSHOT}")

@@ -1,0 +1,184 @@
+"""`vagrant/scenarios/run NAME...|--quick|--list`: plays scenarios one after the other, and says what came of each.
+
+Exit code 1 when one failed. All machines, and all that belongs to them, are gone at the end; a failed scenario leaves
+what its machines said in a folder of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, ModuleType
+
+from machines.lab import Lab
+from machines.machine import Image, MachineError
+
+from scenarios import join
+from scenarios.swarm import Swarm, Unexpected
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = ROOT / ".cache"
+# In the order in which they are played; `join` makes the swarm that the others begin with.
+NAMES = (
+    "join",
+    "spread",
+    "machine_lost",
+    "leader_lost",
+    "partition",
+    "drain_and_update",
+    "upgrade",
+    "reboot",
+    "cgroup_v2",
+)
+EXIT_FAILED = 1
+
+
+@dataclass(frozen=True)
+class Result:
+    name: str
+    failure: str
+    seconds: float
+
+
+def scenario(name: str) -> ModuleType:
+    return importlib.import_module(f"scenarios.{name}")
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="vagrant/scenarios/run", description="Scenarios on several machines.")
+    top.add_argument("names", nargs="*", metavar="NAME", help="see --list; all of them when none is given")
+    top.add_argument("--list", action="store_true", help="what there is, and what each shows")
+    top.add_argument("--quick", action="store_true", help="those that continuous integration plays")
+    top.add_argument(
+        "--keep", action="store_true", help="leave the machines running, and use them the next time"
+    )
+    top.add_argument(
+        "--image", type=Path, default=CACHE / "machines", help="what vagrant/build-image made (%(default)s)"
+    )
+    top.add_argument(
+        "--folder", type=Path, default=CACHE / "scenarios", help="machines and evidence (%(default)s)"
+    )
+    top.add_argument("--memory", type=int, default=448, metavar="MB", help="of each machine (%(default)s)")
+    top.add_argument("--base-port", type=int, default=22_600, help="first loopback port (%(default)s)")
+    return top
+
+
+class Stage:
+    """The machines that the scenarios share, brought to the state in which each of them begins."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self._given = given
+        self._content = (given.image / "content").read_text() if (given.image / "content").exists() else ""
+        self.lab = Lab(given.folder.absolute() / "lab", Image(given.image.absolute()))
+
+    def machines(self, count: int) -> Swarm:
+        """Freshly booted."""
+        self.lab.down()
+        self.lab.up(count, self._given.memory, self._given.base_port)
+        return Swarm(self.lab)
+
+    def swarm(self, count: int) -> Swarm:
+        """All managers, with the image `hello`, and nothing else. Made once, then restored."""
+        if self._formed(count):
+            self.lab.restore()
+            return Swarm(self.lab)
+        swarm = self.machines(count)
+        join.play(swarm)
+        self.keep(swarm)
+        return swarm
+
+    def keep(self, swarm: Swarm) -> None:
+        """The state that `swarm` restores."""
+        swarm.step("Every machine loads the image of a small web server, built there from busybox")
+        program = (ROOT / "examples/hello/build.py").read_text()
+        swarm.on_all("python3 - hello.tar && swarmctl load -i hello.tar", stdin=program)
+        self.lab.save()
+        self._mark.write_text(f"{len(swarm.names)} {self._content}")
+
+    @property
+    def _mark(self) -> Path:
+        return self.lab.folder / "formed"
+
+    def _formed(self, count: int) -> bool:
+        return self._mark.exists() and self._mark.read_text() == f"{count} {self._content}"
+
+
+def play(name: str, stage: Stage, evidence: Path) -> Result:
+    module = scenario(name)
+    title = (module.__doc__ or "").strip()
+    sys.stdout.write(f"\n=== {name}: {title}\n")
+    start = time.monotonic()
+    failure = ""
+    try:
+        swarm = stage.swarm(module.MACHINES) if module.NEEDS_SWARM else stage.machines(module.MACHINES)
+        module.play(swarm)
+    except (Unexpected, MachineError, OSError, RuntimeError) as error:
+        failure = str(error)
+        sys.stdout.write(f"  FAILED: {failure}\n")
+        where = [
+            frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == module.__file__
+        ]
+        if where:
+            sys.stdout.write(f"  at {where[-1].filename}:{where[-1].lineno}: {where[-1].line}\n")
+        keep_evidence(stage, evidence / name)
+    return Result(name, failure, time.monotonic() - start)
+
+
+def keep_evidence(stage: Stage, folder: Path) -> None:
+    try:
+        Swarm(stage.lab).keep_evidence(folder)
+        sys.stdout.write(f"  the machines' journals are in {folder}\n")
+    except (MachineError, OSError) as error:
+        sys.stdout.write(f"  the machines' journals could not be kept: {error}\n")
+
+
+def table(results: list[Result]) -> str:
+    rows = [("scenario", "result", "seconds"), ("---", "---", "---")]
+    rows += [(r.name, f"FAILED: {r.failure}" if r.failure else "passed", f"{r.seconds:.0f}") for r in results]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def chosen(given: argparse.Namespace) -> list[str]:
+    """SystemExit for a name that there is not."""
+    for name in given.names:
+        if name not in NAMES:
+            sys.exit(f"error: there is no scenario {name}: vagrant/scenarios/run --list")
+    if given.quick:
+        return [name for name in NAMES if scenario(name).QUICK]
+    return [name for name in NAMES if name in given.names] or list(NAMES)
+
+
+def end(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def main() -> int:
+    given = parser().parse_args()
+    if given.list:
+        for name in NAMES:
+            print(
+                f"{name:18} {'quick' if scenario(name).QUICK else '':6} {(scenario(name).__doc__ or '').strip()}"
+            )
+        return 0
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGHUP, end)
+    names = chosen(given)
+    stage = Stage(given)
+    results: list[Result] = []
+    try:
+        results += (play(name, stage, given.folder.absolute() / "evidence") for name in names)
+    finally:
+        if not given.keep:
+            stage.lab.down()
+        print(f"\n{table(results)}")
+    return EXIT_FAILED if any(result.failure for result in results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

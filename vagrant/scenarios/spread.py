@@ -1,0 +1,55 @@
+"""Three copies of a service on three machines, reached by name over the overlay and by every machine's published port."""
+
+from scenarios.swarm import Swarm
+
+MACHINES = 3
+NEEDS_SWARM = True
+QUICK = True
+
+
+def play(swarm: Swarm) -> None:
+    first, *_ = swarm.names
+    swarm.step("A service of three on a network across the machines")
+    swarm.create_web()
+    swarm.on(first, "swarmctl service ps web")
+
+    swarm.step("The published port of every machine is answered by all copies in turn")
+    for name in swarm.names:
+        asked = swarm.on(
+            name, f"for i in 1 2 3 4 5 6; do curl -sS -m 5 http://{swarm.address(name)}:8080/; done"
+        )
+        copies = {line.split()[2] for line in asked.splitlines()}
+        swarm.expect(f"three copies answered on the port of {name}", len(copies), 3)
+
+    swarm.step("Inside the network the service has a name: a container on each machine asks for it")
+    swarm.on(
+        first, "swarmctl service create --quiet --name client --mode global --network front hello sleep 86400"
+    )
+    swarm.wait("a client runs on each machine", 60, lambda: swarm.running_on(first, "client"), swarm.names)
+    for name in swarm.names:
+        (container,) = swarm.containers(name, "client")
+        asked = swarm.on(
+            name,
+            f"swarmctl exec {container} sh -c 'for i in 1 2 3 4 5 6; do wget -q -T 5 -O - http://web/; done'",
+        )
+        copies = {line.split()[4] for line in asked.splitlines()}
+        swarm.expect(f"the client on {name} was answered from every machine", sorted(copies), swarm.names)
+
+    swarm.step("Each copy is also reached alone, by the addresses behind tasks.web")
+    (container,) = swarm.containers(first, "client")
+    found = swarm.on(first, f"swarmctl exec {container} nslookup tasks.web")
+    addresses = {word for word in found.split() if word.startswith("10.") and word.count(".") == 3}
+    swarm.expect("tasks.web has three addresses", len(addresses), 3)
+    for address in sorted(addresses):
+        swarm.on(first, f"swarmctl exec {container} wget -q -T 5 -O - http://{address}/")
+
+    swarm.step("Removed, the service leaves the port and the containers")
+    swarm.on(first, "swarmctl service rm web client")
+    for name in swarm.names:
+        swarm.wait(
+            f"no container is left on {name}",
+            60,
+            lambda name=name: swarm.api(name, "/containers/json?all=1"),
+            [[]],
+        )
+    swarm.refused(first, f"curl -sS -m 5 http://{swarm.address(first)}:8080/", because="curl")
