@@ -154,10 +154,6 @@ def chosen(given: argparse.Namespace) -> list[str]:
     return [name for name in NAMES if name in given.names] or list(NAMES)
 
 
-def end(number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
-
-
 def main() -> int:
     given = parser().parse_args()
     if given.list:
@@ -166,10 +162,16 @@ def main() -> int:
                 f"{name:18} {'quick' if scenario(name).QUICK else '':6} {(scenario(name).__doc__ or '').strip()}"
             )
         return 0
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGHUP, end)
     names = chosen(given)
     stage = Stage(given)
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        # Without their machines, threads that wait for them end as well.
+        stage.lab.down()
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, end)
     results: list[Result] = []
     try:
         results += (play(name, stage, given.folder.absolute() / "evidence") for name in names)

@@ -8,7 +8,7 @@ QUICK = True
 
 
 def play(swarm: Swarm) -> None:
-    first, second, drained = swarm.names
+    first, _, drained = swarm.names
     swarm.step(
         "A service of three, one copy on each machine, with a client that asks every machine all the time"
     )

@@ -24,7 +24,7 @@ def play(swarm: Swarm) -> None:
     last = swarm.names[-1]
     swarm.refused(last, f"{join} {secret_wrong}", because="token")
     head, fingerprint, secret = token.rsplit("-", 2)
-    swarm.refused(last, f"{join} {head}-{fingerprint[::-1]}-{secret}", because="token")
+    swarm.refused(last, f"{join} {head}-{fingerprint[::-1]}-{secret}", because="fingerprint")
     swarm.expect("no other machine is in the swarm", sorted(swarm.nodes(first)), [first])
 
     swarm.step("Two more managers join, all others as workers")

@@ -45,11 +45,10 @@ def play(swarm: Swarm) -> None:
 
     swarm.step("Removed, the service leaves the port and the containers")
     swarm.on(first, "swarmctl service rm web client")
-    for name in swarm.names:
-        swarm.wait(
-            f"no container is left on {name}",
-            60,
-            lambda name=name: swarm.api(name, "/containers/json?all=1"),
-            [[]],
-        )
+    swarm.wait(
+        "no container is left on any machine",
+        60,
+        lambda: [swarm.api(name, "/containers/json?all=1") for name in swarm.names],
+        [[[]]] * 3,
+    )
     swarm.refused(first, f"curl -sS -m 5 http://{swarm.address(first)}:8080/", because="curl")

@@ -53,6 +53,7 @@ class Swarm:
         self.lab = lab
         self.names = [machine.name for machine in lab.machines()]
         self._steps = 0
+        self._start = time.monotonic()
 
     # ---- telling ----
 
@@ -62,7 +63,7 @@ class Swarm:
 
     def step(self, text: str) -> None:
         self._steps += 1
-        self.say(f"  {self._steps}. {text}")
+        self.say(f"  {self._steps}. {text} [{time.monotonic() - self._start:.0f} s]")
 
     def note(self, text: str) -> None:
         """What was measured or seen."""
