@@ -17,6 +17,7 @@ from node.agent.managers import KnownManagers
 from node.agent.task_step import ContainerInfo, TaskFile
 from node.agent.worker import Worker
 from node.loop import SystemClock
+from node.manager.absence import machine_answers
 from node.manager.dispatcher import Dispatcher
 from node.manager.liveness import CLOSED_GRACE_S
 from node.manager.logbroker import LogBroker, LogSelection
@@ -77,6 +78,7 @@ class Leader:
             SystemClock(),
             leader_address=leader_address,
             confirm=lambda: asyncio.sleep(0),
+            answers=lambda host: machine_answers(host, self.server.port),
         )
         self.broker = LogBroker(store, self.dispatcher)
         self.dispatcher.register(self.server)
