@@ -17,7 +17,6 @@ from node.agent.managers import KnownManagers
 from node.agent.task_step import ContainerInfo, TaskFile
 from node.agent.worker import Worker
 from node.loop import SystemClock
-from node.manager.absence import machine_answers
 from node.manager.dispatcher import Dispatcher
 from node.manager.liveness import CLOSED_GRACE_S
 from node.manager.logbroker import LogBroker, LogSelection
@@ -68,6 +67,11 @@ class Host:
         pass
 
 
+async def dead_machine(host: str) -> bool:
+    """All nodes of these tests are on this machine, which answers for those that died as well."""
+    return False
+
+
 class Leader:
     """One manager: a listener, and a dispatcher on the shared store."""
 
@@ -78,7 +82,7 @@ class Leader:
             SystemClock(),
             leader_address=leader_address,
             confirm=lambda: asyncio.sleep(0),
-            answers=lambda host: machine_answers(host, self.server.port),
+            answers=dead_machine,
         )
         self.broker = LogBroker(store, self.dispatcher)
         self.dispatcher.register(self.server)
