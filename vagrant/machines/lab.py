@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from machines import switch
-from machines.machine import Image, Machine, MachineError
+from machines.machine import BASE, Image, Machine, MachineError
 
 MACHINES_MAX = 9
 
@@ -55,11 +55,20 @@ class Lab:
         if not (self.folder / "lab.json").exists():
             said = {"machines": count, "memory_mb": memory_mb, "base_port": base_port}
             (self.folder / "lab.json").write_text(json.dumps(said))
+            self._keep_base()
         machines = self.machines()
         if len(machines) != count:
             raise MachineError(f"the lab has {len(machines)} machines: vagrant/lab down first")
         self._start_switch(machines)
         self._start(machines)
+
+    def _keep_base(self) -> None:
+        """The disks are differences to the image as it is now: a newer one under them would be damage."""
+        base = self.image.folder / "disk.raw"
+        try:
+            (self.folder / BASE).hardlink_to(base)
+        except OSError:  # another file system
+            subprocess.run(["cp", "--sparse=always", base, self.folder / BASE], check=True)
 
     def restore(self) -> None:
         """All machines as they were when `save` ran; nothing is cut or lost."""

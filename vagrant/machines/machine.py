@@ -21,6 +21,8 @@ HOST = "127.0.0.1"
 BOOT_TIMEOUT_S = 300.0
 SSH_TIMEOUT_S = 120.0
 SNAPSHOT = "lab"
+# In the lab's folder: the disk that those of its machines began with.
+BASE = "base.raw"
 # ssh adds 17 characters of its own to the 108 that the kernel takes.
 _SOCKET_PATH_MAX = 108 - 1 - 17
 _APPEND = "root=/dev/vda rw console=ttyS0 net.ifnames=0 mitigations=off quiet systemd.hostname=node{number}"
@@ -80,7 +82,7 @@ class Machine:
         self.folder.mkdir(parents=True, exist_ok=True)
         disk = self.folder / "disk.qcow2"
         if not disk.exists():
-            base = self.image.folder / "disk.raw"
+            base = self.folder.parent / BASE
             _run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", "raw", str(disk)])
         _run(self._command(disk, restore))
 

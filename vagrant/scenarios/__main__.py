@@ -77,10 +77,10 @@ class Stage:
         self._content = (given.image / "content").read_text() if (given.image / "content").exists() else ""
         self.lab = Lab(given.folder.absolute() / "lab", Image(given.image.absolute()))
 
-    def machines(self, count: int) -> Swarm:
-        """Freshly booted."""
+    def machines(self, count: int, memory_mb: int = 0) -> Swarm:
+        """Freshly booted; `memory_mb` of each unless the user wants more."""
         self.lab.down()
-        self.lab.up(count, self._given.memory, self._given.base_port)
+        self.lab.up(count, max(memory_mb, self._given.memory), self._given.base_port)
         return Swarm(self.lab)
 
     def swarm(self, count: int) -> Swarm:
@@ -116,7 +116,10 @@ def play(name: str, stage: Stage, evidence: Path) -> Result:
     start = time.monotonic()
     failure = ""
     try:
-        swarm = stage.swarm(module.MACHINES) if module.NEEDS_SWARM else stage.machines(module.MACHINES)
+        if module.NEEDS_SWARM:
+            swarm = stage.swarm(module.MACHINES)
+        else:
+            swarm = stage.machines(module.MACHINES, getattr(module, "MEMORY_MB", 0))
         module.play(swarm)
     except (Unexpected, MachineError, OSError, RuntimeError) as error:
         failure = str(error)

@@ -169,9 +169,13 @@ class Swarm:
 
     def install(self, node: str, tree: Path) -> None:
         """What `vagrant/project-tree` made, as a package manager does it: the old version's files go."""
-        self.say(f"     {node}# tar -C {_SITE} -x < {tree}")
         self.on(node, f"rm -r {_SITE}/swarmctl-*.dist-info")
-        self.lab.machine(node).unpack(tree, _SITE)
+        self.copy(node, tree, _SITE)
+
+    def copy(self, node: str, folder: Path, target: str) -> None:
+        """What is in a folder of the host, over what is in one of the machine."""
+        self.say(f"     tar -C {folder} -c . | vagrant/lab ssh {node} tar -C {target} -x")
+        self.lab.machine(node).unpack(folder, target)
 
     @contextmanager
     def traffic(self, node: str, *urls: str, per_second: int = 4) -> Iterator[list[Traffic]]:
