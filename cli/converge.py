@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from cli.client import Client
-from cli.errors import CliError, SilentExit
+from cli.errors import ApiError, CliError, SilentExit
 from cli.urls import quote
 
 _STEPS = (
@@ -28,6 +29,9 @@ _BAR_WIDTH = 50
 _LINES_MAX = 20
 _DEFAULT_MONITOR_NS = 5_000_000_000
 _POLL_FIRST_SECONDS, _POLL_MAX_SECONDS = 0.03, 0.25
+_UNAVAILABLE = 503
+# For so long the swarm may be without a leader before the wait is given up.
+_LEADERLESS_SECONDS_MAX = 30.0
 
 
 @dataclass(frozen=True)
@@ -154,13 +158,14 @@ def follow(client: Client, service_id: str, *, quiet: bool = False) -> None:
 
 
 def _follow(client: Client, service_id: str, display: Display | None) -> None:
-    nodes = {node["ID"]: (node.get("Description") or {}).get("Hostname", "") for node in client.get("/nodes")}
+    listed = _patiently(lambda: client.get("/nodes"))
+    nodes = {node["ID"]: (node.get("Description") or {}).get("Hostname", "") for node in listed}
     stable_since: float | None = None
     pause = _POLL_FIRST_SECONDS
     last: Picture | None = None
     while True:
-        service = client.get(f"/services/{quote(service_id)}")
-        view = picture(service, _tasks(client, service_id), nodes)
+        service = _patiently(lambda: client.get(f"/services/{quote(service_id)}"))
+        view = picture(service, _patiently(lambda: _tasks(client, service_id)), nodes)
         if view != last:
             pause = _POLL_FIRST_SECONDS
             if display is not None:
@@ -182,6 +187,18 @@ def _follow(client: Client, service_id: str, display: Display | None) -> None:
             stable_since = None
         time.sleep(pause)
         pause = min(pause * 1.3, _POLL_MAX_SECONDS)
+
+
+def _patiently(ask: Callable[[], Any]) -> Any:
+    """The answer; while the managers choose a leader there is none, which says nothing of the service."""
+    deadline = time.monotonic() + _LEADERLESS_SECONDS_MAX
+    while True:
+        try:
+            return ask()
+        except ApiError as error:
+            if error.status != _UNAVAILABLE or time.monotonic() > deadline:
+                raise
+        time.sleep(_POLL_MAX_SECONDS)
 
 
 def _tasks(client: Client, service_id: str) -> list[dict[str, Any]]:

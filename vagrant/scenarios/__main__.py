@@ -169,8 +169,8 @@ def main() -> int:
     stage = Stage(given)
 
     def end(number: int, _frame: FrameType | None) -> None:
-        # Without their machines, threads that wait for them end as well.
-        stage.lab.down()
+        if not given.keep:
+            stage.lab.down()  # first, because threads that wait for a machine end with it
         raise SystemExit(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):

@@ -32,7 +32,7 @@ def play(swarm: Swarm) -> None:
     swarm.step("What was answered is there, through both managers, and a service starts")
     for name in (second, third):
         swarm.expect(f"{name} lists both", swarm.configs(name), ["after", "before"])
-    swarm.on(third, "swarmctl service create --quiet --name web --replicas 2 hello")
+    swarm.on(third, "swarmctl service create --detach --name web --replicas 2 hello")
     swarm.wait(
         "its copies run on the machines left",
         60,

@@ -23,7 +23,8 @@ def play(swarm: Swarm) -> None:
 
     swarm.step("Inside the network the service has a name: a container on each machine asks for it")
     swarm.on(
-        first, "swarmctl service create --quiet --name client --mode global --network front hello sleep 86400"
+        first,
+        "swarmctl service create --detach --name client --mode global --network front hello sleep 86400",
     )
     swarm.wait("a client runs on each machine", 60, lambda: swarm.running_on(first, "client"), swarm.names)
     for name in swarm.names:

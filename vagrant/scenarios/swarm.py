@@ -20,7 +20,7 @@ from machines.lab import Lab
 from scenarios.traffic import Traffic
 
 COMMAND_S = 180.0
-_POLL_S = 0.3
+_POLL_S = 0.7
 _API_S = 20
 _SITE = "/opt/swarmctl/lib/python3.11/site-packages"
 _SOCKET = "/run/swarmctl/swarmd.sock"
@@ -114,12 +114,14 @@ class Swarm:
         self.on(self.names[0], "swarmctl network create --driver overlay front")
         self.on(
             self.names[0],
-            "swarmctl service create --quiet --name web --replicas 3 --network front --publish 8080:80"
+            "swarmctl service create --detach --name web --replicas 3 --network front --publish 8080:80"
             " --env TASK_NAME={{.Task.Name}} --env NODE_NAME={{.Node.Hostname}}"
-            f" --health-cmd 'nc -z 127.0.0.1 80' --health-interval 30s --health-start-interval 1s --health-start-period 60s"
-            f" {' '.join(options)} hello",
+            " --health-cmd 'nc -z 127.0.0.1 80' --health-interval 30s --health-start-interval 1s"
+            f" --health-start-period 60s {' '.join(options)} hello",
         )
-        self.expect("one copy runs on each machine", self.running_on(self.names[0], "web"), self.names)
+        self.wait(
+            "one copy runs on each machine", 120, lambda: self.running_on(self.names[0], "web"), self.names
+        )
 
     def web_urls(self, *nodes: str) -> list[str]:
         return [f"http://{self.address(node)}:8080/" for node in nodes]
