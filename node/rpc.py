@@ -329,7 +329,10 @@ class _WebSocketStream:
             raise RpcError("unavailable", f"stream is closed: {error}") from error
 
     async def receive(self) -> bytes | None:
-        message = await self._websocket.receive()
+        try:
+            message = await self._websocket.receive()
+        except (ConnectionError, aiohttp.ClientError):
+            return None  # it answers a ping by itself, and the other end may be gone by then
         if message.type is aiohttp.WSMsgType.BINARY:
             data: bytes = message.data
             return data

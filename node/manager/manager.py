@@ -28,7 +28,7 @@ from node.manager.forward import (
 from node.manager.leader import LeaderLoop
 from node.manager.roles import Membership, RoleManager
 from node.rpc import MANAGERS, Identity, RpcError
-from raft.errors import RaftError
+from raft.errors import NotLeader, RaftError
 from raft.store import Store
 
 log = logging.getLogger(__name__)
@@ -110,6 +110,8 @@ class Manager:
             try:
                 await self._term()
                 backoff.reset()
+            except* NotLeader:
+                await self._clock.sleep(backoff.next())  # a part noticed it before this loop did
             except* Exception as failed:
                 pause = backoff.next()
                 log.exception(

@@ -14,6 +14,7 @@ from node.manager.forward import Handler
 from node.manager.manager import JOIN_METHOD, Expelled, JoinRequest, Manager
 from node.manager.roles import RoleManager, decide_roles
 from node.rpc import Identity, RpcError
+from raft.errors import NotLeader
 from raft.objects.base import Kind
 from raft.objects.node import ManagerStatus, NodeRole, NodeSpec
 
@@ -33,16 +34,17 @@ async def world(clock: ManualClock) -> ControlWorld:
 class Part:
     """Says when it runs; fails when told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: Exception | None = None) -> None:
         self.log: list[str] = []
         self.fail = asyncio.Event()
+        self._error = error or OSError("broken")
 
     async def run(self) -> None:
         self.log.append("start")
         try:
             await self.fail.wait()
             self.fail.clear()
-            raise OSError("broken")
+            raise self._error
         finally:
             self.log.append("stop")
 
@@ -93,6 +95,25 @@ async def test_a_failed_part_restarts_the_term(world: ControlWorld, clock: Manua
     await clock.settle()
     assert part.log == ["start", "stop"]
     await clock.advance(1.0)
+    assert part.log == ["start", "stop", "start"]
+    await cancel(running)
+
+
+async def test_a_part_may_notice_first_that_the_term_is_over(
+    world: ControlWorld, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    part = Part(NotLeader("the swarm does not have a leader"))
+    running = asyncio.create_task(make_manager(world, clock, part).run())
+    await clock.settle()
+    world.consensus.is_leader = False
+    part.fail.set()
+    await clock.settle()
+    await clock.advance(1.0)
+    assert part.log == ["start", "stop"]
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    world.consensus.is_leader = True
+    world.consensus.changed()
+    await clock.settle()
     assert part.log == ["start", "stop", "start"]
     await cancel(running)
 
