@@ -14,6 +14,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import SubprocessError
 from types import FrameType, ModuleType
 
 from machines.lab import Lab
@@ -121,8 +122,16 @@ def play(name: str, stage: Stage, evidence: Path) -> Result:
         else:
             swarm = stage.machines(module.MACHINES, getattr(module, "MEMORY_MB", 0))
         module.play(swarm)
-    except (Unexpected, MachineError, OSError, RuntimeError) as error:
-        failure = str(error)
+    except (
+        Unexpected,
+        MachineError,
+        OSError,
+        RuntimeError,
+        LookupError,
+        ValueError,
+        SubprocessError,
+    ) as error:
+        failure = str(error) if isinstance(error, Unexpected | MachineError) else repr(error)
         sys.stdout.write(f"  FAILED: {failure}\n")
         where = [
             frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == module.__file__

@@ -116,7 +116,7 @@ class Swarm:
             self.names[0],
             "swarmctl service create --detach --name web --replicas 3 --network front --publish 8080:80"
             " --env TASK_NAME={{.Task.Name}} --env NODE_NAME={{.Node.Hostname}}"
-            " --health-cmd 'nc -z 127.0.0.1 80' --health-interval 30s --health-start-interval 1s"
+            " --health-cmd 'wget -q -O /dev/null http://127.0.0.1/' --health-interval 30s --health-start-interval 1s"
             f" --health-start-period 60s {' '.join(options)} hello",
         )
         self.wait(
@@ -239,10 +239,9 @@ class Swarm:
     def api(self, node: str, *paths: str) -> list[Any]:
         """What the daemon of `node` answers to each GET; None for what fails."""
         urls = " ".join(shlex.quote(f"http://node{path}") for path in paths)
-        asked = self.look(
-            node, f"curl -sf -m {_API_S} -w '\\n' --unix-socket {_SOCKET} {urls}", timeout_s=2 * _API_S
-        )
-        lines = asked.split("\n") if asked else []
+        command = f"curl -sf -m {_API_S} -w '\\n' --unix-socket {_SOCKET} {urls}"
+        # A line for each, empty when it failed.
+        lines = self.lab.machine(node).ssh([command], check=False, timeout_s=2 * _API_S).stdout.split("\n")
         return [json.loads(line) if line else None for line in (lines + [""] * len(paths))[: len(paths)]]
 
     def nodes(self, through: str) -> dict[str, str]:
