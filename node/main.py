@@ -98,7 +98,7 @@ def main() -> int:
         return 1
 
 
-def _import_daemon() -> Callable[[NodeConfig, asyncio.Event], Awaitable[None]]:
+def import_daemon() -> Callable[[NodeConfig, asyncio.Event], Awaitable[None]]:
     """`node.daemon.run`; a few hundred milliseconds, for which --help and bad settings need not wait.
 
     Modules stay: looking for garbage among them would take a fifth of that time, and go on later.
@@ -121,7 +121,7 @@ def _import_daemon() -> Callable[[NodeConfig, asyncio.Event], Awaitable[None]]:
 
 
 async def _serve(config: NodeConfig) -> int:
-    run = _import_daemon()
+    run = import_daemon()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -14,6 +14,7 @@ import msgspec
 from engine.runtime import wire
 
 START_TIMEOUT_S = 10.0
+SUPERVISOR = "engine.runtime.supervisor"
 
 
 async def launch(run_dir: Path) -> None:
@@ -53,7 +54,7 @@ def _launch_process(run_dir: Path, ready: int) -> None:
             str(Path(origin).parent.parent) for origin in (_package_file("engine"), msgspec.__file__)
         )
     )
-    code = f"import sys; sys.path[:0] = {paths!r}; from engine.runtime.supervisor import main; "
+    code = f"import sys; sys.path[:0] = {paths!r}; from {SUPERVISOR} import main; "
     arguments = [
         sys.executable,
         "-I",
