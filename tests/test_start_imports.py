@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from engine.runtime import launch
@@ -57,12 +56,10 @@ def test_a_command_loads_no_other_nouns() -> None:
 
 
 def test_the_supervisor_loads_msgspec_and_little_else() -> None:
-    """As it is started: isolated, with this installation and msgspec's folder to look into."""
-    paths = [str(ROOT), str(Path(msgspec.__file__).parent.parent)]
-    code = f"import sys; sys.path[:0] = {paths!r}; from {launch.SUPERVISOR} import main\n{REPORT}"
-    modules = loaded_by("-I", "-S", "-c", code)
-    assert installed(modules) - {"typing_extensions"} == {"msgspec"}  # which msgspec takes when it is there
-    assert top_level(modules) & (HEAVY - {"pathlib", "urllib"}) == set()
+    modules = loaded_by("-I", "-S", "-c", launch.import_statements() + REPORT)
+    assert "engine.runtime.supervisor" in modules
+    assert installed(modules) == {"msgspec"}
+    assert top_level(modules) & ((HEAVY | {"inspect"}) - {"pathlib", "urllib"}) == set()
     ours = {name for name in modules if name.startswith("engine.") and not name.startswith("engine.runtime")}
     assert ours == set()
 
@@ -83,6 +80,11 @@ assert gc.isenabled() and gc.get_freeze_count() > 1000
     modules = loaded_by("-c", code, environment={"SSL_CERT_FILE": str(bundle)})
     assert "node.daemon" in modules
     assert top_level(modules) & {"click", "multiprocessing", "unittest"} == set()
+
+
+def test_a_verb_of_the_lab_that_asks_no_daemon_loads_no_http_client() -> None:
+    modules = loaded_by("-c", f"from node.lab.__main__ import main; main(['ls'])\n{REPORT}")
+    assert top_level(modules) & {"email", "http", "ssl"} == set()
 
 
 def test_help_of_the_daemon_does_not_load_it() -> None:
