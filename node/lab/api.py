@@ -103,7 +103,7 @@ def _wait_ready(manager: LabNode, count: int) -> None:
                 f"{len(nodes)} of {count} nodes joined within {_READY_SECONDS:.0f} s; not ready: "
                 f"{', '.join(waiting) or 'none'}"
             )
-        time.sleep(0.1)
+        time.sleep(0.03)
 
 
 def _is_ready(node: dict[str, Any]) -> bool:
