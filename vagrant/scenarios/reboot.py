@@ -34,7 +34,6 @@ def play(swarm: Swarm) -> None:
         swarm.expect_at_most(f"failures of {client.url} lasted", client.bad_window_s(), 10)
 
     swarm.step("Containers are back as their restart policy says")
-    of_service = [task.id for task in swarm.tasks(first, "web") if task.node == restarted]
     swarm.wait(
         "always and unless-stopped run, what was stopped or has no policy does not",
         60,
@@ -45,12 +44,14 @@ def play(swarm: Swarm) -> None:
 
     swarm.step("Nothing is left of the former life")
     running = len(swarm.containers(restarted))
-    everything = running + 2
-    swarm.note(f"{running} containers run, {len(of_service)} of them of the service; 2 are stopped")
-    swarm.wait(
-        "records", 60, lambda: len(swarm.api(restarted, "/containers/json?all=1")[0] or ()), everything
+    known = {task.id for task in swarm.tasks(first, "web", ended=True) if task.node == restarted}
+    records = swarm.containers(restarted, ended=True)
+    of_tasks = {name.rpartition(".")[2] for name in records if name.startswith("web.")}
+    swarm.expect("containers of tasks that the swarm does not know", sorted(of_tasks - known), [])
+    folders = swarm.look(restarted, "ls /var/lib/swarmctl/containers").split()
+    swarm.expect(
+        "each container has a folder, and no other is there", sorted(folders), sorted(records.values())
     )
-    swarm.expect("folders", len(swarm.look(restarted, "ls /var/lib/swarmctl/containers").split()), everything)
     mounts = "findmnt -rn -o TARGET | grep -c /var/lib/swarmctl/overlay"
     swarm.expect("mounted root file systems", int(swarm.look(restarted, mounts) or 0), running)
     groups = "find /sys/fs/cgroup/swarmctl -mindepth 1 -maxdepth 1 -type d | wc -l"

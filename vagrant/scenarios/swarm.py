@@ -255,9 +255,10 @@ class Swarm:
     def leader(self, through: str) -> str:
         return next((name for name, said in self.nodes(through).items() if said.endswith("leader")), "")
 
-    def tasks(self, through: str, service: str) -> list[Task]:
-        """Those that are to run."""
-        chosen = quote(json.dumps({"service": [service], "desired-state": ["running"]}))
+    def tasks(self, through: str, service: str, *, ended: bool = False) -> list[Task]:
+        """Those that are to run; `ended`: and those of the history."""
+        wanted = {"service": [service]} if ended else {"service": [service], "desired-state": ["running"]}
+        chosen = quote(json.dumps(wanted))
         nodes, tasks = self.api(through, "/nodes", f"/tasks?filters={chosen}")
         names = {node["ID"]: node["Description"]["Hostname"] for node in nodes or ()}
         return [
@@ -269,9 +270,9 @@ class Swarm:
         """The machines of the running tasks, one name per task."""
         return sorted(task.node for task in self.tasks(through, service) if task.state == "running")
 
-    def containers(self, node: str, prefix: str = "") -> dict[str, str]:
-        """Name -> id of the running containers of a machine whose names begin so."""
-        (listed,) = self.api(node, "/containers/json")
+    def containers(self, node: str, prefix: str = "", *, ended: bool = False) -> dict[str, str]:
+        """Name -> id of the running containers (`ended`: of all) of a machine whose names begin so."""
+        (listed,) = self.api(node, f"/containers/json?all={int(ended)}")
         named = {container["Names"][0].removeprefix("/"): container["Id"] for container in listed or ()}
         return {name: container for name, container in sorted(named.items()) if name.startswith(prefix)}
 
