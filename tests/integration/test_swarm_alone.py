@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from node.lab import model
-from tests.conftest import Lab
+from tests.labs import Lab, lab_of
 from tests.managers import (
     containers,
     damage,
@@ -26,17 +25,10 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture(scope="module")
 def four(hello_archive: Path) -> Iterator[Lab]:
-    lab = Lab(f"four{uuid.uuid4().hex[:6]}")
-    try:
-        up = lab.lab("up", "--nodes", "4", "--managers", "3", "--joined")
-        assert up.code == 0, up.err
-        for node in lab.nodes():
-            lab.ok(node, "load", "-i", str(hello_archive))
+    with lab_of(4, "--managers", "3", "--joined", image=hello_archive, kind=Lab) as lab:
         lab.ok("n1", "service", "create", "-d", "--name", "web", "--mode", "global", "hello")
         lab.wait("web runs everywhere", 40, lambda: len(lab.running("n1", "web")) == 4)
         yield lab
-    finally:
-        lab.lab("down")
 
 
 def leader(four: Lab, asked: str) -> str:

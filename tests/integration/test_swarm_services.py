@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from tests.conftest import Lab
+from tests.commands import run
+from tests.labs import Lab
 
 pytestmark = pytest.mark.root
 
@@ -30,14 +31,13 @@ def test_three_copies_on_three_nodes_answer_everywhere(swarm: Lab) -> None:
     swarm.ok("n1", "service", "create", "--detach", *words, "hello")
     swarm.wait("3 tasks", 15, lambda: len(swarm.running("n1", "web")) == 3)
     assert sorted(swarm.running("n1", "web")) == ["n1", "n2", "n3"]
-    for node, row in swarm.nodes().items():
-        assert len(names_behind(swarm, "n1", f"http://{row['address']}:8080/")) == 3, node
+    for node in swarm.names:
+        assert len(names_behind(swarm, "n1", f"http://{swarm.node(node).address}:8080/")) == 3, node
 
 
 def test_the_clients_address_is_kept(swarm: Lab) -> None:
-    nodes = swarm.nodes()
-    answers = [fetch(swarm, "n1", f"http://{nodes['n2']['address']}:8080/") for _ in range(6)]
-    assert {text.split()[-1] for text in answers} == {nodes["n1"]["address"]}
+    answers = [fetch(swarm, "n1", f"http://{swarm.node('n2').address}:8080/") for _ in range(6)]
+    assert {text.split()[-1] for text in answers} == {swarm.node("n1").address}
 
 
 def test_the_virtual_address_by_name(swarm: Lab) -> None:
@@ -85,16 +85,8 @@ def test_rolling_update_replaces_every_task(swarm: Lab) -> None:
 
 
 def test_secrets_and_configs_reach_tasks_in_memory_only(swarm: Lab) -> None:
-    import subprocess
-    import sys
-    from pathlib import Path
-
-    socket = f"unix://{swarm.nodes()['n1']['socket']}"
-    swarmctl = str(Path(sys.executable).parent / "swarmctl")
     for kind, data in (("secret", "s3cret-value"), ("config", "colour=green")):
-        subprocess.run(
-            [swarmctl, "-H", socket, kind, "create", f"my-{kind}", "-"], input=data, text=True, check=True
-        )
+        swarm.ok("n1", kind, "create", f"my-{kind}", "-", text=data)
     swarm.ok("n1", "service", "create", "--detach", "--name", "vault", "--secret", "my-secret",
              "--config", "source=my-config,target=/etc/app.conf", "--constraint", "node.hostname==n1",
              "hello", "sleep", "10000")  # fmt: skip
@@ -102,11 +94,9 @@ def test_secrets_and_configs_reach_tasks_in_memory_only(swarm: Lab) -> None:
     container = swarm.ok("n1", "ps", "-q", "--filter", "name=vault")
     assert swarm.ok("n1", "exec", container, "cat", "/run/secrets/my-secret") == "s3cret-value"
     assert swarm.ok("n1", "exec", container, "cat", "/etc/app.conf") == "colour=green"
-    for row in swarm.nodes().values():
-        found = subprocess.run(
-            ["grep", "-rl", "s3cret-value", str(row["state_dir"])], capture_output=True, text=True
-        )
-        assert found.stdout == "", f"a secret is on the disk of {row['name']}: {found.stdout}"
+    for node in swarm.names:
+        found = run(["grep", "-rl", "s3cret-value", str(swarm.node(node).state_dir)])
+        assert found.out == "", f"a secret is on the disk of {node}: {found.out}"
     assert "s3cret-value" not in swarm.ok("n1", "secret", "inspect", "my-secret")
     refused = swarm.on("n1", "secret", "rm", "my-secret")
     assert refused.code and "in use by the following service: vault" in refused.err
@@ -209,8 +199,8 @@ def test_a_restart_of_a_daemon_moves_no_task(swarm: Lab) -> None:
 
 def test_a_dead_leader_is_replaced_and_its_tasks_run_elsewhere(swarm: Lab) -> None:
     old = _leader(swarm, "n1")
-    left = next(node for node in swarm.nodes() if node != old)
-    others = sorted(node for node in swarm.nodes() if node != old)
+    left = next(node for node in swarm.names if node != old)
+    others = sorted(node for node in swarm.names if node != old)
     assert swarm.lab("kill", old).code == 0
     swarm.wait("another leads", 15, lambda: _leader(swarm, left) not in ("", old))
     swarm.wait(
@@ -218,7 +208,7 @@ def test_a_dead_leader_is_replaced_and_its_tasks_run_elsewhere(swarm: Lab) -> No
         20,
         lambda: len(now := swarm.running(left, "web")) == 3 and set(now) <= set(others),
     )
-    url = f"http://{swarm.nodes()[left]['address']}:8080/"
+    url = f"http://{swarm.node(left).address}:8080/"
     assert all(fetch(swarm, left, url) for _ in range(6))
     assert swarm.lab("start", old).code == 0
     swarm.wait("all are ready", 30, lambda: swarm.ok(left, "node", "ls").count("Ready") == 3)
@@ -238,9 +228,9 @@ def test_inspect_of_a_service_is_complete_json(swarm: Lab) -> None:
 
 def test_sigterm_of_a_manager_during_traffic(swarm: Lab) -> None:
     """The daemon of one node is stopped politely: the containers go on answering."""
-    row = swarm.nodes()["n3"]
+    row = swarm.status()["n3"]
     pids = [int(pid) for pid in row["pids"]]  # type: ignore[union-attr]
-    url = f"http://{swarm.nodes()['n1']['address']}:8080/"
+    url = f"http://{swarm.node('n1').address}:8080/"
     os.kill(pids[-1], signal.SIGTERM)
     answers = [fetch(swarm, "n1", url) for _ in range(10)]
     assert all(answers), answers

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from tests.conftest import BIN, Lab
+from tests.commands import SWARMCTL
+from tests.labs import Lab
 
 pytestmark = pytest.mark.root
 
@@ -59,7 +60,7 @@ print("still held", flush=True)
 @pytest.fixture(scope="module")
 def strict(swarm: Lab) -> Lab:
     """The swarm on hosts with strict reverse-path filters, as some distributions have them."""
-    for node in swarm.nodes():
+    for node in swarm.names:
         for name in ("all", "default"):
             set_ = swarm.inside(node, "sh", "-c", f"echo 1 >/proc/sys/net/ipv4/conf/{name}/rp_filter")
             assert set_.code == 0, set_.err
@@ -74,18 +75,18 @@ def start(swarm: Lab, name: str, replicas: int, publish: str, *command: str) -> 
 
 def test_udp_is_answered_by_every_node_and_task_from_the_address_that_was_asked(strict: Lab) -> None:
     start(strict, "who", 3, "9053:53/udp", "sleep", "10000")
-    nodes = strict.nodes()
+    nodes = strict.names
     servers = []
     try:
         for node in nodes:
             task = strict.ok(node, "ps", "-q", "--no-trunc", "--filter", "name=who")
-            pin = f"/run/swarmctl/labs/{strict.name}/{node}/netns/{task}"
+            pin = strict.node(node).run_dir / "netns" / task
             command = ["nsenter", f"--net={pin}", sys.executable, "-c", UDP_SERVER, node]
             server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             servers.append(server)
             assert server.stdout is not None and server.stdout.readline() == "up\n"
         for client, asked in (("n1", "n2"), ("n2", "n3"), ("n3", "n3")):
-            words = (sys.executable, "-c", UDP_CLIENT, str(nodes[asked]["address"]), "9053", "9")
+            words = (sys.executable, "-c", UDP_CLIENT, strict.node(asked).address, "9053", "9")
             done = strict.inside(client, *words)
             assert done.code == 0, f"{client} asked {asked}: {done.err}"
             assert set(json.loads(done.out)) == set(nodes), f"{client} asked {asked}: {done.out}"
@@ -98,8 +99,8 @@ def test_udp_is_answered_by_every_node_and_task_from_the_address_that_was_asked(
 
 def test_held_connections_survive_a_change_of_backends(strict: Lab) -> None:
     start(strict, "echo", 3, "9007:7", "nc", "-ll", "-p", "7", "-e", "cat")
-    address = str(strict.nodes()["n2"]["address"])
-    command = [str(BIN / "swarmctl"), "lab", "exec", "--name", strict.name, "n1"]
+    address = strict.node("n2").address
+    command = [SWARMCTL, "lab", "exec", "--name", strict.name, "n1"]
     client = subprocess.Popen(
         [*command, sys.executable, "-c", HOLDER, address, "9007"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -120,8 +121,10 @@ def test_a_task_reaches_its_own_service_through_the_published_port(strict: Lab) 
     start(strict, "self", 1, "9080:80", "httpd", "-f", "-p", "80", "-h", "/www")
     (node,) = strict.running("n1", "self")
     task = strict.ok(node, "ps", "-q", "--filter", "name=self")
-    for asked, row in strict.nodes().items():
-        answer = strict.ok(node, "exec", task, "wget", "-q", "-O", "-", f"http://{row['address']}:9080/")
+    for asked in strict.names:
+        answer = strict.ok(
+            node, "exec", task, "wget", "-q", "-O", "-", f"http://{strict.node(asked).address}:9080/"
+        )
         assert answer.startswith("hello from"), f"through {asked}: {answer}"
     strict.ok("n1", "service", "rm", "self")
 
