@@ -5,8 +5,10 @@ Everything is made below a temporary folder and taken away afterwards, also when
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -67,10 +69,18 @@ class HostDaemon:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
         deadline = time.monotonic() + READY_S
-        while self.run("version").code:
+        while not self._answers():
             assert self._process.poll() is None, f"swarmd ended:\n{self.log.read_text()[-3000:]}"
             assert time.monotonic() < deadline, f"swarmd does not answer:\n{self.log.read_text()[-3000:]}"
-            time.sleep(0.05)
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as connection, contextlib.suppress(OSError):
+            connection.settimeout(5)
+            connection.connect(str(self.socket))
+            connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            return b" 200 " in connection.recv(100)
+        return False
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Signal the daemon and wait for its end; containers run on."""
@@ -92,8 +102,8 @@ class HostDaemon:
 
     def close(self) -> None:
         if self._process is not None and self._process.poll() is None:
-            for container in self.run("ps", "-aq").out.split():
-                self.run("rm", "-f", "-v", container)
+            if containers := self.run("ps", "-aq").out.split():
+                self.run("rm", "-f", "-v", *containers)
             self.stop()
         for pid in processes(f"engine.runtime.supervisor|{self.run_dir}"):
             os.kill(pid, signal.SIGTERM)
