@@ -1,4 +1,4 @@
-"""Managers as real processes that are killed with SIGKILL and started again.
+"""Managers as real processes that are killed with SIGKILL and started again; none outlives its test.
 
 They talk over unix sockets in one folder, so no packet leaves the machine and no root is needed.
 """
@@ -11,9 +11,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.commands import ROOT
 from tests.manager_program import asked
@@ -30,6 +29,14 @@ class Managers:
         self.folder = folder
         self.program = program
         self.processes: dict[str, asyncio.subprocess.Process] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for node_id in list(self.processes):
+            with contextlib.suppress(ProcessLookupError):
+                await self.kill(node_id)
 
     async def start(self, node_id: str, how: str) -> None:
         process = await asyncio.create_subprocess_exec(
@@ -69,14 +76,3 @@ class Managers:
                     if (await self.ask(node_id, verb="status", timeout_s=2)).get("leader"):
                         return node_id
                 await asyncio.sleep(0.02)
-
-
-@contextlib.asynccontextmanager
-async def processes(made: Managers) -> AsyncIterator[None]:
-    """Ends those that run at the end."""
-    try:
-        yield
-    finally:
-        for node_id in list(made.processes):
-            with contextlib.suppress(ProcessLookupError):
-                await made.kill(node_id)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.manager_processes import Managers, processes
+from tests.manager_processes import Managers
 
 PROGRAM = """
 import asyncio, hashlib, sys
@@ -50,8 +50,7 @@ asyncio.run(main())
 
 @pytest.fixture
 async def managers(tmp_path: Path) -> AsyncIterator[Managers]:
-    made = Managers(tmp_path, PROGRAM)
-    async with processes(made):
+    async with Managers(tmp_path, PROGRAM) as made:
         yield made
 
 

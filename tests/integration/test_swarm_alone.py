@@ -120,8 +120,7 @@ def test_leader_leaves_and_the_others_go_on(four: Lab) -> None:
 
 def test_last_manager_goes_on_alone(four: Lab) -> None:
     kept = {node: containers(four, node) for node in ("n1", "n4")}
-    for node in ("n2", "n3"):
-        assert four.lab("kill", node).code == 0
+    assert four.lab("kill", "n2", "n3").code == 0
     four.wait("there is no leader", 30, lambda: four.on("n1", "service", "ls").code)
     said = four.ok("n1", "swarm", "init", "--force-new-cluster", "--dry-run")
     assert "2 services" in said
@@ -139,8 +138,7 @@ def test_last_manager_goes_on_alone(four: Lab) -> None:
 
 
 def test_former_managers_come_back_as_workers_only(four: Lab) -> None:
-    for node in ("n2", "n3"):
-        assert four.lab("start", node).code == 0
+    assert four.lab("start", "n2", "n3").code == 0
 
     def all_workers() -> bool:
         rows = four.ok("n1", "node", "ls", "--format", "{{.Hostname}} {{.Status}} {{.ManagerStatus}}")

@@ -37,9 +37,9 @@ class Locking(Lab):
         ]
         return forms == {"node.key": True, "raft.key": True} and not shown
 
-    def restart(self, node: str) -> None:
-        assert self.lab("kill", "--daemon-only", node).code == 0
-        started = self.lab("start", node)
+    def restart(self, *nodes: str) -> None:
+        assert self.lab("kill", "--daemon-only", *nodes).code == 0
+        started = self.lab("start", *nodes)
         assert started.code == 0, started.err
 
     def state(self, node: str) -> str:
@@ -131,8 +131,7 @@ def test_a_manager_that_was_down_opens_with_its_old_key_and_takes_the_new_one(sw
 
 def test_the_whole_swarm_comes_back_from_locked_managers(swarm: Locking) -> None:
     key = swarm.key()
-    for node in ("n1", "n2", "n3"):
-        swarm.restart(node)
+    swarm.restart("n1", "n2", "n3")
     assert [swarm.state(node) for node in ("n1", "n2", "n3")] == ["locked"] * 3
     for node in ("n1", "n2"):
         assert swarm.unlock(node, key)[0] == 0
