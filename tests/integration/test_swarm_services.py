@@ -67,17 +67,8 @@ def test_any_manager_answers_and_changes(swarm: Lab) -> None:
 
 def test_rolling_update_replaces_every_task(swarm: Lab) -> None:
     before = set(swarm.ok("n1", "service", "ps", "-q", "--filter", "desired-state=running", "web").split())
-    swarm.ok(
-        "n1",
-        "service",
-        "update",
-        "--detach",
-        "--env-add",
-        "COLOUR=blue",
-        "--update-order",
-        "start-first",
-        "web",
-    )
+    words = ("--env-add", "COLOUR=blue", "--update-order", "start-first")
+    swarm.ok("n1", "service", "update", "--detach", *words, "web")
 
     def updated() -> bool:
         now = set(swarm.ok("n1", "service", "ps", "-q", "--filter", "desired-state=running", "web").split())
@@ -108,17 +99,8 @@ def test_secrets_and_configs_reach_tasks_in_memory_only(swarm: Lab) -> None:
 
 
 def test_a_task_that_fits_nowhere_says_why(swarm: Lab) -> None:
-    swarm.ok(
-        "n1",
-        "service",
-        "create",
-        "--detach",
-        "--name",
-        "picky",
-        "--constraint",
-        "node.labels.disk==ssd",
-        "hello",
-    )
+    words = ("--name", "picky", "--constraint", "node.labels.disk==ssd")
+    swarm.ok("n1", "service", "create", "--detach", *words, "hello")
     shown = ""
 
     def explained() -> bool:
@@ -135,17 +117,8 @@ def test_a_task_that_fits_nowhere_says_why(swarm: Lab) -> None:
 
 
 def test_a_missing_image_is_named(swarm: Lab) -> None:
-    swarm.ok(
-        "n1",
-        "service",
-        "create",
-        "--detach",
-        "--name",
-        "ghost",
-        "--restart-condition",
-        "none",
-        "no/such:image",
-    )
+    words = ("--name", "ghost", "--restart-condition", "none")
+    swarm.ok("n1", "service", "create", "--detach", *words, "no/such:image")
     swarm.wait("the failure is shown", 15, lambda: "no/such:image" in _errors(swarm, "ghost"))
     swarm.ok("n1", "service", "rm", "ghost")
 

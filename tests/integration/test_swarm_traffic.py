@@ -145,32 +145,9 @@ def test_a_task_reaches_its_own_service_through_the_published_port(strict: Lab) 
 
 def test_a_service_without_tasks_refuses_at_once_and_comes_back(strict: Lab) -> None:
     strict.ok("n1", "network", "create", "--driver", "overlay", "quiet")
-    strict.ok(
-        "n1",
-        "service",
-        "create",
-        "--detach",
-        "--name",
-        "empty",
-        "--replicas",
-        "0",
-        "--network",
-        "quiet",
-        "hello",
-    )
-    strict.ok(
-        "n1",
-        "service",
-        "create",
-        "--detach",
-        "--name",
-        "asker",
-        "--network",
-        "quiet",
-        "hello",
-        "sleep",
-        "9999",
-    )
+    create = ("service", "create", "--detach", "--network", "quiet", "--name")
+    strict.ok("n1", *create, "empty", "--replicas", "0", "hello")
+    strict.ok("n1", *create, "asker", "hello", "sleep", "9999")
     strict.wait("asker runs", 20, lambda: len(strict.running("n1", "asker")) == 1)
     (node,) = strict.running("n1", "asker")
     task = strict.ok(node, "ps", "-q", "--filter", "name=asker")
