@@ -75,6 +75,9 @@ def test_cuts_and_their_healing(labs: tuple[Lab, Lab]) -> None:
             [*command, at.address], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         assert listener.stdout is not None and listener.stdout.readline() == "up\n"
+        # Without asking: the answer to its question might be what is cut.
+        known = ("ip", "neigh", "replace", at.address, "lladdr", at.mac, "dev", "eth0")
+        assert lab.inside(source, *known).code == 0
         for sender, word in ((source, "hi"), (target, "end")):  # who never hears the first hears the second
             send = f"s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.sendto(b'{word}',('{at.address}',7007))"
             assert lab.inside(sender, "python3", "-c", f"import socket; {send}").code == 0
