@@ -60,15 +60,22 @@ class SpawnThreads:
         self._done: collections.deque[Callable[[], None]] = collections.deque()
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._inline = count == 0
+        self._unfinished = 0
         poller.watch(self._wakeup, self._collect)
         threading.stack_size(THREAD_STACK_BYTES)
         for number in range(count):
             threading.Thread(target=self._work, name=f"spawn{number}", daemon=True).start()
 
+    @property
+    def is_idle(self) -> bool:
+        """Nothing runs in a thread, and no result waits."""
+        return self._unfinished == 0
+
     def submit(self, job: Job) -> None:
         if self._inline:
             job()()
         else:
+            self._unfinished += 1
             self._jobs.put(job)
 
     def _work(self) -> None:
@@ -80,4 +87,5 @@ class SpawnThreads:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wakeup)
         while self._done:
+            self._unfinished -= 1
             self._done.popleft()()
