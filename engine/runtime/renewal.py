@@ -34,7 +34,7 @@ class Renewal:
 
     def __init__(self, installation: Installation) -> None:
         self._installation = installation
-        self._refusals: dict[tuple[int, str], str] = {}  # (pid, build) -> what it answered
+        self._asked: dict[tuple[int, str], str] = {}  # (pid, build) -> why it has not changed
         self.facts = SupervisorFacts()
 
     def release(self) -> Release:
@@ -43,11 +43,14 @@ class Renewal:
 
     def is_due(self, hello: Hello) -> bool:
         """Whether to ask for a change: its build is another one, and it was not asked before."""
-        return hello.build != self.release().build and (hello.pid, hello.build) not in self._refusals
+        return hello.build != self.release().build and (hello.pid, hello.build) not in self._asked
 
     def answered(self, before: Hello, now: Hello, reply: Message | None) -> None:
         """`reply`: why it goes on as it was; None when the connection ended instead."""
         wanted = self.release().build
+        self._asked[before.pid, before.build] = (
+            "it changed once and came back: another daemon has asked it to"
+        )
         if now.pid != before.pid:
             logger.error("the supervisor (pid %d) ended when it was to go on as build %s", before.pid, wanted)
             return
@@ -61,14 +64,14 @@ class Renewal:
             said = "it went on as another build than it was asked to"
         else:
             said = (reply.body or {}).get("message", reply.name)
-        self._refusals[now.pid, now.build] = said
+        self._asked[now.pid, now.build] = said
         logger.error(
             "the supervisor (pid %d) stays build %s, not %s: %s", now.pid, now.build or _UNTOLD, wanted, said
         )
 
     def met(self, hello: Hello) -> None:
         """The supervisor that stays. Unavailable when no protocol is common."""
-        problem = self._refusals.get((hello.pid, hello.build), "")
+        problem = self._asked.get((hello.pid, hello.build), "")
         oldest = hello.oldest or hello.protocol
         if oldest > wire.PROTOCOL or hello.protocol < wire.PROTOCOL_MIN:
             theirs, ours = _range(oldest, hello.protocol), _range(wire.PROTOCOL_MIN, wire.PROTOCOL)

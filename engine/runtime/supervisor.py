@@ -110,7 +110,7 @@ class Supervisor:
                 self._tick(now)
             if now >= next_check:
                 next_check = now + RUN_DIR_CHECK_S
-                self._stopping = self._is_orphaned()
+                self._stopping = self._stopping or self._is_orphaned()
 
     def _tick(self, now: float) -> None:
         for container, exit_code in self._succession.statuses(self._containers, now):
