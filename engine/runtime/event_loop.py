@@ -62,8 +62,12 @@ class SpawnThreads:
         self._inline = count == 0
         self._unfinished = 0
         poller.watch(self._wakeup, self._collect)
+        self._count = count
+
+    def start(self) -> None:
+        """Containers inherit the signal mask of these threads: they start when it is what it has to be."""
         threading.stack_size(THREAD_STACK_BYTES)
-        for number in range(count):
+        for number in range(self._count):
             threading.Thread(target=self._work, name=f"spawn{number}", daemon=True).start()
 
     @property

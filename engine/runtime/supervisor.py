@@ -92,6 +92,7 @@ class Supervisor:
     def serve(self, listener: socket.socket, lock: int) -> None:
         """`lock`: the descriptor that makes this the only supervisor of its folder."""
         self._lock = lock
+        self._threads.start()
         self._connections.serve(listener)
         next_check = time.monotonic() + RUN_DIR_CHECK_S
         while not self._stopping:
