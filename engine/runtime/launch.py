@@ -26,12 +26,18 @@ class Installation(msgspec.Struct, frozen=True):
     version: str
 
     def release(self) -> Release:
-        """An isolated Python without site-packages: it sees this installation and msgspec, nothing else."""
-        code = (
-            f"import sys; sys.path[:0] = {list(self.folders)!r}; from engine.runtime.supervisor import main; "
-            "sys.exit(main(sys.argv[1:]))"
-        )
+        code = self.import_statements() + "sys.exit(main(sys.argv[1:]))"
         return Release([self.interpreter, "-I", "-S", "-c", code], self._build())
+
+    def import_statements(self) -> str:
+        """What an isolated Python without site-packages runs first: it sees this installation and msgspec, no more.
+
+        Without typing_extensions, which msgspec prefers to the typing module: it brings a megabyte with it.
+        """
+        return (
+            f"import sys; sys.path[:0] = {list(self.folders)!r}; sys.modules['typing_extensions'] = None; "
+            "from engine.runtime.supervisor import main; "
+        )
 
     def _build(self) -> str:
         """Read anew each time: an upgrade replaces files while the daemon runs."""
