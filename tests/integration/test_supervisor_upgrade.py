@@ -240,6 +240,7 @@ async def test_twenty_upgrades_lose_no_line_and_leak_no_descriptor(node: Node, b
     await node.client.start(node.bundles.start("tty", "cat", tty=True))
     two = [builds.make("2.0"), builds.make("3.0", wire=("MARKER =", "# Another build.\nMARKER ="))]
     await upgrade(node, two[1])
+    await counted_on(node, "counts")
     before, ours = open_files(supervisor), len(open_files(os.getpid()))
     for number in range(20):
         await upgrade(node, two[number % 2])
@@ -305,6 +306,7 @@ async def test_code_that_cannot_take_over_leaves_everything_as_it_is(
     changes, reason = BROKEN[how]
     build, supervisor = node.client.supervisor.build, node.client.supervisor_pid
     started = await node.client.start(node.bundles.start("counts", "sh", "-c", COUNTING))
+    await counted_on(node, "counts")
     files = open_files(supervisor)
     await upgrade(node, builds.make("2.0", **changes))
     facts = node.client.supervisor
@@ -369,6 +371,7 @@ async def test_a_daemon_that_speaks_no_common_protocol_says_what_to_do(node: Nod
     os.kill(named, signal.SIGTERM)
     os.waitpid(named, 0)
     node.client = await RuntimeClient.connect(node.run_dir)
+    node.exits = type(node.exits)(node.client)
     assert await node.run("next", "echo", "works") == (0, ["works"])
 
 
