@@ -37,7 +37,7 @@ def play(swarm: Swarm) -> None:
         "its copies run on the machines left",
         60,
         lambda: swarm.running_on(third, "web"),
-        sorted([second, third]),
+        lambda seen: len(seen) == 2 and lost not in seen,
     )
 
     swarm.step(f"{lost} gets power again, follows, and knows all of it")
