@@ -152,7 +152,10 @@ def keep_evidence(stage: Stage, folder: Path) -> None:
 
 def table(results: list[Result]) -> str:
     rows = [("scenario", "result", "seconds"), ("---", "---", "---")]
-    rows += [(r.name, f"FAILED: {r.failure}" if r.failure else "passed", f"{r.seconds:.0f}") for r in results]
+    rows += [
+        (r.name, f"FAILED: {r.failure.splitlines()[0]}" if r.failure else "passed", f"{r.seconds:.0f}")
+        for r in results
+    ]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
