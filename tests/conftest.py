@@ -21,6 +21,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 READY_S = 120.0  # only against waiting for ever: emulated machines are slow
+# Bounds of waiting are for a common machine; emulated ones are about ten times slower.
+PATIENCE = float(os.environ.get("SWARMCTL_TEST_PATIENCE", "1"))
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +86,7 @@ class HostDaemon:
         """Signal the daemon and wait for its end; containers run on."""
         assert self._process is not None
         self._process.send_signal(number)
-        return self._process.wait(20)
+        return self._process.wait(20 * PATIENCE)
 
     def run(self, *words: str, text: str | None = None) -> Result:
         return self._command([str(BIN / "swarmctl"), *words], text)
@@ -105,7 +107,7 @@ class HostDaemon:
             self.stop()
         for pid in processes(f"engine.runtime.supervisor|{self.run_dir}"):
             os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 10 * PATIENCE
         while processes(f"engine.runtime.supervisor|{self.run_dir}") and time.monotonic() < deadline:
             time.sleep(0.02)
         for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
@@ -125,7 +127,13 @@ class HostDaemon:
             "SWARMCTL_HOST": f"unix://{self.socket}",
         }
         done = subprocess.run(
-            words, input=text or "", capture_output=True, text=True, env=environment, timeout=60, cwd=ROOT
+            words,
+            input=text or "",
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=60 * PATIENCE,
+            cwd=ROOT,
         )
         return Result(done.returncode, done.stdout, done.stderr)
 
@@ -204,7 +212,7 @@ class Lab:
         assert callable(holds)
         start = time.monotonic()
         while not holds():
-            assert time.monotonic() - start < seconds, f"{what}: not within {seconds} s"
+            assert time.monotonic() - start < seconds * PATIENCE, f"{what}: not within {seconds} s"
             time.sleep(0.1)
         return time.monotonic() - start
 
@@ -228,7 +236,7 @@ def _swarmctl(*words: str, text: str = "") -> Result:
 
 
 def _run(words: list[str], text: str = "") -> Result:
-    done = subprocess.run(words, input=text, capture_output=True, text=True, timeout=90, cwd=ROOT)
+    done = subprocess.run(words, input=text, capture_output=True, text=True, timeout=90 * PATIENCE, cwd=ROOT)
     return Result(done.returncode, done.stdout, done.stderr)
 
 
@@ -251,7 +259,7 @@ def nothing_is_left() -> Iterator[None]:
     """The whole suite must leave the machine as it was: processes, mounts, namespaces, cgroups."""
     before = _leftovers()
     yield
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10 * PATIENCE
     while (left := _leftovers() - before) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left, f"the tests left something behind: {sorted(left)}"

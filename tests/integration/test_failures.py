@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BIN, HostDaemon, cgroup_hierarchies
+from tests.conftest import BIN, PATIENCE, HostDaemon, cgroup_hierarchies
 
 pytestmark = pytest.mark.root
 
@@ -77,7 +77,7 @@ def test_killed_in_the_middle_of_rm(host: HostDaemon, after_s: float) -> None:
     time.sleep(after_s)
     host.stop(signal.SIGKILL)
     for removal in removals:
-        removal.wait(30)
+        removal.wait(30 * PATIENCE)
     host.start()
     left = host.ok("ps", "-aq", "--no-trunc").split()
     on_disk = {path.name for path in (host.root / "containers").iterdir()}
@@ -101,7 +101,7 @@ def test_killed_in_the_middle_of_load(host: HostDaemon, archive: Path, after_s: 
     load = in_background(host, "load", "-i", str(archive))
     time.sleep(after_s)
     host.stop(signal.SIGKILL)
-    load.wait(30)
+    load.wait(30 * PATIENCE)
     host.start()
     if "big" in host.ok("images", "--format", "{{.Repository}}").split():
         assert host.ok("run", "--rm", "big:1") == "whole"
@@ -180,7 +180,7 @@ def test_a_container_can_be_stopped_and_removed_on_a_full_disk(small: HostDaemon
         while True:
             file.write(b"x" * 4096)
     small.ok("kill", container)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10 * PATIENCE
     while small.ok("ps", "-q"):
         assert time.monotonic() < deadline, "its end is not known"
         time.sleep(0.05)

@@ -76,12 +76,15 @@ def test_version_2_refuses_a_group_in_use(unified: Path) -> None:
 def test_version_2_counters(unified: Path) -> None:
     box = unified / "box"
     box.mkdir()
-    (box / "cpu.stat").write_text("usage_usec 5\nuser_usec 3\nsystem_usec 2\nthrottled_usec 1\n")
+    (box / "cpu.stat").write_text(
+        "usage_usec 5\nuser_usec 3\nsystem_usec 2\nnr_periods 7\nnr_throttled 6\nthrottled_usec 1\n"
+    )
     (box / "memory.current").write_text("4096\n")
     (box / "memory.max").write_text("8192\n")
     (box / "memory.stat").write_text("anon 1\nfile 2\n")
     (box / "memory.events").write_text("oom 1\noom_kill 3\n")
     (box / "pids.current").write_text("2\n")
+    (box / "pids.max").write_text("50\n")
     (box / "cgroup.procs").write_text("7\n9\n")
     (box / "io.stat").write_text("8:0 rbytes=10 wbytes=20 rios=1 wios=2\n")
     groups = CgroupsV2(unified)
@@ -90,13 +93,16 @@ def test_version_2_counters(unified: Path) -> None:
         "cpu_user_ns": 3000,
         "cpu_system_ns": 2000,
         "cpu_throttled_ns": 1000,
+        "cpu_periods": 7,
+        "cpu_throttled_periods": 6,
         "memory_usage": 4096,
         "memory_limit": 8192,
         "memory_stats": {"anon": 1, "file": 2},
         "pids": 2,
+        "pids_limit": 50,
         "blkio": [
-            {"major": 8, "minor": 0, "op": "Read", "value": 10},
-            {"major": 8, "minor": 0, "op": "Write", "value": 20},
+            {"major": 8, "minor": 0, "op": "read", "value": 10},
+            {"major": 8, "minor": 0, "op": "write", "value": 20},
         ],
     }
     assert groups.oom_kills("box") == 3
