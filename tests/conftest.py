@@ -20,9 +20,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
-READY_S = 120.0  # only against waiting for ever: emulated machines are slow
 # Bounds of waiting are for a common machine; emulated ones are about ten times slower.
 PATIENCE = float(os.environ.get("SWARMCTL_TEST_PATIENCE", "1"))
+READY_S = max(120.0, 40.0 * PATIENCE)  # only against waiting for ever
 
 
 @pytest.fixture(scope="session")

@@ -300,7 +300,7 @@ def test_block_io_weight(host: HostDaemon, support: LimitSupport) -> None:
 def test_a_device_that_was_not_given_cannot_be_opened(host: HostDaemon, disk: str) -> None:
     """mknod may make the node (CAP_MKNOD is Docker's default); opening it is what the rules forbid."""
     major, minor = device_number(disk)
-    script = f"mknod /tmp/disk b {major} {minor} && head -c 1 /tmp/disk >/dev/null"
+    script = f"mknod /tmp/disk b {major} {minor} && dd if=/tmp/disk of=/dev/null bs=512 count=1"
     refused = host.run("run", "--rm", "hello", "sh", "-c", script)
     assert refused.code and "Operation not permitted" in refused.err
     rule = f"b {major}:{minor} r"
@@ -312,7 +312,12 @@ def test_a_device_that_was_not_given_cannot_be_opened(host: HostDaemon, disk: st
 
 def test_a_device_given_read_only(host: HostDaemon, disk: str) -> None:
     flag = f"{disk}:/dev/given:r"
-    assert host.run("run", "--rm", "--device", flag, "hello", "head", "-c", "1", "/dev/given").code == 0
+    assert (
+        host.run(
+            "run", "--rm", "--device", flag, "hello", "dd", "if=/dev/given", "of=/dev/null", "count=1"
+        ).code
+        == 0
+    )
     refused = host.run("run", "--rm", "--device", flag, "hello", "sh", "-c", "echo > /dev/given")
     assert refused.code and "not permitted" in refused.err
 
@@ -320,7 +325,7 @@ def test_a_device_given_read_only(host: HostDaemon, disk: str) -> None:
 def test_exec_is_under_the_same_rules(host: HostDaemon, disk: str, sleeper: Callable[..., str]) -> None:
     container = sleeper()
     major, minor = device_number(disk)
-    script = f"mknod /tmp/disk b {major} {minor} && head -c 1 /tmp/disk"
+    script = f"mknod /tmp/disk b {major} {minor} && dd if=/tmp/disk of=/dev/null bs=512 count=1"
     refused = host.run("exec", container, "sh", "-c", script)
     assert refused.code and "not permitted" in refused.err
 
@@ -364,7 +369,7 @@ def test_the_end_takes_all_processes_and_the_group(host: HostDaemon) -> None:
         "run", "-d", "--pid", "host", "hello", "sh", "-c", "sleep 987 & sleep 987 & sleep 1000"
     )
     group = folder(host, container, "pids")
-    until(lambda: len((group / "cgroup.procs").read_text().split()) == 4, "no children")
+    until(lambda: len((group / "cgroup.procs").read_text().split()) == 3, "no children")
     pids = (group / "cgroup.procs").read_text().split()
     host.ok("kill", container)
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "a child lives on")

@@ -9,7 +9,7 @@ import pytest
 
 from engine.runtime.cgroup import Users, choose_cgroups
 from engine.runtime.cgroup_v1 import CgroupsV1
-from engine.runtime.cgroup_v2 import CgroupsV2, limits
+from engine.runtime.cgroup_v2 import CgroupsV2, limits, throttles, weights
 from engine.runtime.host import CgroupMount, cgroup_hierarchies
 
 
@@ -159,3 +159,49 @@ def test_a_parent_is_needed_until_its_last_user_has_left() -> None:
     assert users.leave("a/b/one") == []
     assert users.leave("a/b/two") == ["a/b"]
     assert users.leave("a/c/three") == ["a/c", "a"]
+
+
+def test_block_devices_of_version_2() -> None:
+    block = {
+        "weight": 1000,
+        "weightDevice": [{"major": 8, "minor": 0, "weight": 10}],
+        "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1}],
+        "throttleWriteIOPSDevice": [{"major": 8, "minor": 16, "rate": 2}],
+    }
+    assert list(throttles(block)) == [("8:0", "rbps", 1), ("8:16", "wiops", 2)]
+    assert list(weights(block)) == [
+        ("io.bfq.weight", "default 1000"),
+        ("io.weight", "default 10000"),
+        ("io.bfq.weight", "8:0 10"),
+        ("io.weight", "8:0 1"),
+    ]
+    assert (list(throttles({})), list(weights({}))) == ([], [])
+
+
+def test_version_2_without_a_limit_of_swap(unified: Path) -> None:
+    """The file is not there: no matter as long as no limit is wanted."""
+    box = unified / "box"
+    box.mkdir()
+    (box / "memory.max").write_text("")
+    groups = CgroupsV2(unified)
+    groups.update("box", {"memory": {"limit": 64, "swap": -1}})
+    assert (box / "memory.max").read_text() == "64"
+    with pytest.raises(FileNotFoundError):
+        groups.update("box", {"memory": {"limit": 64, "swap": 128}})
+
+
+def test_version_2_hands_a_controller_on_again_that_was_taken_meanwhile(
+    unified: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups, tries = CgroupsV2(unified), []
+
+    def update(path: str, resources: object) -> None:
+        tries.append((unified / "cgroup.subtree_control").read_text())
+        (unified / "cgroup.subtree_control").write_text("cpu memory\n")  # as a service manager does it
+        if len(tries) == 1:
+            raise FileNotFoundError("cpu.max")
+
+    monkeypatch.setattr(groups, "update", update)
+    groups.create("box", {}).close()
+    assert len(tries) == 2
+    assert all(text.startswith("+pids") for text in tries)
