@@ -15,8 +15,11 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     repeated("--add-host", help="Add a custom host-to-IP mapping (host:ip)"),
     repeated("-a", "--attach", help="Attach to STDIN, STDOUT or STDERR"),
     click.option("--blkio-weight", default=0, help="Block IO (relative weight), between 10 and 1000"),
+    repeated("--blkio-weight-device", help="Block IO weight (relative device weight), path:weight"),
     repeated("--cap-add", help="Add Linux capabilities"),
     repeated("--cap-drop", help="Drop Linux capabilities"),
+    click.option("--cgroup-parent", default="", help="Parent cgroup for the container"),
+    click.option("--cgroupns", default="", help="Cgroup namespace to use (host|private)"),
     click.option("--cidfile", default="", help="Write the container ID to the file"),
     click.option("--cpu-period", default=0, help="Limit CPU CFS period, in microseconds"),
     click.option("--cpu-quota", default=0, help="Limit CPU CFS quota, in microseconds"),
@@ -25,6 +28,11 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--cpuset-cpus", default="", help="CPUs in which to allow execution (0-3, 0,1)"),
     click.option("--cpuset-mems", default="", help="MEMs in which to allow execution (0-3, 0,1)"),
     repeated("--device", help="Add a host device to the container"),
+    repeated("--device-cgroup-rule", help="Add a rule to the cgroup allowed devices list"),
+    repeated("--device-read-bps", help="Limit read rate (bytes per second) from a device, path:rate"),
+    repeated("--device-read-iops", help="Limit read rate (IO per second) from a device, path:rate"),
+    repeated("--device-write-bps", help="Limit write rate (bytes per second) to a device, path:rate"),
+    repeated("--device-write-iops", help="Limit write rate (IO per second) to a device, path:rate"),
     repeated("--dns", help="Set custom DNS servers"),
     repeated("--dns-option", help="Set DNS options"),
     repeated("--dns-search", help="Set custom DNS search domains"),
@@ -45,6 +53,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("-i", "--interactive", is_flag=True, help="Keep STDIN open even if not attached"),
     click.option("--ip", default="", help="IPv4 address (e.g., 172.30.100.104)"),
     click.option("--ipc", default="", help="IPC mode to use"),
+    click.option("--kernel-memory", default="", help="Kernel memory limit (no kernel has it any more)"),
     repeated("-l", "--label", help="Set meta data on a container"),
     repeated("--label-file", help="Read in a line delimited file of labels"),
     repeated("--link", help="Add link to another container"),
@@ -54,6 +63,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("-m", "--memory", default="", help="Memory limit"),
     click.option("--memory-reservation", default="", help="Memory soft limit"),
     click.option("--memory-swap", default="", help="Memory plus swap: '-1' for unlimited swap"),
+    click.option("--memory-swappiness", default=-1, help="Tune container memory swappiness (0 to 100)"),
     repeated("--mount", help="Attach a filesystem mount to the container"),
     click.option("--name", default="", help="Assign a name to the container"),
     repeated("--network", "--net", help="Connect a container to a network"),
@@ -183,10 +193,18 @@ def _host_config(
         },
         "Ulimits": parse.ulimits(options["ulimit"]),
         "Devices": [_device(text) for text in options["device"]],
+        "DeviceCgroupRules": list(options["device_cgroup_rule"]),
+        "CgroupParent": options["cgroup_parent"],
+        "CgroupnsMode": options["cgroupns"],
         "Init": True if options["init"] else None,
     }
     host |= _limits(options)
-    return {key: value for key, value in host.items() if value not in (None, "", 0, [], {}) or value is False}
+    given = {
+        key: value for key, value in host.items() if value not in (None, "", 0, [], {}) or value is False
+    }
+    if options["memory_swappiness"] != -1:
+        given["MemorySwappiness"] = options["memory_swappiness"]  # 0 is a wish too
+    return given
 
 
 def _limits(options: Options) -> dict[str, Any]:
@@ -194,6 +212,19 @@ def _limits(options: Options) -> dict[str, Any]:
         raise UsageError("conflicting options: --cpus cannot be combined with --cpu-period or --cpu-quota")
     return {
         "BlkioWeight": options["blkio_weight"],
+        "BlkioWeightDevice": [
+            {"Path": path, "Weight": weight}
+            for path, weight in map(_device_number, options["blkio_weight_device"])
+        ],
+        **{
+            field: [{"Path": path, "Rate": rate} for path, rate in map(_device_number, options[name])]
+            for field, name in (
+                ("BlkioDeviceReadBps", "device_read_bps"),
+                ("BlkioDeviceWriteBps", "device_write_bps"),
+                ("BlkioDeviceReadIOps", "device_read_iops"),
+                ("BlkioDeviceWriteIOps", "device_write_iops"),
+            )
+        },
         "CpuPeriod": options["cpu_period"],
         "CpuQuota": options["cpu_quota"],
         "CpuShares": options["cpu_shares"],
@@ -205,9 +236,18 @@ def _limits(options: Options) -> dict[str, Any]:
         if options["memory_reservation"]
         else 0,
         "MemorySwap": swap_bytes(options["memory_swap"]),
+        "KernelMemory": parse.size_bytes(options["kernel_memory"]) if options["kernel_memory"] else 0,
         "OomKillDisable": True if options["oom_kill_disable"] else None,
         "PidsLimit": options["pids_limit"],
     }
+
+
+def _device_number(text: str) -> tuple[str, int]:
+    """/dev/sda:1mb, /dev/sda:300"""
+    path, _, number = text.rpartition(":")
+    if not path.startswith("/dev/"):
+        raise UsageError(f"bad format for path: {text}", hint="such as /dev/sda:1mb")
+    return path, parse.size_bytes(number)
 
 
 def swap_bytes(text: str) -> int:

@@ -7,6 +7,7 @@ session. Frames on the runtime's attach socket are Docker's: stream byte, three 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import struct
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Protocol
 
 STDOUT, STDERR = 1, 2
 READ_BYTES_MAX = 65536
+EXIT_WAIT_S = 10.0
 _HEADER = struct.Struct(">B3xI")
 
 
@@ -91,9 +93,21 @@ class _Input:
 class PipeSession:
     """A process whose output comes over pipes, or over one terminal (`tty`, then the fd is used both ways)."""
 
-    def __init__(self, *, tty: bool, stdin_fd: int | None, outputs: Sequence[tuple[int, int]]) -> None:
-        """`outputs`: (stream, fd). All descriptors are owned by the session from now on."""
+    def __init__(
+        self,
+        *,
+        tty: bool,
+        stdin_fd: int | None,
+        outputs: Sequence[tuple[int, int]],
+        ended: asyncio.Event | None = None,
+    ) -> None:
+        """`outputs`: (stream, fd). All descriptors are owned by the session from now on.
+
+        `ended`: set when the exit code is known. A reader sees the end of the output only then, because it asks for
+        the code next; but not later than `EXIT_WAIT_S`, for a process may close its output and run on.
+        """
         self.tty = tty
+        self._ended = ended
         for fd in [fd for _, fd in outputs] + ([stdin_fd] if stdin_fd is not None else []):
             os.set_blocking(fd, False)
         self._input = _Input(stdin_fd)
@@ -107,6 +121,10 @@ class PipeSession:
             if item is not None:
                 return item
             self._open -= 1
+        if self._ended is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EXIT_WAIT_S):
+                    await self._ended.wait()
         return None
 
     async def write(self, data: bytes) -> None:

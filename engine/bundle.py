@@ -12,7 +12,7 @@ import msgspec
 
 from engine.config import HostConfig
 from engine.container import Container, ResolvedMount
-from engine.devices import host_device
+from engine.devices import block_device, device_rule, host_device
 from engine.errors import InvalidParameter
 from engine.runtime import capabilities, seccomp
 
@@ -168,11 +168,30 @@ def resources_section(host: HostConfig) -> dict[str, Any]:
     cpu = _cpu_section(host)
     if cpu:
         resources["cpu"] = cpu
-    if host.pids_limit and host.pids_limit > 0:
+    if host.pids_limit:
+        # Below 0 is no limit: said, so that an update takes one away.
         resources["pids"] = {"limit": host.pids_limit}
-    if host.blkio_weight:
-        resources["blockIO"] = {"weight": host.blkio_weight}
+    block = _block_section(host)
+    if block:
+        resources["blockIO"] = block
     return resources
+
+
+def _block_section(host: HostConfig) -> dict[str, Any]:
+    block: dict[str, Any] = {"weight": host.blkio_weight} if host.blkio_weight else {}
+    if host.blkio_weight_device:
+        block["weightDevice"] = [
+            {**block_device(device.path), "weight": device.weight} for device in host.blkio_weight_device
+        ]
+    for key, devices in (
+        ("throttleReadBpsDevice", host.blkio_device_read_bps),
+        ("throttleWriteBpsDevice", host.blkio_device_write_bps),
+        ("throttleReadIOPSDevice", host.blkio_device_read_iops),
+        ("throttleWriteIOPSDevice", host.blkio_device_write_iops),
+    ):
+        if devices:
+            block[key] = [{**block_device(device.path), "rate": device.rate} for device in devices]
+    return block
 
 
 def _cpu_section(host: HostConfig) -> dict[str, Any]:
@@ -214,7 +233,7 @@ def device_rules(host: HostConfig) -> list[dict[str, Any]]:
                 "access": device.cgroup_permissions or "rwm",
             }
         )
-    return rules
+    return rules + [device_rule(text) for text in host.device_cgroup_rules or ()]
 
 
 def _paths(asked: list[str] | None, default: tuple[str, ...], privileged: bool) -> list[str]:

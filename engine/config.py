@@ -77,6 +77,20 @@ class DeviceMapping(ApiStruct):
     cgroup_permissions: str = "rwm"
 
 
+class WeightDevice(ApiStruct):
+    """`weight` 10 to 1000, of the block device at `path`."""
+
+    path: str
+    weight: int = 0
+
+
+class ThrottleDevice(ApiStruct):
+    """`rate`: bytes or operations a second, of the block device at `path`."""
+
+    path: str
+    rate: int = 0
+
+
 class Ulimit(ApiStruct):
     name: str = ""
     soft: int = 0
@@ -170,11 +184,11 @@ class HostConfig(ApiStruct):
     nano_cpus: int = 0
     cgroup_parent: str = ""
     blkio_weight: int = 0
-    blkio_weight_device: list[dict[str, Any]] | None = None
-    blkio_device_read_bps: list[dict[str, Any]] | None = None
-    blkio_device_write_bps: list[dict[str, Any]] | None = None
-    blkio_device_read_iops: list[dict[str, Any]] | None = field(default=None, name="BlkioDeviceReadIOps")
-    blkio_device_write_iops: list[dict[str, Any]] | None = field(default=None, name="BlkioDeviceWriteIOps")
+    blkio_weight_device: list[WeightDevice] | None = None
+    blkio_device_read_bps: list[ThrottleDevice] | None = None
+    blkio_device_write_bps: list[ThrottleDevice] | None = None
+    blkio_device_read_iops: list[ThrottleDevice] | None = field(default=None, name="BlkioDeviceReadIOps")
+    blkio_device_write_iops: list[ThrottleDevice] | None = field(default=None, name="BlkioDeviceWriteIOps")
     cpu_period: int = 0
     cpu_quota: int = 0
     cpu_realtime_period: int = 0
@@ -184,6 +198,7 @@ class HostConfig(ApiStruct):
     devices: list[DeviceMapping] | None = None
     device_cgroup_rules: list[str] | None = None
     device_requests: list[dict[str, Any]] | None = None
+    kernel_memory: int = 0
     memory_reservation: int = 0
     memory_swap: int = 0
     memory_swappiness: int | None = None

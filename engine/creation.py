@@ -14,10 +14,12 @@ from engine.bundle import SecurityOptions
 from engine.config import ContainerConfig, ContainerCreate, HostConfig, SecretFile, TaskEndpoint
 from engine.container import Container, State
 from engine.containers import Containers, checked_name
+from engine.devices import device_rule
 from engine.errors import Conflict, EngineError, InvalidParameter, NotFound
 from engine.events import EventBus
 from engine.health import checked_health
 from engine.images.store import ImageStore
+from engine.limits import discard_unsupported
 from engine.log_settings import log_settings
 from engine.mounts import MountResolver
 from engine.name_files import parse_extra_host
@@ -27,6 +29,7 @@ from engine.networks import NetworkProvider
 from engine.preparation import HostPreparation
 from engine.process import merged_config, process_args
 from engine.runtime import capabilities
+from engine.runtime.limit_support import LimitSupport
 from engine.signals import parse_signal
 from engine.volumes import VolumeStore
 
@@ -46,6 +49,7 @@ class Creation:
         preparation: HostPreparation,
         events: EventBus,
         driver_name: str,
+        support: LimitSupport,
     ) -> None:
         self._containers = containers
         self._images = images
@@ -54,6 +58,7 @@ class Creation:
         self._preparation = preparation
         self._events = events
         self._driver_name = driver_name
+        self._support = support
         self._mounts = MountResolver(volumes, containers.find)
 
     async def create(
@@ -70,7 +75,7 @@ class Creation:
         image = self._images.resolve(body.image)
         config = merged_config(body, image.config)
         args = process_args(config)
-        warnings = checked_host_config(host, config)
+        warnings = checked_host_config(host, config, self._support)
         container_id = secrets.token_hex(32)
         plain_name = checked_name(name) if name else self._free_name()
         if self._containers.state.by_name(plain_name) is not None:
@@ -131,9 +136,9 @@ class Creation:
                     continue
 
 
-def checked_host_config(host: HostConfig, config: ContainerConfig) -> list[str]:
-    """InvalidParameter for values that cannot be honoured; returns warnings for those that are adapted."""
-    warnings: list[str] = []
+def checked_host_config(host: HostConfig, config: ContainerConfig, support: LimitSupport) -> list[str]:
+    """InvalidParameter for values that cannot be honoured; returns warnings for those that are discarded."""
+    warnings = discard_unsupported(host, support)
     if host.memory and host.memory < MEMORY_MINIMUM_BYTES:
         raise InvalidParameter("Minimum memory limit allowed is 6MB")
     if host.memory_swap > 0 and not host.memory:
@@ -171,6 +176,7 @@ def checked_host_config(host: HostConfig, config: ContainerConfig) -> list[str]:
     )
     checked_health(config.healthcheck)
     _check_namespaces(host)
+    _check_device_rules(host)
     _refuse_unsupported(host)
     if config.stop_signal:
         parse_signal(config.stop_signal)
@@ -193,12 +199,16 @@ def _check_namespaces(host: HostConfig) -> None:
             raise InvalidParameter(f"invalid {name} mode: {mode}")
 
 
+def _check_device_rules(host: HostConfig) -> None:
+    for rule in host.device_cgroup_rules or ():
+        device_rule(rule)
+
+
 def _refuse_unsupported(host: HostConfig) -> None:
     """Options that this engine does not have yet are refused by name, never ignored."""
     unsupported = {
         "UsernsMode": host.userns_mode not in ("", "host"),
         "DeviceRequests": bool(host.device_requests),
-        "DeviceCgroupRules": bool(host.device_cgroup_rules),
         "StorageOpt": bool(host.storage_opt),
         "Links": bool(host.links),
         "Init": bool(host.init),
@@ -206,13 +216,6 @@ def _refuse_unsupported(host: HostConfig) -> None:
         "Runtime": host.runtime not in ("", "swarmctl", "runc"),
         "Isolation": host.isolation not in ("", "default"),
         "CpuRealtimePeriod": bool(host.cpu_realtime_period or host.cpu_realtime_runtime),
-        "BlkioDevice limits": bool(
-            host.blkio_weight_device
-            or host.blkio_device_read_bps
-            or host.blkio_device_write_bps
-            or host.blkio_device_read_iops
-            or host.blkio_device_write_iops
-        ),
     }
     for name, given in unsupported.items():
         if given:

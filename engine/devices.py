@@ -1,13 +1,16 @@
-"""Host devices given to a container (`--device`)."""
+"""Devices of the host in a container's options: `--device`, `--device-cgroup-rule`, `--device-read-bps` and the like."""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
 
 from engine.errors import InvalidParameter
+
+_RULE = re.compile(r"([acb]) (\d+|\*):(\d+|\*) ([rwm]{1,3})", re.ASCII)
 
 
 def host_device(path: str, target: str) -> dict[str, Any]:
@@ -35,3 +38,24 @@ def host_device(path: str, target: str) -> dict[str, Any]:
         "uid": status.st_uid,
         "gid": status.st_gid,
     }
+
+
+def block_device(path: str) -> dict[str, int]:
+    """{major, minor} of a block device. InvalidParameter when there is none at `path`."""
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        raise InvalidParameter(f"cannot limit the block device {path}: {error.strerror}") from error
+    if not stat.S_ISBLK(status.st_mode):
+        raise InvalidParameter(f"cannot limit the block device {path}: not a block device")
+    return {"major": os.major(status.st_rdev), "minor": os.minor(status.st_rdev)}
+
+
+def device_rule(text: str) -> dict[str, Any]:
+    """`c 1:3 rwm` as an OCI device rule that allows; `*` is any number."""
+    match = _RULE.fullmatch(text)
+    if match is None:
+        raise InvalidParameter(f"invalid device cgroup rule format: '{text}': such as 'c 1:3 rwm'")
+    kind, major, minor, access = match.groups()
+    rule: dict[str, Any] = {"allow": True, "type": kind, "access": access}
+    return rule | {key: int(n) for key, n in (("major", major), ("minor", minor)) if n != "*"}

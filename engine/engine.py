@@ -41,6 +41,7 @@ from engine.health import ExecProber, HealthMonitor
 from engine.images.store import ImageStore
 from engine.imaging import Imaging
 from engine.lifecycle import ContainerExit, Lifecycle
+from engine.limits import missing_limits
 from engine.logs import read_batches
 from engine.memory_files import MemoryFiles
 from engine.network_service import NetworkService
@@ -49,6 +50,7 @@ from engine.networks import NetworkProvider
 from engine.preparation import HostPreparation
 from engine.process_list import process_table
 from engine.runtime.client import ContainerState, ExitEvent, RuntimeClient
+from engine.runtime.limit_support import read_limit_support
 from engine.settings import EngineSettings
 from engine.state import StateStore
 from engine.stats import read_network_counters, stats_sample, system_cpu_ns
@@ -74,6 +76,7 @@ class Engine:
         self._storage = open_driver(settings.storage_driver, settings.root / settings.storage_driver)
         self._state = StateStore(settings.root / "engine.db")
         self._containers = Containers(self._state)
+        self._support = read_limit_support()
         find = self._containers.find
         self._images = ImageStore(settings.root / "images", self._storage)
         self._volumes = VolumeStore(settings.root / "volumes", self._containers.users_of_volume)
@@ -91,6 +94,7 @@ class Engine:
             preparation,
             self.events_bus,
             self._storage.name,
+            self._support,
         )
         self._lifecycle = Lifecycle(self._containers, runtime, preparation, self.events_bus, self._background)
         self._execs = Execs(self._containers, runtime, preparation, self.events_bus, self._background)
@@ -218,12 +222,12 @@ class Engine:
 
     async def update_container(self, ref: str, changes: Mapping[str, Any]) -> list[str]:
         container = self._containers.find(ref)
-        resources = apply_update(container, changes)
+        resources, warnings = apply_update(container, changes, self._support)
         if container.is_running and resources:
             await self._runtime.update(container.id, resources)
         self._containers.save(container)
         self.events_bus.publish("container", "update", container.id, container.event_attributes())
-        return []
+        return warnings
 
     async def changes_container(self, ref: str) -> list[dict[str, Any]]:
         container = self._containers.find(ref)
@@ -464,21 +468,21 @@ class Engine:
                 "Authorization": None,
                 "Log": ["json-file", "none"],
             },
-            "MemoryLimit": True,
-            "SwapLimit": True,
-            "CpuCfsPeriod": True,
-            "CpuCfsQuota": True,
-            "CPUShares": True,
-            "CPUSet": True,
-            "PidsLimit": True,
+            "MemoryLimit": self._support.memory,
+            "SwapLimit": self._support.swap,
+            "CpuCfsPeriod": self._support.cpu,
+            "CpuCfsQuota": self._support.cpu,
+            "CPUShares": self._support.cpu,
+            "CPUSet": self._support.cpuset,
+            "PidsLimit": self._support.pids,
             "IPv4Forwarding": True,
             "Debug": False,
-            "OomKillDisable": True,
+            "OomKillDisable": self._support.oom_kill_disable,
             "NFd": len(list(Path("/proc/self/fd").iterdir())),
             "SystemTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "LoggingDriver": "json-file",
             "CgroupDriver": "cgroupfs",
-            "CgroupVersion": "2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "1",
+            "CgroupVersion": str(self._support.version),
             "KernelVersion": platform.release(),
             "OperatingSystem": _operating_system(),
             "OSType": "linux",
@@ -494,7 +498,7 @@ class Engine:
             "LiveRestoreEnabled": True,
             "SecurityOptions": ["name=seccomp,profile=builtin"],
             "Supervisor": supervisor,
-            "Warnings": [stays] if "Problem" in supervisor else [],
+            "Warnings": missing_limits(self._support) + ([stays] if "Problem" in supervisor else []),
             "IndexServerAddress": "https://index.docker.io/v1/",
             "RegistryConfig": {"IndexConfigs": {}, "InsecureRegistryCIDRs": [], "Mirrors": []},
         }

@@ -97,7 +97,7 @@ class Execs:
         outputs = [(STDOUT, started.stdout_fd)]
         if started.stderr_fd is not None:
             outputs.append((STDERR, started.stderr_fd))
-        session = PipeSession(tty=use_tty, stdin_fd=started.stdin_fd, outputs=outputs)
+        session = PipeSession(tty=use_tty, stdin_fd=started.stdin_fd, outputs=outputs, ended=made.ended)
         if not detach:
             return session
         self._drain(session)

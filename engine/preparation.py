@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import posixpath
 import resource
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -99,7 +100,7 @@ class HostPreparation:
             spec=build_spec(container, context),
             rootfs=self._storage.rootfs(container.id),
             netns=netns,
-            cgroup=f"{(host.cgroup_parent or self._settings.cgroup_parent).strip('/')}/{container.id}",
+            cgroup=cgroup_path(host.cgroup_parent or self._settings.cgroup_parent, container.id),
             tty=container.config.tty,
             stdin=container.config.open_stdin,
             stdin_once=container.config.stdin_once,
@@ -164,6 +165,11 @@ class HostPreparation:
             return resolve_user(text, rootfs, extra_groups=extra)
         except LookupError as error:
             raise InvalidParameter(str(error)) from error
+
+
+def cgroup_path(parent: str, container_id: str) -> str:
+    """Below every hierarchy, and nowhere else: `..` ends at the top."""
+    return posixpath.join(posixpath.normpath(f"/{parent}"), container_id).lstrip("/")
 
 
 @contextlib.contextmanager

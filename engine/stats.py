@@ -53,8 +53,8 @@ def stats_sample(
 ) -> dict[str, Any]:
     """One object of GET /containers/{id}/stats; `previous` is the last one, for the CPU delta.
 
-    `raw`: cpu_usage_ns, cpu_user_ns, cpu_system_ns, cpu_throttled_*, memory_usage, memory_limit,
-    memory_stats (cgroup counters), pids.
+    `raw`: cpu_usage_ns, cpu_user_ns, cpu_system_ns, cpu_throttled_*, cpu_periods, memory_usage,
+    memory_limit, memory_stats (cgroup counters), pids, pids_limit.
     """
     online = os.cpu_count() or 1
     cpu = {
@@ -66,8 +66,8 @@ def stats_sample(
         "system_cpu_usage": system_ns,
         "online_cpus": online,
         "throttling_data": {
-            "periods": 0,
-            "throttled_periods": 0,
+            "periods": raw.get("cpu_periods", 0),
+            "throttled_periods": raw.get("cpu_throttled_periods", 0),
             "throttled_time": raw.get("cpu_throttled_ns", 0),
         },
     }
@@ -81,7 +81,8 @@ def stats_sample(
         "os_type": "linux",
         "read": rfc3339(now),
         "preread": previous["read"] if previous else ZERO_TIME,
-        "pids_stats": {"current": raw.get("pids", 0)},
+        "pids_stats": {"current": raw.get("pids", 0)}
+        | ({"limit": raw["pids_limit"]} if raw.get("pids_limit") else {}),
         "num_procs": 0,
         "storage_stats": {},
         "blkio_stats": {"io_service_bytes_recursive": raw.get("blkio") or []},

@@ -12,6 +12,7 @@ from engine.config import HostConfig
 from engine.container import Container
 from engine.creation import checked_host_config
 from engine.errors import InvalidParameter
+from engine.runtime.limit_support import LimitSupport
 
 _UPDATABLE = {
     "BlkioWeight": "blkio_weight",
@@ -29,8 +30,10 @@ _UPDATABLE = {
 }
 
 
-def apply_update(container: Container, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Change the record; returns the OCI resources to put in force (empty: only the policy changed)."""
+def apply_update(
+    container: Container, changes: Mapping[str, Any], support: LimitSupport
+) -> tuple[dict[str, Any], list[str]]:
+    """Change the record; returns the OCI resources to put in force (empty: only the policy changed), and warnings."""
     try:
         wished = msgspec.convert(dict(changes), HostConfig)
     except msgspec.ValidationError as error:
@@ -43,8 +46,8 @@ def apply_update(container: Container, changes: Mapping[str, Any]) -> dict[str, 
         if key in changes and not empty:
             setattr(updated, field, value)
             touched = touched or key != "RestartPolicy"
-    checked_host_config(updated, container.config)
+    warnings = checked_host_config(updated, container.config, support)
     container.host_config = updated
     resources = resources_section(updated)
     resources.pop("devices", None)
-    return resources if touched else {}
+    return (resources if touched else {}), warnings

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import BIN, ROOT, SWARMCTL, Result, run
+from tests.commands import BIN, PATIENCE, ROOT, SWARMCTL, Result, run
 from tests.labs import Lab, lab_of
 
-READY_S = 120.0  # only against waiting for ever: emulated machines are slow
+READY_S = max(120.0, 40.0 * PATIENCE)  # only against waiting for ever
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +86,7 @@ class HostDaemon:
         """Signal the daemon and wait for its end; containers run on."""
         assert self._process is not None
         self._process.send_signal(number)
-        return self._process.wait(20)
+        return self._process.wait(20 * PATIENCE)
 
     def run(self, *words: str, text: str = "") -> Result:
         return self._command([SWARMCTL, *words], text)
@@ -107,7 +107,7 @@ class HostDaemon:
             self.stop()
         for pid in processes(f"engine.runtime.supervisor|{self.run_dir}"):
             os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 10 * PATIENCE
         while processes(f"engine.runtime.supervisor|{self.run_dir}") and time.monotonic() < deadline:
             time.sleep(0.02)
         for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
@@ -176,7 +176,7 @@ def nothing_is_left() -> Iterator[None]:
     """The whole suite must leave the machine as it was: processes, mounts, namespaces, cgroups."""
     before = _leftovers()
     yield
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10 * PATIENCE
     while (left := _leftovers() - before) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left, f"the tests left something behind: {sorted(left)}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from node.lab import model
-from tests.commands import BIN, SWARMCTL, Result, run
+from tests.commands import BIN, PATIENCE, SWARMCTL, Result, run
 
 
 class Lab:
@@ -56,7 +56,7 @@ class Lab:
 
     def wait(self, what: str, seconds: float, holds: Callable[[], object]) -> None:
         """Until `holds()` is true; fails the test after the bound."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * PATIENCE
         while not holds():
             assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
             time.sleep(0.05)

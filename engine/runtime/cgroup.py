@@ -50,8 +50,9 @@ class Cgroups(Protocol):
     def pids(self, path: str) -> list[int]: ...
 
     def stats(self, path: str) -> dict[str, Any]:
-        """Raw counters: cpu_usage_ns, cpu_user_ns, cpu_system_ns, cpu_throttled_ns, memory_usage,
-        memory_limit, memory_stats, pids, blkio (list of {major, minor, op, value})."""
+        """Raw counters: cpu_usage_ns, cpu_user_ns, cpu_system_ns, cpu_throttled_ns, cpu_periods,
+        cpu_throttled_periods, memory_usage, memory_limit, memory_stats, pids, pids_limit (0: none), blkio (list of
+        {major, minor, op, value})."""
 
     def oom_kills(self, path: str) -> int: ...
 
@@ -127,6 +128,11 @@ def read(path: str) -> str:
             return file.read()
     except FileNotFoundError:
         return ""
+
+
+def number(text: str) -> int:
+    """Of a control file; 0 for `max`, and for a file that does not exist."""
+    return int(text) if text.strip().isdigit() else 0
 
 
 def flat_keyed(text: str) -> dict[str, int]:

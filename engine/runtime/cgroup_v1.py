@@ -19,11 +19,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.runtime.cgroup import Membership, Users, flat_keyed, parents_of, read, write
+from engine.runtime.cgroup import Membership, Users, flat_keyed, number, parents_of, read, write
 
 FREEZE_TIMEOUT_S = 10.0
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _UNLIMITED = 0x7FFFFFFFFFFFF000
+_THROTTLES = {
+    "throttleReadBpsDevice": "blkio.throttle.read_bps_device",
+    "throttleWriteBpsDevice": "blkio.throttle.write_bps_device",
+    "throttleReadIOPSDevice": "blkio.throttle.read_iops_device",
+    "throttleWriteIOPSDevice": "blkio.throttle.write_iops_device",
+}
 
 
 class CgroupsV1:
@@ -72,11 +78,7 @@ class CgroupsV1:
         limit = (resources.get("pids") or {}).get("limit")
         if limit is not None:
             self._set("pids", path, "pids.max", limit if limit > 0 else "max")
-        weight = (resources.get("blockIO") or {}).get("weight")
-        for name in ("blkio.weight", "blkio.bfq.weight"):
-            # Which of them exists depends on the disk scheduler; none does for many devices.
-            with contextlib.suppress(OSError):
-                self._set("blkio", path, name, weight)
+        self._block_io(path, resources.get("blockIO") or {})
 
     def freeze(self, path: str) -> None:
         folder = f"{self._folders['freezer']}/{path}"
@@ -112,10 +114,13 @@ class CgroupsV1:
             "cpu_user_ns": times.get("user", 0) * _TICK_NS,
             "cpu_system_ns": times.get("system", 0) * _TICK_NS,
             "cpu_throttled_ns": throttling.get("throttled_time", 0),
+            "cpu_periods": throttling.get("nr_periods", 0),
+            "cpu_throttled_periods": throttling.get("nr_throttled", 0),
             "memory_usage": int(memory or 0),
             "memory_limit": _host_memory() if limit >= _UNLIMITED else limit,
             "memory_stats": flat_keyed(read(self._file("memory", path, "memory.stat"))),
             "pids": int(read(self._file("pids", path, "pids.current")).strip() or 0),
+            "pids_limit": number(read(self._file("pids", path, "pids.max"))),
             "blkio": _blkio(read(self._file("blkio", path, "blkio.throttle.io_service_bytes_recursive"))),
         }
 
@@ -202,6 +207,18 @@ class CgroupsV1:
         self._set("memory", path, "memory.swappiness", memory.get("swappiness"))
         if memory.get("disableOOMKiller"):
             self._set("memory", path, "memory.oom_control", 1)
+
+    def _block_io(self, path: str, block: Mapping[str, Any]) -> None:
+        for name, file in _THROTTLES.items():
+            for device in block.get(name) or ():
+                self._set("blkio", path, file, f"{device['major']}:{device['minor']} {device['rate']}")
+        for file in ("blkio.weight", "blkio.bfq.weight"):
+            # Which of them exists depends on the disk scheduler; none does for many devices.
+            with contextlib.suppress(FileNotFoundError):
+                self._set("blkio", path, file, block.get("weight"))
+                for device in block.get("weightDevice") or ():
+                    value = f"{device['major']}:{device['minor']} {device['weight']}"
+                    self._set("blkio", path, f"{file}_device", value)
 
     def _devices(self, path: str, rules: Any) -> None:
         if "devices" not in self._folders:

@@ -14,11 +14,11 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from engine.runtime.cgroup import Membership, Users, flat_keyed, parents_of, read, write
+from engine.runtime.cgroup import Membership, Users, flat_keyed, number, parents_of, read, write
 from engine.runtime.device_filter import Filters
 
 FREEZE_TIMEOUT_S = 10.0
@@ -44,7 +44,13 @@ class CgroupsV2:
     def create(self, path: str, resources: Mapping[str, Any]) -> Membership:
         try:
             self._make(path)
-            self.update(path, resources)
+            try:
+                self.update(path, resources)
+            except FileNotFoundError:
+                # Between our handing a controller on and our use of it, a service manager may have taken it from
+                # the root again, which it thinks its own. Used, it stays (EBUSY).
+                self._make(path)
+                self.update(path, resources)
             self._filters.attach(self._file(path), resources.get("devices") or ())
             return self.membership(path)
         except BaseException:
@@ -57,14 +63,20 @@ class CgroupsV2:
 
     def update(self, path: str, resources: Mapping[str, Any]) -> None:
         for name, value in limits(resources).items():
-            write(self._file(path, name), value)
-        weight = (resources.get("blockIO") or {}).get("weight")
-        if weight:
-            # Which of them exists depends on the disk scheduler.
-            with contextlib.suppress(OSError):
-                write(self._file(path, "io.bfq.weight"), str(weight))
-            with contextlib.suppress(OSError):
-                write(self._file(path, "io.weight"), f"default {1 + (weight - 10) * 9999 // 990}")
+            try:
+                write(self._file(path, name), value)
+            except FileNotFoundError:
+                # A kernel without this limit has none: all is well when none is wanted.
+                if value != "max":
+                    raise
+        block = resources.get("blockIO") or {}
+        for device, key, rate in throttles(block):
+            # One device and key for each write, as the kernel wants it.
+            write(self._file(path, "io.max"), f"{device} {key}={rate or 'max'}")
+        for name, value in weights(block):
+            # Which of the files exists depends on the kernel and on the disk scheduler.
+            with contextlib.suppress(FileNotFoundError):
+                write(self._file(path, name), value)
 
     def freeze(self, path: str) -> None:
         write(self._file(path, "cgroup.freeze"), "1")
@@ -93,10 +105,13 @@ class CgroupsV2:
             "cpu_user_ns": cpu.get("user_usec", 0) * _US,
             "cpu_system_ns": cpu.get("system_usec", 0) * _US,
             "cpu_throttled_ns": cpu.get("throttled_usec", 0) * _US,
+            "cpu_periods": cpu.get("nr_periods", 0),
+            "cpu_throttled_periods": cpu.get("nr_throttled", 0),
             "memory_usage": int(read(self._file(path, "memory.current")).strip() or 0),
             "memory_limit": int(limit) if limit.isdigit() else _host_memory(),
             "memory_stats": memory,
             "pids": int(read(self._file(path, "pids.current")).strip() or 0),
+            "pids_limit": number(read(self._file(path, "pids.max"))),
             "blkio": _io(read(self._file(path, "io.stat"))),
         }
 
@@ -190,6 +205,28 @@ def limits(resources: Mapping[str, Any]) -> dict[str, str]:
     return files
 
 
+def throttles(block: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
+    """(major:minor, key of io.max, rate) of an OCI `blockIO`."""
+    for name, key in (
+        ("throttleReadBpsDevice", "rbps"),
+        ("throttleWriteBpsDevice", "wbps"),
+        ("throttleReadIOPSDevice", "riops"),
+        ("throttleWriteIOPSDevice", "wiops"),
+    ):
+        for device in block.get(name) or ():
+            yield f"{device['major']}:{device['minor']}", key, device["rate"]
+
+
+def weights(block: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(file, value) of an OCI `blockIO`: 10 to 1000 for BFQ, 1 to 10000 for the cost model."""
+    entries = [("default", block["weight"])] if block.get("weight") else []
+    for device in block.get("weightDevice") or ():
+        entries.append((f"{device['major']}:{device['minor']}", device["weight"]))
+    for target, weight in entries:
+        yield "io.bfq.weight", f"{target} {weight}"
+        yield "io.weight", f"{target} {1 + (weight - 10) * 9999 // 990}"
+
+
 def _swap(limit: int | None, swap: int) -> str:
     """OCI's swap is memory and swap together; this version's is swap alone."""
     if swap <= 0 or limit is None or limit <= 0:
@@ -213,7 +250,7 @@ def _io(text: str) -> list[dict[str, Any]]:
         device, *fields = line.split()
         major, _, minor = device.partition(":")
         values = dict(field.split("=", 1) for field in fields if "=" in field)
-        for key, operation in (("rbytes", "Read"), ("wbytes", "Write")):
+        for key, operation in (("rbytes", "read"), ("wbytes", "write")):
             if key in values and minor:
                 entries.append(
                     {"major": int(major), "minor": int(minor), "op": operation, "value": int(values[key])}

@@ -223,7 +223,12 @@ class MountPlanner:
     def _cgroups(self, mount: Mapping[str, Any], options: MountOptions) -> Iterator[Op]:
         hierarchies, label = self._host.cgroup_mounts, _label(mount)
         if len(hierarchies) == 1 and not hierarchies[0].folder:
-            yield from new_mount("cgroup2", "cgroup", (), options.attributes, SOURCE, label)
+            if self._cgroup_namespace:
+                yield from new_mount("cgroup2", "cgroup", (), options.attributes, SOURCE, label)
+            else:
+                # A new mount from the host's own namespace would reset the options of all of them (nsdelegate).
+                yield _clone(hierarchies[0].host_path, options, SOURCE, label)
+                yield set_attributes(SOURCE, options.attributes, propagation=MS_PRIVATE, label=label)
             yield from _attach(SOURCE, mount["destination"], label)
             return
         attributes = options.attributes & ~MOUNT_ATTR_RDONLY

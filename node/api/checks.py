@@ -80,6 +80,9 @@ def _resources(host: HostConfig) -> Iterator[str]:
             yield f"Invalid value {value} for cpuset {word}"
     if host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
         yield "Range of blkio weight is from 10 to 1000"
+    for device in host.blkio_weight_device or ():
+        if not 10 <= device.weight <= 1000:
+            yield f"Range of blkio weight is from 10 to 1000: {device.path}:{device.weight}"
     if not -1000 <= host.oom_score_adj <= 1000:
         yield f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]"
     if host.shm_size < 0:

@@ -14,8 +14,9 @@ from typing import Any
 from engine.bundle import MASKED_PATHS, READONLY_PATHS, process_capabilities
 from engine.runtime import capabilities
 from engine.runtime.client import ContainerStart, ExitEvent, RuntimeClient
+from tests.commands import PATIENCE
 
-WAIT_S = 20.0
+WAIT_S = 20.0 * PATIENCE
 
 _APPLETS = "sh true false cat ls mount id env hostname ps sleep echo kill head dd stty tty wc nc ip ifconfig"
 _FLAGS = ["nosuid", "noexec", "nodev"]

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import SWARMCTL
+from tests.commands import PATIENCE, SWARMCTL
 from tests.conftest import HostDaemon, cgroup_hierarchies
 
 pytestmark = pytest.mark.root
 
 
 def until(what: str, holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 20 * PATIENCE
     while not holds():
         assert time.monotonic() < deadline, f"{what}: not in time"
         time.sleep(0.05)
@@ -83,7 +83,7 @@ def test_killed_in_the_middle_of_rm(host: HostDaemon, after_s: float) -> None:
     time.sleep(after_s)
     host.stop(signal.SIGKILL)
     for removal in removals:
-        removal.wait(30)
+        removal.wait(30 * PATIENCE)
     host.start()
     left = host.ok("ps", "-aq", "--no-trunc").split()
     on_disk = {path.name for path in (host.root / "containers").iterdir()}
@@ -107,7 +107,7 @@ def test_killed_in_the_middle_of_load(host: HostDaemon, archive: Path, after_s: 
     load = in_background(host, "load", "-i", str(archive))
     time.sleep(after_s)
     host.stop(signal.SIGKILL)
-    load.wait(30)
+    load.wait(30 * PATIENCE)
     host.start()
     if "big" in host.ok("images", "--format", "{{.Repository}}").split():
         assert host.ok("run", "--rm", "big:1") == "whole"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import PATIENCE
 from tests.conftest import HostDaemon, cgroup_hierarchies, processes
 
 pytestmark = pytest.mark.root
@@ -138,7 +139,7 @@ def test_bad_requests_name_what_is_wrong(host: HostDaemon) -> None:
 
 def test_published_port_and_its_conflict(host: HostDaemon) -> None:
     web = host.ok("run", "-d", "-p", "8080:80", "hello")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 5 * PATIENCE
     while (answer := host.inside("busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/")).code:
         assert time.monotonic() < deadline, answer.err
         time.sleep(0.05)
@@ -198,7 +199,7 @@ def test_kill_of_the_supervisor_ends_no_container(host: HostDaemon) -> None:
     supervisors = processes(f"engine.runtime.supervisor|{host.run_dir}")
     assert len(supervisors) == 1
     os.kill(supervisors[0], signal.SIGKILL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10 * PATIENCE
     while host.run("exec", served, "true").code:
         assert time.monotonic() < deadline, host.log.read_text()[-2000:]
         time.sleep(0.05)
@@ -224,9 +225,9 @@ def test_kill_in_the_middle_of_many_starts_leaves_nothing_half_made(host: HostDa
     time.sleep(0.25)
     host.stop(signal.SIGKILL)
     for run in runs:
-        run.wait(30)
+        run.wait(30 * PATIENCE)
     host.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10 * PATIENCE
     while host.ok("ps", "-q") and time.monotonic() < deadline:
         time.sleep(0.1)
     for container in host.ok("ps", "-aq").split():
@@ -238,7 +239,7 @@ def test_kill_in_the_middle_of_many_starts_leaves_nothing_half_made(host: HostDa
 
 def test_restart_policy_and_stop(host: HostDaemon) -> None:
     container = host.ok("run", "-d", "--restart", "on-failure:2", "hello", "false")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10 * PATIENCE
     while True:
         shown = json.loads(host.ok("inspect", container))[0]
         if shown["RestartCount"] == 2 and not shown["State"]["Running"] and not shown["State"]["Restarting"]:
@@ -294,7 +295,7 @@ def test_a_damaged_archive_is_refused_and_leaves_nothing(host: HostDaemon) -> No
 def test_removing_everything_leaves_no_cgroup_and_no_namespace(host: HostDaemon) -> None:
     for container in host.ok("ps", "-aq").split():
         host.ok("rm", "-f", container)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 5 * PATIENCE
     while left := [p for top in cgroup_hierarchies() for p in top.glob(f"{host.cgroup}/*/")]:
         assert time.monotonic() < deadline, left
         time.sleep(0.05)

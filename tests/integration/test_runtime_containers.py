@@ -20,8 +20,9 @@ from engine.errors import EngineFailure, NotFound
 from engine.runtime import program, seccomp, spawn
 from engine.runtime.capabilities import DEFAULT
 from engine.runtime.client import RuntimeClient, SpawnError
+from tests.commands import PATIENCE
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(60 * PATIENCE)]
 
 
 @pytest.fixture(params=["compiled", "portable"])
@@ -508,13 +509,13 @@ async def test_containers_outlive_the_daemon(fast_node: Node) -> None:
     supervisor = fast_node.client.supervisor_pid
     await fast_node.client.close()
     # While no daemon is there: nothing but the log shows when it has ended.
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(60 * PATIENCE):
         while "line 39" not in fast_node.bundles.log("survivor"):
             await asyncio.sleep(0.05)
     again = await RuntimeClient.connect(fast_node.run_dir)
     try:
         assert again.supervisor_pid == supervisor
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(60 * PATIENCE):
             while any(state.id == "survivor" and state.running for state in await again.list()):
                 await asyncio.sleep(0.05)
         states = {state.id: state for state in await again.list()}

@@ -16,8 +16,9 @@ from runtime_bundle import WAIT_S, Node, cgroup_leftovers, started_node
 from engine.errors import Unavailable
 from engine.runtime import syscalls
 from engine.runtime.client import RuntimeClient
+from tests.commands import PATIENCE
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(60 * PATIENCE)]
 
 COUNTING = "i=0; while [ $i -lt 150 ]; do echo line $i; i=$((i+1)); sleep 0.005; done; exit 7"
 

@@ -132,3 +132,19 @@ def test_wrong_values_are_named(words: list[str], problem: str) -> None:
 )
 def test_exit_status_of_a_start_that_failed(message: str, status: int) -> None:
     assert start_failure_status(message) == status
+
+
+def test_limits_of_devices() -> None:
+    made = body(
+        *("--device-read-bps", "/dev/sda:1mb", "--device-write-iops", "/dev/sdb:300"),
+        *("--blkio-weight-device", "/dev/sda:200", "--device-cgroup-rule", "c 1:3 rwm"),
+        *("--memory-swappiness", "0", "--cgroup-parent", "/apps", "--cgroupns", "host"),
+    )["HostConfig"]
+    assert made["BlkioDeviceReadBps"] == [{"Path": "/dev/sda", "Rate": 1 << 20}]
+    assert made["BlkioDeviceWriteIOps"] == [{"Path": "/dev/sdb", "Rate": 300}]
+    assert made["BlkioWeightDevice"] == [{"Path": "/dev/sda", "Weight": 200}]
+    assert made["DeviceCgroupRules"] == ["c 1:3 rwm"]
+    assert (made["MemorySwappiness"], made["CgroupParent"], made["CgroupnsMode"]) == (0, "/apps", "host")
+    assert "MemorySwappiness" not in body()["HostConfig"]
+    with pytest.raises(UsageError, match="bad format for path: sda:1mb"):
+        body("--device-read-bps", "sda:1mb")

@@ -10,6 +10,7 @@ from engine.config import ContainerConfig, DeviceMapping, HostConfig, Ulimit
 from engine.container import ResolvedMount
 from engine.creation import checked_host_config
 from engine.errors import InvalidParameter
+from engine.runtime.limit_support import LimitSupport
 from tests.records import container_record, volume_mount
 
 MIB = 1024 * 1024
@@ -74,7 +75,8 @@ def test_another_user_has_its_capabilities_only_as_a_bound() -> None:
         ),
         (HostConfig(memory_reservation=8 * MIB), {"memory": {"reservation": 8 * MIB}}),
         (HostConfig(memory_swappiness=0), {"memory": {"swappiness": 0}}),
-        (HostConfig(memory_swappiness=-1, pids_limit=-1), {}),
+        (HostConfig(memory_swappiness=-1, pids_limit=0), {}),
+        (HostConfig(pids_limit=-1), {"pids": {"limit": -1}}),
         (HostConfig(nano_cpus=1_500_000_000), {"cpu": {"period": 100_000, "quota": 150_000}}),
         (
             HostConfig(cpu_shares=512, cpu_period=50_000, cpu_quota=25_000, cpuset_cpus="0-1"),
@@ -188,7 +190,7 @@ def test_security_options(options: list[str], expected: SecurityOptions) -> None
 @pytest.mark.parametrize("option", ["no-new-privileges=maybe", "apparmor=profile", "label=user:x", "bogus"])
 def test_security_options_that_cannot_be_honoured_are_refused_early(option: str) -> None:
     with pytest.raises(InvalidParameter, match="invalid --security-opt"):
-        checked_host_config(HostConfig(security_opt=[option]), ContainerConfig())
+        checked_host_config(HostConfig(security_opt=[option]), ContainerConfig(), LimitSupport())
 
 
 def test_an_own_seccomp_profile_holds_also_when_privileged() -> None:

@@ -23,6 +23,7 @@ from engine.health import (
     probe_command,
     shown_output,
 )
+from engine.runtime.limit_support import LimitSupport
 from engine.state import StateStore
 from tests.records import container_record, running
 
@@ -116,7 +117,7 @@ def test_the_containers_own_shell_runs_it() -> None:
 )
 def test_checks_that_cannot_be(config: HealthConfig) -> None:
     with pytest.raises(InvalidParameter):
-        checked_host_config(HostConfig(), ContainerConfig(healthcheck=config))
+        checked_host_config(HostConfig(), ContainerConfig(healthcheck=config), LimitSupport())
 
 
 class Script:

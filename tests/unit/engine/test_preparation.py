@@ -12,7 +12,8 @@ from engine.creation import checked_host_config
 from engine.errors import Conflict, EngineFailure, InvalidParameter, NotFound
 from engine.memory_files import MemoryFiles
 from engine.networking import ContainerNetworking
-from engine.preparation import HostPreparation
+from engine.preparation import HostPreparation, cgroup_path
+from engine.runtime.limit_support import LimitSupport
 from engine.settings import EngineSettings
 from engine.state import StateStore
 from engine.storage.driver import Rootfs
@@ -241,4 +242,18 @@ async def test_a_user_that_the_image_does_not_know(machine: Machine) -> None:
 )
 def test_modes_that_do_not_exist_are_refused_when_the_container_is_made(host: HostConfig) -> None:
     with pytest.raises(InvalidParameter):
-        checked_host_config(host, ContainerConfig())
+        checked_host_config(host, ContainerConfig(), LimitSupport())
+
+
+@pytest.mark.parametrize(
+    ("parent", "path"),
+    [
+        ("swarmctl", "swarmctl/c1"),
+        ("/a.slice/b/", "a.slice/b/c1"),
+        ("../../etc", "etc/c1"),
+        ("a/../../..", "c1"),
+        ("/", "c1"),
+    ],
+)
+def test_a_control_group_is_never_outside_the_hierarchy(parent: str, path: str) -> None:
+    assert cgroup_path(parent, "c1") == path

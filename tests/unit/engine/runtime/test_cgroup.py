@@ -9,7 +9,7 @@ import pytest
 
 from engine.runtime.cgroup import Users, choose_cgroups
 from engine.runtime.cgroup_v1 import CgroupsV1
-from engine.runtime.cgroup_v2 import CgroupsV2, limits
+from engine.runtime.cgroup_v2 import CgroupsV2, limits, throttles, weights
 from engine.runtime.host import CgroupMount, cgroup_hierarchies
 
 
@@ -76,12 +76,15 @@ def test_version_2_refuses_a_group_in_use(unified: Path) -> None:
 def test_version_2_counters(unified: Path) -> None:
     box = unified / "box"
     box.mkdir()
-    (box / "cpu.stat").write_text("usage_usec 5\nuser_usec 3\nsystem_usec 2\nthrottled_usec 1\n")
+    (box / "cpu.stat").write_text(
+        "usage_usec 5\nuser_usec 3\nsystem_usec 2\nnr_periods 7\nnr_throttled 6\nthrottled_usec 1\n"
+    )
     (box / "memory.current").write_text("4096\n")
     (box / "memory.max").write_text("8192\n")
     (box / "memory.stat").write_text("anon 1\nfile 2\n")
     (box / "memory.events").write_text("oom 1\noom_kill 3\n")
     (box / "pids.current").write_text("2\n")
+    (box / "pids.max").write_text("50\n")
     (box / "cgroup.procs").write_text("7\n9\n")
     (box / "io.stat").write_text("8:0 rbytes=10 wbytes=20 rios=1 wios=2\n")
     groups = CgroupsV2(unified)
@@ -90,13 +93,16 @@ def test_version_2_counters(unified: Path) -> None:
         "cpu_user_ns": 3000,
         "cpu_system_ns": 2000,
         "cpu_throttled_ns": 1000,
+        "cpu_periods": 7,
+        "cpu_throttled_periods": 6,
         "memory_usage": 4096,
         "memory_limit": 8192,
         "memory_stats": {"anon": 1, "file": 2},
         "pids": 2,
+        "pids_limit": 50,
         "blkio": [
-            {"major": 8, "minor": 0, "op": "Read", "value": 10},
-            {"major": 8, "minor": 0, "op": "Write", "value": 20},
+            {"major": 8, "minor": 0, "op": "read", "value": 10},
+            {"major": 8, "minor": 0, "op": "write", "value": 20},
         ],
     }
     assert groups.oom_kills("box") == 3
@@ -153,3 +159,49 @@ def test_a_parent_is_needed_until_its_last_user_has_left() -> None:
     assert users.leave("a/b/one") == []
     assert users.leave("a/b/two") == ["a/b"]
     assert users.leave("a/c/three") == ["a/c", "a"]
+
+
+def test_block_devices_of_version_2() -> None:
+    block = {
+        "weight": 1000,
+        "weightDevice": [{"major": 8, "minor": 0, "weight": 10}],
+        "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1}],
+        "throttleWriteIOPSDevice": [{"major": 8, "minor": 16, "rate": 2}],
+    }
+    assert list(throttles(block)) == [("8:0", "rbps", 1), ("8:16", "wiops", 2)]
+    assert list(weights(block)) == [
+        ("io.bfq.weight", "default 1000"),
+        ("io.weight", "default 10000"),
+        ("io.bfq.weight", "8:0 10"),
+        ("io.weight", "8:0 1"),
+    ]
+    assert (list(throttles({})), list(weights({}))) == ([], [])
+
+
+def test_version_2_without_a_limit_of_swap(unified: Path) -> None:
+    """The file is not there: no matter as long as no limit is wanted."""
+    box = unified / "box"
+    box.mkdir()
+    (box / "memory.max").write_text("")
+    groups = CgroupsV2(unified)
+    groups.update("box", {"memory": {"limit": 64, "swap": -1}})
+    assert (box / "memory.max").read_text() == "64"
+    with pytest.raises(FileNotFoundError):
+        groups.update("box", {"memory": {"limit": 64, "swap": 128}})
+
+
+def test_version_2_hands_a_controller_on_again_that_was_taken_meanwhile(
+    unified: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups, tries = CgroupsV2(unified), []
+
+    def update(path: str, resources: object) -> None:
+        tries.append((unified / "cgroup.subtree_control").read_text())
+        (unified / "cgroup.subtree_control").write_text("cpu memory\n")  # as a service manager does it
+        if len(tries) == 1:
+            raise FileNotFoundError("cpu.max")
+
+    monkeypatch.setattr(groups, "update", update)
+    groups.create("box", {}).close()
+    assert len(tries) == 2
+    assert all(text.startswith("+pids") for text in tries)
