@@ -36,7 +36,7 @@ def measure(lab: str, node: dict[str, Any]) -> dict[str, float]:
     figures |= _logs(api)
     figures["API: list of 0 containers (requests/s)"] = _requests(api, "/containers/json")
     figures["API: ping (requests/s)"] = _requests(api, "/_ping")
-    return figures | _command_line(node)
+    return figures | _docker(node)
 
 
 def _parallel(socket: str, network: str, each: int = 15) -> float:
@@ -93,16 +93,12 @@ def _requests(api: Api, path: str, count: int = 1500) -> float:
     return count / (time.perf_counter() - start)
 
 
-def _command_line(node: dict[str, Any]) -> dict[str, float]:
-    host = f"unix://{node['socket']}"
-
-    def command(*words: str) -> float:
-        return median_ms(lambda: subprocess.run(words, check=True, capture_output=True), 10)
-
-    figures = {"swarmctl ps (ms)": command(str(BIN / "swarmctl"), "-H", host, "ps")}
-    if shutil.which("docker"):
-        figures["docker ps against our socket (ms)"] = command("docker", "-H", host, "ps")
-    return figures
+def _docker(node: dict[str, Any]) -> dict[str, float]:
+    if not shutil.which("docker"):
+        return {}
+    words = ("docker", "-H", f"unix://{node['socket']}", "ps")
+    ps_ms = median_ms(lambda: subprocess.run(words, check=True, capture_output=True), 10)
+    return {"docker ps against our socket (ms)": ps_ms}
 
 
 def others() -> dict[str, float]:

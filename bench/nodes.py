@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import cluster, host
+from bench import cluster, host, starts
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,7 +21,8 @@ def measure() -> dict[str, float]:
         try:
             figures = host.measure(lab.name, lab.nodes()["n3"])
             figures |= host.others()
+            figures |= starts.commands(lab.nodes()["n1"]["socket"], lab.name)
             figures |= cluster.measure(lab)
         finally:
             lab.lab("down")
-    return figures
+    return figures | starts.measure()

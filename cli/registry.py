@@ -5,18 +5,16 @@ A target is "module:attribute" below cli.commands. This table is the only place 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     name: str
     target: str
     help: str
 
 
-@dataclass(frozen=True)
-class Noun:
+class Noun(NamedTuple):
     name: str
     help: str
     verbs: tuple[Entry, ...]

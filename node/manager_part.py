@@ -15,6 +15,7 @@ from node.identity import NodeIdentity, SwarmFolder
 from node.leaving import Standing
 from node.lock_keeper import LockKeeper
 from node.loop import SystemClock
+from node.manager.absence import machine_answers
 from node.manager.checkup import Checkup
 from node.manager.dispatcher import Dispatcher
 from node.manager.examination import Examiner
@@ -88,6 +89,7 @@ class ManagerPart:
             clock,
             leader_address=lambda: leader_address(self.consensus),
             confirm=self._confirm,
+            answers=lambda host: machine_answers(host, identity.port),
         )
         self._logs = LogBroker(self.store, self._dispatcher)
         self._manager = Manager(

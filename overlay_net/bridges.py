@@ -199,8 +199,8 @@ class Bridges:
 
     def _remove_leftovers(self) -> None:
         kept = {device(network) for network in self._with_device()}
-        with netlink.route() as ip:
-            present = netlink.links(ip)
+        with rtnl.connection() as kernel:
+            present = netlink.links(kernel)
         for name in present:
             if name not in kept and (name in _DEVICES.values() or name.startswith(_DEVICE_PREFIX)):
                 netlink.delete_link(name)
@@ -241,9 +241,9 @@ def _make(network: Network) -> None:
 
 def _repair(network: Network) -> bool:
     """Whether something was wrong. Blocks."""
-    with netlink.route() as ip:
-        link = netlink.links(ip).get(device(network))
-        found = netlink.addresses(ip).get(link.index, set()) if link is not None else set()
+    with rtnl.connection() as kernel:
+        link = netlink.links(kernel).get(device(network))
+        found = netlink.addresses(kernel).get(link.index, set()) if link is not None else set()
     block = network.spec.ipam[0]
     cidr = f"{block.gateway}/{ipaddress.IPv4Network(block.subnet).prefixlen}"
     if link is not None and link.up and cidr in found:
@@ -266,5 +266,5 @@ def _key(port: Publish) -> tuple[str, str, int]:
 
 
 def _host_subnets() -> list[str]:
-    with netlink.route() as ip:
-        return netlink.route_subnets(ip)
+    with rtnl.connection() as kernel:
+        return netlink.route_subnets(kernel)

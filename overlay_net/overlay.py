@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from overlay_net import ingress, loadbalancer, namespaces, netlink, nft, sandbox, vxlan
+from overlay_net import ingress, loadbalancer, namespaces, netlink, nft, rtnl, sandbox, vxlan
 from overlay_net.audit import TableAudit
 from overlay_net.dns import Resolver
 from overlay_net.errors import KernelRefused, NetworkNotFound
@@ -266,8 +266,8 @@ class Overlays:
             if pin not in kept:
                 namespaces.remove(pin)
         names = {vxlan.vxlan_name(p.record) for p in self._networks.values() if p.record.ingress}
-        with netlink.route() as ip:
-            present = netlink.links(ip)
+        with rtnl.connection() as kernel:
+            present = netlink.links(kernel)
         for name in present:
             if name.startswith(vxlan.INGRESS_VXLAN_PREFIX) and name not in names:
                 netlink.delete_link(name)

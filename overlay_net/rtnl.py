@@ -1,8 +1,8 @@
-"""Changes to links, addresses, routes and neighbours, packed by hand: what every container start does.
+"""Connections to the kernel's network, and the changes to links, addresses, routes and neighbours.
 
-The library would cost a millisecond per connection and half a one per message; ten containers a second feel
-that. Message functions are pure: they return bytes for `Connection.send`. Layouts: linux/rtnetlink.h,
-if_link.h, if_addr.h, neighbour.h. Everything else about the network's topology is in netlink.py.
+Packed by hand: a library's objects cost half a millisecond per message, which a container start feels.
+Message functions are pure: they return bytes for `Connection.send`. Layouts: linux/netlink.h, rtnetlink.h,
+if_link.h, if_addr.h, neighbour.h. What is there is read in netlink.py.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import contextlib
 import os
 import socket
 import struct
+import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from overlay_net.errors import KernelRefused
 from overlay_net.namespaces import inside
@@ -31,9 +33,16 @@ _PERMANENT, _SELF = 0x80, 0x02
 _UP = 0x1
 _AF_BRIDGE = 7
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
-_ERROR = 2
+_ERROR, _DONE = 2, 3
+_DUMP, _DUMP_INTERRUPTED = 0x300, 0x10
+_DUMP_ATTEMPTS = 10
+_NESTED_BITS = 0xC000  # of an attribute's kind: "nested" and "network byte order"
+_HEADER = struct.Struct("IHHII")  # length, kind, flags, sequence number, port
 _EXT_ACK_MESSAGE = 1
 _BATCH = 64
+_READ_BYTES = 65536
+
+Attributes: TypeAlias = dict[int, bytes]  # values by kind
 
 
 class Connection:
@@ -64,17 +73,49 @@ class Connection:
             if failure is not None:
                 raise failure
 
+    def dump(self, kind: int, request: bytes, what: str) -> list[bytes]:
+        """The kernel's whole list of a kind: what follows the header of each message of its answer.
+
+        A list that changed while it was read is read again. KernelRefused, beginning with `what`.
+        """
+        message = _HEADER.pack(_HEADER.size + len(request), kind, _REQUEST | _DUMP, 0, 0) + request
+        for _ in range(_DUMP_ATTEMPTS):
+            self._socket.send(message)
+            bodies, complete = self._dumped(what)
+            if complete:
+                return bodies
+        raise KernelRefused(f"{what}: they change all the time")
+
+    def _dumped(self, what: str) -> tuple[list[bytes], bool]:
+        """One answer to its end; whether nothing changed meanwhile."""
+        bodies: list[bytes] = []
+        complete = True
+        while True:
+            for kind, flags, body in self._messages():
+                complete = complete and not flags & _DUMP_INTERRUPTED
+                if kind in (_ERROR, _DONE):
+                    code = -int.from_bytes(body[:4], sys.byteorder, signed=True)
+                    if code:
+                        raise KernelRefused(f"{what}: {os.strerror(code)}", code)
+                    return bodies, complete
+                bodies.append(body)
+
     def _acknowledgements(self, count: int) -> Iterator[tuple[int, str]]:
         while count:
-            data = self._socket.recv(65536)
-            offset = 0
-            while offset < len(data):
-                length, kind = struct.unpack_from("IH", data, offset)
+            for kind, _, body in self._messages():
                 if kind == _ERROR:
-                    (code,) = struct.unpack_from("i", data, offset + 16)
+                    (code,) = struct.unpack_from("i", body)
                     count -= 1
-                    yield -code, _reason(data[offset + 36 : offset + length])
-                offset += (length + 3) & ~3
+                    yield -code, _reason(body[20:])
+
+    def _messages(self) -> Iterator[tuple[int, int, bytes]]:
+        """(kind, flags, what follows the header) of what one read returns."""
+        data = self._socket.recv(_READ_BYTES)
+        offset = 0
+        while offset < len(data):
+            length, kind, flags, _, _ = _HEADER.unpack_from(data, offset)
+            yield kind, flags, data[offset + _HEADER.size : offset + length]
+            offset += (length + 3) & ~3
 
 
 @contextlib.contextmanager
@@ -101,9 +142,9 @@ def index_of(name: str) -> int | None:
 
 def new_bridge(name: str, *, mtu: int, mac: str = "", index: int = 0, namespace: int | None = None) -> bytes:
     """Up. `index` 0: the kernel chooses; `namespace`: descriptor of the one to make it in."""
-    attributes = _name(name) + _attribute(_IFLA_MTU, _u32(mtu)) + _in_namespace(namespace)
+    attributes = _name(name) + attribute(_IFLA_MTU, _u32(mtu)) + _in_namespace(namespace)
     if mac:
-        attributes += _attribute(_IFLA_ADDRESS, _mac(mac))
+        attributes += attribute(_IFLA_ADDRESS, _mac(mac))
     return _new_link(index, attributes + _kind("bridge"))
 
 
@@ -115,25 +156,25 @@ def new_vxlan(
     Its packets travel in the namespace of the connection, though it may be made in another one: moving it
     there later would cost ten times as much.
     """
-    data = _attribute(_VXLAN_ID, _u32(vni)) + _attribute(_VXLAN_LOCAL, socket.inet_aton(local))
-    data += _attribute(_VXLAN_LEARNING, b"\0") + _attribute(_VXLAN_PROXY, b"\1")
-    data += _attribute(_VXLAN_PORT, struct.pack(">H", port))
-    attributes = _name(name) + _attribute(_IFLA_MTU, _u32(mtu)) + _attribute(_IFLA_MASTER, _u32(master))
+    data = attribute(_VXLAN_ID, _u32(vni)) + attribute(_VXLAN_LOCAL, socket.inet_aton(local))
+    data += attribute(_VXLAN_LEARNING, b"\0") + attribute(_VXLAN_PROXY, b"\1")
+    data += attribute(_VXLAN_PORT, struct.pack(">H", port))
+    attributes = _name(name) + attribute(_IFLA_MTU, _u32(mtu)) + attribute(_IFLA_MASTER, _u32(master))
     return _new_link(0, attributes + _in_namespace(namespace) + _kind("vxlan", data))
 
 
 def new_veth(name: str, *, master: int, mtu: int, peer: str, peer_namespace: int, peer_mac: str) -> bytes:
     """One end up on the bridge, the other down in the namespace of that descriptor."""
     inner = struct.pack("BxHiII", 0, 0, 0, 0, 0) + _name(peer)
-    inner += _attribute(_IFLA_MTU, _u32(mtu)) + _attribute(_IFLA_ADDRESS, _mac(peer_mac))
+    inner += attribute(_IFLA_MTU, _u32(mtu)) + attribute(_IFLA_ADDRESS, _mac(peer_mac))
     inner += _in_namespace(peer_namespace)
-    attributes = _name(name) + _attribute(_IFLA_MTU, _u32(mtu)) + _attribute(_IFLA_MASTER, _u32(master))
-    return _new_link(0, attributes + _kind("veth", _attribute(_VETH_PEER, inner)))
+    attributes = _name(name) + attribute(_IFLA_MTU, _u32(mtu)) + attribute(_IFLA_MASTER, _u32(master))
+    return _new_link(0, attributes + _kind("veth", attribute(_VETH_PEER, inner)))
 
 
 def set_link(index: int, *, up: bool = True, master: int | None = None, mtu: int | None = None) -> bytes:
-    attributes = b"" if master is None else _attribute(_IFLA_MASTER, _u32(master))
-    attributes += b"" if mtu is None else _attribute(_IFLA_MTU, _u32(mtu))
+    attributes = b"" if master is None else attribute(_IFLA_MASTER, _u32(master))
+    attributes += b"" if mtu is None else attribute(_IFLA_MTU, _u32(mtu))
     flags = _UP if up else 0
     return _message(_NEWLINK, 0, struct.pack("BxHiII", 0, 0, index, flags, _UP) + attributes)
 
@@ -146,11 +187,11 @@ def new_address(index: int, cidr: str) -> bytes:
     """Replaces nothing: EEXIST when the device has it."""
     text, _, prefix = cidr.partition("/")
     address, length = socket.inet_aton(text), int(prefix)
-    attributes = _attribute(_IFA_LOCAL, address) + _attribute(_IFA_ADDRESS, address)
+    attributes = attribute(_IFA_LOCAL, address) + attribute(_IFA_ADDRESS, address)
     if length < 31:
         host_bits = (1 << (32 - length)) - 1
         broadcast = struct.pack(">I", struct.unpack(">I", address)[0] | host_bits)
-        attributes += _attribute(_IFA_BROADCAST, broadcast)
+        attributes += attribute(_IFA_BROADCAST, broadcast)
     body = struct.pack("BBBBI", socket.AF_INET, length, 0, _SCOPE_UNIVERSE, index)
     return _message(_NEWADDR, _CREATE | _EXCL, body + attributes)
 
@@ -161,16 +202,16 @@ def default_route(gateway: str, *, index: int = 0, table: int = _TABLE_MAIN, onl
     body = struct.pack(
         "BBBBBBBBI", socket.AF_INET, 0, 0, 0, table, _PROTOCOL_BOOT, _SCOPE_UNIVERSE, _UNICAST, flags
     )
-    attributes = _attribute(_RTA_GATEWAY, socket.inet_aton(gateway))
-    attributes += _attribute(_RTA_OIF, _u32(index)) if index else b""
+    attributes = attribute(_RTA_GATEWAY, socket.inet_aton(gateway))
+    attributes += attribute(_RTA_OIF, _u32(index)) if index else b""
     return _message(_NEWROUTE, _CREATE | _REPLACE, body + attributes)
 
 
 def mark_rule(mark: int, mask: int, table: int, priority: int) -> bytes:
     """Packets with that mark are routed by that table. EEXIST when the rule is there."""
     body = struct.pack("BBBBBBBBI", socket.AF_INET, 0, 0, 0, table, 0, 0, _TO_TABLE, 0)
-    attributes = _attribute(_FRA_PRIORITY, _u32(priority)) + _attribute(_FRA_FWMARK, _u32(mark))
-    attributes += _attribute(_FRA_FWMASK, _u32(mask))
+    attributes = attribute(_FRA_PRIORITY, _u32(priority)) + attribute(_FRA_FWMARK, _u32(mark))
+    attributes += attribute(_FRA_FWMASK, _u32(mask))
     return _message(_NEWRULE, _CREATE | _EXCL, body + attributes)
 
 
@@ -186,7 +227,7 @@ def neighbours(index: int, entries: Iterable[tuple[str, str]], *, remove: bool =
 
 def _neighbour(family: int, index: int, flags: int, destination: str, mac: str, remove: bool) -> bytes:
     body = struct.pack("BxxxiHBB", family, index, _PERMANENT, flags, 0)
-    attributes = _attribute(_NDA_DST, socket.inet_aton(destination)) + _attribute(_NDA_LLADDR, _mac(mac))
+    attributes = attribute(_NDA_DST, socket.inet_aton(destination)) + attribute(_NDA_LLADDR, _mac(mac))
     if remove:
         return _message(_DELNEIGH, 0, body + attributes)
     return _message(_NEWNEIGH, _CREATE | _REPLACE, body + attributes)
@@ -198,23 +239,23 @@ def _new_link(index: int, attributes: bytes) -> bytes:
 
 
 def _kind(kind: str, data: bytes = b"") -> bytes:
-    inner = _attribute(_INFO_KIND, kind.encode()) + (_attribute(_INFO_DATA, data) if data else b"")
-    return _attribute(_IFLA_LINKINFO, inner)
+    inner = attribute(_INFO_KIND, kind.encode()) + (attribute(_INFO_DATA, data) if data else b"")
+    return attribute(_IFLA_LINKINFO, inner)
 
 
 def _name(name: str) -> bytes:
-    return _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+    return attribute(_IFLA_IFNAME, name.encode() + b"\0")
 
 
 def _in_namespace(descriptor: int | None) -> bytes:
-    return b"" if descriptor is None else _attribute(_IFLA_NET_NS_FD, _u32(descriptor))
+    return b"" if descriptor is None else attribute(_IFLA_NET_NS_FD, _u32(descriptor))
 
 
 def _message(kind: int, flags: int, body: bytes) -> bytes:
     return struct.pack("IHHII", 16 + len(body), kind, _REQUEST | _ACK | flags, 0, 0) + body
 
 
-def _attribute(kind: int, data: bytes) -> bytes:
+def attribute(kind: int, data: bytes) -> bytes:
     padding = b"\0" * (-len(data) % 4)
     return struct.pack("HH", 4 + len(data), kind) + data + padding
 
@@ -227,14 +268,18 @@ def _mac(text: str) -> bytes:
     return bytes.fromhex(text.replace(":", ""))
 
 
-def _reason(attributes: bytes) -> str:
-    """The kernel's own words, from the extended acknowledgement."""
-    offset = 0
-    while offset + 4 <= len(attributes):
-        length, kind = struct.unpack_from("HH", attributes, offset)
-        if kind & 0x3FFF == _EXT_ACK_MESSAGE:
-            return attributes[offset + 4 : offset + length].rstrip(b"\0").decode(errors="replace")
+def attributes_of(data: bytes, offset: int = 0) -> Attributes:
+    """Those that begin at `offset`; nested ones are packed in their value."""
+    found = {}
+    while offset + 4 <= len(data):
+        length, kind = struct.unpack_from("HH", data, offset)
         if length < 4:
             break
+        found[kind & ~_NESTED_BITS] = data[offset + 4 : offset + length]
         offset += (length + 3) & ~3
-    return ""
+    return found
+
+
+def _reason(data: bytes) -> str:
+    """The kernel's own words, from the extended acknowledgement."""
+    return attributes_of(data).get(_EXT_ACK_MESSAGE, b"").rstrip(b"\0").decode(errors="replace")

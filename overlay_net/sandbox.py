@@ -87,12 +87,12 @@ def repair(path: Path, attachments: Sequence[Attachment], gateway: str, seen: Se
     What a container did to the settings of its own interfaces is its business and stays.
     """
     problems = []
-    with netlink.route(path) as ip:
-        inside = netlink.links(ip)
+    with rtnl.connection(path) as kernel:
+        inside = netlink.links(kernel)
     for attachment in attachments:
         if attachment.bridge_namespace not in seen:
-            with netlink.route(attachment.bridge_namespace) as ip:
-                seen[attachment.bridge_namespace] = netlink.links(ip)
+            with rtnl.connection(attachment.bridge_namespace) as kernel:
+                seen[attachment.bridge_namespace] = netlink.links(kernel)
         outside = seen[attachment.bridge_namespace]
         bridge = outside.get(attachment.bridge)
         if bridge is None:

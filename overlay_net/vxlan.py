@@ -125,9 +125,9 @@ def repair_peers(network: MapNetwork, namespace: Path | None, wanted: Collection
     """Make the entries in the kernel those of `wanted`: what was wrong, one sentence each."""
     forwarding = {(mac, node) for _, mac, node in wanted}
     neighbours = {(address, mac) for address, mac, _ in wanted}
-    with netlink.route(namespace) as ip:
+    with rtnl.connection(namespace) as kernel:
         index = _required_index(network)
-        has_forwarding, has_neighbours = netlink.forwarding(ip, index), netlink.neighbours(ip, index)
+        has_forwarding, has_neighbours = netlink.forwarding(kernel, index), netlink.neighbours(kernel, index)
     missing = (forwarding - has_forwarding, neighbours - has_neighbours)
     foreign = (has_forwarding - forwarding, has_neighbours - neighbours)
     if any(missing) or any(foreign):
@@ -219,8 +219,8 @@ def _required_index(network: MapNetwork) -> int:
 
 
 def _devices(namespace: Path | None) -> tuple[dict[str, netlink.Link], dict[int, set[str]]]:
-    with netlink.route(namespace) as ip:
-        return netlink.links(ip), netlink.addresses(ip)
+    with rtnl.connection(namespace) as kernel:
+        return netlink.links(kernel), netlink.addresses(kernel)
 
 
 def _set(namespace: Path | None, message: bytes) -> None:

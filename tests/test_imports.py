@@ -49,7 +49,6 @@ RULES: dict[str, tuple[str, ...]] = {
 # Libraries that only certain modules may use.
 GUARDED = {
     "ctypes": ("engine.runtime.syscalls", "overlay_net.namespaces", "overlay_net.nft"),
-    "pyroute2": ("overlay_net.netlink",),
     "pysyncobj": (
         "raft.stock",
         "raft.syncobj",

@@ -46,20 +46,29 @@ def dial(run_dir: Path) -> socket.socket | None:
     return sock
 
 
-def _launch_process(run_dir: Path, ready: int) -> None:
-    """An isolated Python without site-packages: it sees this installation and msgspec, nothing else."""
+def import_statements() -> str:
+    """What an isolated Python without site-packages runs first: it sees this installation and msgspec, no more.
+
+    Without typing_extensions, which msgspec prefers to the typing module: it brings a megabyte with it.
+    """
     paths = list(
         dict.fromkeys(
             str(Path(origin).parent.parent) for origin in (_package_file("engine"), msgspec.__file__)
         )
     )
-    code = f"import sys; sys.path[:0] = {paths!r}; from engine.runtime.supervisor import main; "
+    return (
+        f"import sys; sys.path[:0] = {paths!r}; sys.modules['typing_extensions'] = None; "
+        "from engine.runtime.supervisor import main; "
+    )
+
+
+def _launch_process(run_dir: Path, ready: int) -> None:
     arguments = [
         sys.executable,
         "-I",
         "-S",
         "-c",
-        code + "sys.exit(main(sys.argv[1:]))",
+        import_statements() + "sys.exit(main(sys.argv[1:]))",
         str(run_dir),
         "swarmctl-supervisor",
     ]

@@ -120,8 +120,9 @@ def _env(options: argparse.Namespace) -> None:
 
 def _kill(options: argparse.Namespace) -> None:
     with locked(options.name):
+        lab = load(options.name)
         for node in _nodes(options):
-            power.kill(node, daemon_only=options.daemon_only, say=_say)
+            power.kill(lab, node, daemon_only=options.daemon_only, say=_say)
 
 
 def _start(options: argparse.Namespace) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import socket
 import time
-from pathlib import Path
 from typing import Any
 
 from node.lab.model import Lab, LabError, LabNode
@@ -16,23 +14,18 @@ _QUICK_SECONDS = 3.0
 _READY_SECONDS = 60.0
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
 def call(
     node: LabNode, method: str, path: str, body: object = None, *, timeout: float = _CALL_SECONDS
 ) -> Any:
     """The decoded answer; OSError when nobody answers, LabError with the daemon's words when it refuses."""
-    connection = _UnixConnection(node.socket, timeout)
+    # Half of what a verb would import, and most verbs ask no daemon.
+    import http.client
+
+    connection = http.client.HTTPConnection("localhost", timeout=timeout)
     try:
+        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.sock.settimeout(timeout)
+        connection.sock.connect(str(node.socket))
         headers = {"Content-Type": "application/json"}
         connection.request(method, path, None if body is None else json.dumps(body), headers)
         response = connection.getresponse()
@@ -110,7 +103,7 @@ def _wait_ready(manager: LabNode, count: int) -> None:
                 f"{len(nodes)} of {count} nodes joined within {_READY_SECONDS:.0f} s; not ready: "
                 f"{', '.join(waiting) or 'none'}"
             )
-        time.sleep(0.1)
+        time.sleep(0.03)
 
 
 def _is_ready(node: dict[str, Any]) -> bool:

@@ -97,9 +97,13 @@ def start(lab: Lab, node: LabNode, say: Say) -> None:
     wait_until_up({node.name: start_daemon(node)}, lab, say)
 
 
-def kill(node: LabNode, *, daemon_only: bool, say: Say) -> None:
+def kill(lab: Lab, node: LabNode, *, daemon_only: bool, say: Say) -> None:
     """A power cut, or with `daemon_only` a crash of swarmd that containers survive."""
-    killed = processes.kill_daemon(node) if daemon_only else processes.kill_everything(node)
+    if daemon_only:
+        killed = processes.kill_daemon(node)
+    else:
+        killed = processes.kill_everything(node)
+        underlay.unplug(lab, node)  # a kernel without power refuses no connections
     if not killed:
         say(f"{node.name}: nothing was running")
         return

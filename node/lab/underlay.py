@@ -51,6 +51,11 @@ def create_node_network(lab: Lab, node: LabNode) -> None:
     command("ip", "-n", node.netns, "-batch", "-", text="\n".join(batch) + "\n")
 
 
+def unplug(lab: Lab, node: LabNode) -> None:
+    """The cable carries nothing until the network of the node is made anew."""
+    command("ip", "-n", lab.underlay, "link", "set", node.name, "down", check=False)
+
+
 def delete_node_network(lab: Lab, node: LabNode) -> None:
     """Both ends of the cable go at once; a namespace that processes still hold lives on without its cable."""
     if (NETNS_ROOT / lab.underlay).exists():

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Collection
 import msgspec
 
 from node.loop import Clock
+from node.manager.absence import Absences
 from node.manager.draining import Draining
 from node.manager.liveness import (
     CLOSED_GRACE_S,
@@ -69,7 +70,8 @@ class Dispatcher:
 
     leader_address: host:port of the leader or "", for agents that ask the wrong manager. confirm: after it the
     state is the newest (raises RpcError).
-    on_acknowledged: called when a node has programmed a newer network map.
+    on_acknowledged: called when a node has programmed a newer network map. answers: whether the machine with this
+    address is there, of a node whose session ended.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Dispatcher:
         *,
         leader_address: Callable[[], str],
         confirm: Callable[[], Awaitable[None]],
+        answers: Callable[[str], Awaitable[bool]],
         on_acknowledged: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
@@ -89,6 +92,7 @@ class Dispatcher:
         self._sessions: dict[str, AgentSession] = {}
         self._liveness = Liveness()
         self._liveness_changed = asyncio.Event()
+        self._absences = Absences(clock, answers, self._expect)
         self._writer = StatusWriter(store, clock)
         self._maps: dict[str, NetworkMap] = {}
         self._shared_map: SharedMap | None = None
@@ -132,6 +136,7 @@ class Dispatcher:
                     group.create_task(OrphanKeeper(self._store, self._clock).run())
         finally:
             self._leading = False
+            self._absences.end_all()
             for session in list(self._sessions.values()):
                 await session.close()
 
@@ -165,6 +170,7 @@ class Dispatcher:
             return
         await self._replace_older(caller.node_id, hello)
         self._sessions[caller.node_id] = session
+        self._absences.end(caller.node_id)
         self._heard(session)
         self._writer.change_node(caller.node_id, self._ready(hello))
         log.info("node %s (%s) opened session %s", caller.node_id, hello.description.hostname, session.id)
@@ -233,7 +239,7 @@ class Dispatcher:
             if isinstance(message, Reports):
                 self._reported(session, message)
             elif isinstance(message, Goodbye):
-                session.restarting = message.restarting
+                session.goodbye = message
                 return
             elif isinstance(message, LogBatch | Hello):
                 raise RpcError("invalid_argument", f"unexpected {type(message).__name__} in a session")
@@ -259,9 +265,18 @@ class Dispatcher:
             return  # replaced by a newer one, or the node was found dead
         del self._sessions[session.node_id]
         self._stop_drained(self._draining.acknowledged(session.node_id, math.inf))
-        grace = RESTART_GRACE_S if session.restarting else CLOSED_GRACE_S
-        log.info("session of node %s closed, waiting %.0f s for it to return", session.node_id, grace)
+        node = self._store.view().nodes.get(session.node_id)
+        if node is None or not self._leading:
+            return
+        if session.goodbye is not None and not session.goodbye.restarting:
+            log.info("node %s said that it ends", session.node_id)
+            self._expect(session.node_id, self._clock.monotonic())
+            return
+        restarting = session.goodbye is not None
+        grace = RESTART_GRACE_S if restarting else CLOSED_GRACE_S
+        log.info("session of node %s closed, waiting for it to return", session.node_id)
         self._expect(session.node_id, self._clock.monotonic() + grace)
+        self._absences.begin(session.node_id, node.status.address, restarting=restarting)
 
     def _ready(self, hello: Hello) -> Callable[[Node], Node]:
         now = self._clock.now()
@@ -366,6 +381,7 @@ class Dispatcher:
             return
         node_id = event.old.id
         self._liveness.forget(node_id)
+        self._absences.end(node_id)
         self._maps.pop(node_id, None)
         if node_id in self._sessions:
             self._sessions[node_id].leave("the node was removed from the swarm")
@@ -393,6 +409,7 @@ class Dispatcher:
 
     async def _down(self, node_id: str) -> None:
         log.warning("node %s is down: not heard from in time", node_id)
+        self._absences.end(node_id)
         now = self._clock.now()
         # Taken out first: its handler must not give it another grace.
         session = self._sessions.pop(node_id, None)

@@ -16,6 +16,7 @@ from node.rpc import RpcError, Stream
 from raft.codec import to_json
 from raft.objects.assignment import (
     Assignments,
+    Goodbye,
     Leave,
     LogSubscribe,
     LogUnsubscribe,
@@ -36,7 +37,7 @@ class AgentSession:
         self.node_id = node_id
         self.heard_at = now
         self.network_version = 0
-        self.restarting = False
+        self.goodbye: Goodbye | None = None  # what the agent said at its end
         self._stream = stream
         self._tracker = AssignmentTracker()
         self._wake = asyncio.Event()

@@ -42,12 +42,12 @@ def run(*words, inside=None):
     return done.stdout
 
 def _device_names():
-    with netlink.route() as ip:
-        return set(netlink.links(ip))
+    with rtnl.connection() as kernel:
+        return set(netlink.links(kernel))
 
 def _forwarding(place):
-    with netlink.route(place) as ip:
-        return netlink.forwarding(ip, netlink.links(ip)["vx0"].index)
+    with rtnl.connection(place) as kernel:
+        return netlink.forwarding(kernel, netlink.links(kernel)["vx0"].index)
 
 async def forwarding(place):
     return await asyncio.to_thread(_forwarding, place)

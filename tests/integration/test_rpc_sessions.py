@@ -67,6 +67,11 @@ class Host:
         pass
 
 
+async def dead_machine(host: str) -> bool:
+    """All nodes of these tests are on this machine, which answers for those that died as well."""
+    return False
+
+
 class Leader:
     """One manager: a listener, and a dispatcher on the shared store."""
 
@@ -77,6 +82,7 @@ class Leader:
             SystemClock(),
             leader_address=leader_address,
             confirm=lambda: asyncio.sleep(0),
+            answers=dead_machine,
         )
         self.broker = LogBroker(store, self.dispatcher)
         self.dispatcher.register(self.server)

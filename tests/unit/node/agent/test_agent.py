@@ -72,7 +72,13 @@ async def world(tmp_path: Path, known: str = LEADER) -> AsyncIterator[World]:
     clock = ManualClock()
     store = Store(clock=clock.now)
     LocalProposer(store)
-    dispatcher = Dispatcher(store, clock, leader_address=lambda: LEADER, confirm=lambda: asyncio.sleep(0))
+
+    async def answers(address: str) -> bool:
+        return False
+
+    dispatcher = Dispatcher(
+        store, clock, leader_address=lambda: LEADER, confirm=lambda: asyncio.sleep(0), answers=answers
+    )
     broker = LogBroker(store, dispatcher)
     wire = FakeWire(Identity("n1", WORKER, "c1"))
     wire.serve[LEADER] = {"dispatcher.session": dispatcher.serve, "dispatcher.logs": broker.receive}

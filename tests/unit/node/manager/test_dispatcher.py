@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from node.loop import ManualClock
+from node.manager.absence import CRASHED_S_MAX, PROBE_EVERY_S, RESTARTING_S_MAX, machine_answers
 from node.manager.dispatcher import Dispatcher
 from node.manager.liveness import CLOSED_GRACE_S, UNKNOWN_GRACE_S
 from node.rpc import WORKER, Identity, RpcError
@@ -92,6 +93,8 @@ class World:
     dispatcher: Dispatcher
     agents: list[PlayedAgent] = field(default_factory=list)
     cut_off: bool = False
+    answering: bool = False
+    asked: list[str] = field(default_factory=list)
 
     def open(self, node_id: str, *, session_id: str = "", address: str = "10.1.0.1") -> PlayedAgent:
         stream = FakeStream()
@@ -131,7 +134,13 @@ async def world(*node_ids: str, state: NodeState = NodeState.UNKNOWN) -> AsyncIt
         if made.cut_off:
             raise RpcError("unavailable", "no majority of the managers answers")
 
-    dispatcher = Dispatcher(store, clock, leader_address=lambda: "10.0.0.9:2377", confirm=confirm)
+    async def answers(address: str) -> bool:
+        made.asked.append(address)
+        return made.answering
+
+    dispatcher = Dispatcher(
+        store, clock, leader_address=lambda: "10.0.0.9:2377", confirm=confirm, answers=answers
+    )
     made = World(store, clock, dispatcher)
     nodes = [Node(id=node_id, status=NodeStatus(state=state)) for node_id in node_ids]
     await made.put(Cluster(id=CLUSTER_ID, cluster_id="c1"), *nodes)
@@ -178,7 +187,11 @@ async def test_session_starts_with_information_then_complete_assignments():
 async def test_only_the_leader_serves():
     store = Store()
     dispatcher = Dispatcher(
-        store, ManualClock(), leader_address=lambda: "10.0.0.9:2377", confirm=lambda: asyncio.sleep(0)
+        store,
+        ManualClock(),
+        leader_address=lambda: "10.0.0.9:2377",
+        confirm=lambda: asyncio.sleep(0),
+        answers=lambda host: machine_answers(host, 2377),
     )
     with pytest.raises(RpcError) as caught:
         await dispatcher.serve(Identity("n1", WORKER, "c1"), FakeStream())
@@ -280,6 +293,77 @@ async def test_announced_restart_has_a_long_grace():
         assert w.state("n1") is NodeState.READY
         await w.clock.advance(2)
         assert w.state("n1") is NodeState.DOWN
+
+
+async def test_daemon_that_crashed_on_a_machine_that_answers_has_twenty_seconds():
+    async with world("n1") as w:
+        agent = w.open("n1")
+        await w.clock.advance(0.1)
+        w.answering = True
+        await agent.stream.close()
+        await w.clock.advance(CRASHED_S_MAX - 0.2)
+        assert w.state("n1") is NodeState.READY
+        assert set(w.asked) == {"10.1.0.1"}
+        await w.clock.advance(0.4)
+        assert w.state("n1") is NodeState.DOWN
+        asked = len(w.asked)
+        await w.clock.advance(5)
+        assert len(w.asked) == asked
+
+
+async def test_announced_restart_on_a_machine_that_answers_has_a_minute():
+    async with world("n1") as w:
+        agent = w.open("n1")
+        await w.clock.advance(0.1)
+        w.answering = True
+        agent.say(Goodbye(restarting=True))
+        await w.clock.advance(RESTARTING_S_MAX - 0.2)
+        assert w.state("n1") is NodeState.READY
+        await w.clock.advance(0.4)
+        assert w.state("n1") is NodeState.DOWN
+
+
+@pytest.mark.parametrize("restarting", [True, False])
+async def test_machine_that_stops_answering_has_the_short_grace(restarting):
+    async with world("n1") as w:
+        agent = w.open("n1")
+        await w.clock.advance(0.1)
+        w.answering = True
+        if restarting:
+            agent.say(Goodbye(restarting=True))
+        else:
+            await agent.stream.close()
+        await w.clock.advance(5)
+        w.answering = False
+        await w.clock.advance(CLOSED_GRACE_S - PROBE_EVERY_S - 0.1)
+        assert w.state("n1") is NodeState.READY
+        await w.clock.advance(PROBE_EVERY_S + 0.2)
+        assert w.state("n1") is NodeState.DOWN
+
+
+async def test_node_that_ends_on_purpose_is_down_at_once():
+    async with world("n1") as w:
+        agent = w.open("n1")
+        await w.clock.advance(0.1)
+        w.answering = True
+        agent.say(Goodbye(restarting=False))
+        await w.clock.advance(0.1)
+        assert w.state("n1") is NodeState.DOWN
+
+
+async def test_nobody_asks_for_the_machine_of_a_node_that_is_back():
+    async with world("n1") as w:
+        first = w.open("n1")
+        await w.clock.advance(0.1)
+        w.answering = True
+        await first.stream.close()
+        await w.clock.advance(1)
+        w.open("n1").beat()
+        await w.clock.advance(0.1)
+        asked = len(w.asked)
+        await w.clock.advance(30)
+        assert len(w.asked) == asked
+        assert w.state("n1") is NodeState.READY
 
 
 async def test_down_node_that_returns_is_ready_again():

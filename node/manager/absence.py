@@ -1,0 +1,69 @@
+"""Nodes whose session ended: is their machine still there?
+
+A daemon that crashed or is being restarted takes its connections with it, and so does a machine that dies in an
+orderly way. The difference is in the machine: a living kernel accepts or refuses a connection at once, a dead
+one answers nothing. As long as it answers, the containers most likely run on, and a restart of the daemon
+moves nothing; when it does not, the node has the short grace that it had before anybody asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Awaitable, Callable
+
+from node.loop import Clock
+from node.manager.liveness import CLOSED_GRACE_S
+
+PROBE_S_MAX = 0.5
+PROBE_EVERY_S = 0.5
+# The bound of all waiting for a daemon on a machine that answers, without and with an announced restart.
+CRASHED_S_MAX = 20.0
+RESTARTING_S_MAX = 60.0
+
+
+async def machine_answers(host: str, port: int) -> bool:
+    """Whether a kernel at this IP address accepts or refuses a connection; any port tells that firewalls let pass."""
+    try:
+        async with asyncio.timeout(PROBE_S_MAX):
+            _, writer = await asyncio.open_connection(str(ipaddress.ip_address(host)), port)
+    except (ConnectionRefusedError, ConnectionResetError):
+        return True
+    except (OSError, ValueError):  # a timeout, or a node that says what it likes about itself
+        return False
+    writer.close()
+    return True
+
+
+class Absences:
+    """Moves the deadlines of absent nodes. `expect(node id, monotonic time)`: when a node counts as down."""
+
+    def __init__(
+        self, clock: Clock, answers: Callable[[str], Awaitable[bool]], expect: Callable[[str, float], None]
+    ) -> None:
+        self._clock = clock
+        self._answers = answers
+        self._expect = expect
+        self._watching: dict[str, asyncio.Task[None]] = {}
+
+    def begin(self, node_id: str, address: str, *, restarting: bool) -> None:
+        """The node's session ended just now; `address` is empty when it is not known."""
+        self.end(node_id)
+        if address:
+            until = self._clock.monotonic() + (RESTARTING_S_MAX if restarting else CRASHED_S_MAX)
+            self._watching[node_id] = asyncio.create_task(self._watch(node_id, address, until))
+
+    def end(self, node_id: str) -> None:
+        """The node is back, or down."""
+        if (watching := self._watching.pop(node_id, None)) is not None:
+            watching.cancel()
+
+    def end_all(self) -> None:
+        for node_id in list(self._watching):
+            self.end(node_id)
+
+    async def _watch(self, node_id: str, address: str, until: float) -> None:
+        while (now := self._clock.monotonic()) < until:
+            if await self._answers(address):
+                self._expect(node_id, min(until, now + CLOSED_GRACE_S))
+            await self._clock.sleep(PROBE_EVERY_S)
