@@ -78,7 +78,7 @@ module SwarmProvisioner
           raise Failure, "#{name}: #{waiting_for(problem)} for #{WAIT_S} s; look at: vagrant ssh #{founder} -c 'journalctl -u swarmd'"
         end
         if now - told >= PROGRESS_S || told == started
-          @machine.ui.info("#{waiting_for(problem)} (#{waited.to_i} s)")
+          @machine.ui.info("waits: #{waiting_for(problem)} (#{waited.to_i} s)")
           told = now
         end
         sleep RETRY_S
@@ -95,7 +95,7 @@ module SwarmProvisioner
     end
 
     def waiting_for(problem)
-      problem || "no manager of the swarm can be asked"
+      problem || "no manager of the swarm can be asked for a token"
     end
 
     def give_up_without_founder(waited)
