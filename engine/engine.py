@@ -146,6 +146,10 @@ class Engine:
             self._state.containers
         )
 
+    async def shut_down(self, within_s: float) -> None:
+        """The machine stops: end all containers in order, so that they come back as their restart policies say."""
+        await self._lifecycle.shut_down(within_s)
+
     async def close(self) -> None:
         await self._background.close()
         await self._runtime.close()
@@ -430,8 +434,16 @@ class Engine:
 
         return shown()
 
+    def supervisor(self) -> dict[str, str]:
+        """The process that is the parent of all containers; a `Problem` when it does not run the daemon's build."""
+        facts = self._runtime.supervisor
+        shown = {"Pid": str(facts.pid), "Build": facts.build or "unknown", "Protocol": str(facts.protocol)}
+        return shown | ({"Problem": facts.problem} if facts.problem else {})
+
     async def info(self) -> dict[str, Any]:
         """The engine's part of GET /info."""
+        supervisor = self.supervisor()
+        stays = f"the supervisor stays build {supervisor['Build']}: {supervisor.get('Problem')}"
         containers = tuple(self._containers.all())
         counts = {
             status: sum(c.state.status == status for c in containers) for status in ("running", "paused")
@@ -481,7 +493,8 @@ class Engine:
             "DefaultRuntime": "swarmctl",
             "LiveRestoreEnabled": True,
             "SecurityOptions": ["name=seccomp,profile=builtin"],
-            "Warnings": [],
+            "Supervisor": supervisor,
+            "Warnings": [stays] if "Problem" in supervisor else [],
             "IndexServerAddress": "https://index.docker.io/v1/",
             "RegistryConfig": {"IndexConfigs": {}, "InsecureRegistryCIDRs": [], "Mirrors": []},
         }

@@ -36,6 +36,7 @@ from engine.signals import parse_signal
 logger = logging.getLogger(__name__)
 
 STOP_TIMEOUT_DEFAULT_S = 10
+KILLED_WITHIN_S = 5.0
 RECORD_RETRY_S = 1.0
 KILL_WAIT_S = 30.0
 
@@ -74,6 +75,7 @@ class Lifecycle:
         self._waiters: dict[str, list[tuple[str, asyncio.Future[ContainerExit]]]] = {}
         self._pending: dict[str, list[PendingSession]] = {}
         self._unrecorded: set[str] = set()
+        self._is_shutting_down = False
         self.health_watch: HealthWatch | None = None
 
     # ---- verbs --------------------------------------------------------------------------------------------
@@ -102,20 +104,37 @@ class Lifecycle:
                 return
             raise NotModified(f"container {container.name} is already stopped")
         number = parse_signal(signal or container.config.stop_signal or "SIGTERM")
-        if timeout_s is None:
-            timeout_s = container.config.stop_timeout
-        if timeout_s is None:
-            timeout_s = STOP_TIMEOUT_DEFAULT_S
+        grace_s = _grace_s(container) if timeout_s is None else timeout_s
         container.state.stopped_by_user = True
-        exited = self.wait(container, "next-exit")
-        await self._thaw(container)
-        await self._signal(container, number)
-        try:
-            async with asyncio.timeout(None if timeout_s < 0 else timeout_s):
-                await asyncio.shield(exited)
-        except TimeoutError:
-            await self._kill_and_wait(container, exited)
+        await self._stop_process(container, number, None if grace_s < 0 else grace_s)
         self._publish(container, "stop")
+
+    async def shut_down(self, within_s: float) -> None:
+        """The machine stops: end all containers, each with its grace but at most `within_s`, and start none again.
+
+        Nobody asked for their end: what has to run again after the next boot is recorded as restarting.
+        """
+        self._is_shutting_down = True
+        running = [container for container in self._containers.all() if container.is_running]
+        ends = [self._shut_down_one(container, within_s) for container in running]
+        try:
+            async with asyncio.timeout(within_s + KILLED_WITHIN_S):
+                results = await asyncio.gather(*ends, return_exceptions=True)
+        except TimeoutError:
+            logger.error("some containers have not ended %.0f s after the machine began to stop", within_s)
+            return
+        for container, result in zip(running, results, strict=True):
+            if isinstance(result, BaseException):
+                logger.error("container %s was not stopped in order: %s", container.name, result)
+
+    async def _shut_down_one(self, container: Container, within_s: float) -> None:
+        grace_s = _grace_s(container)
+        gone = self.wait(container, "removed" if container.host_config.auto_remove else "next-exit")
+        number = parse_signal(container.config.stop_signal or "SIGTERM")
+        await self._stop_process(container, number, within_s if grace_s < 0 else min(grace_s, within_s))
+        await gone
+        async with self._containers.lock(container):
+            logger.info("container %s was stopped with the machine", container.name)
 
     async def kill(self, container: Container, signal: str = "") -> None:
         if not container.is_running:
@@ -248,9 +267,10 @@ class Lifecycle:
             if recorded:
                 await self._runtime.forget(event.id)
         if decision.restart:
-            self._background.start(
-                self._restart_later(container, decision.delay_s), f"restart of {container.name}"
-            )
+            if not self._is_shutting_down:
+                self._background.start(
+                    self._restart_later(container, decision.delay_s), f"restart of {container.name}"
+                )
         elif container.host_config.auto_remove:
             await self.remove(container, force=True, volumes=True)
 
@@ -258,6 +278,8 @@ class Lifecycle:
         await asyncio.sleep(delay_s)
         async with self._containers.lock(container):
             if container.state.status is not Status.RESTARTING or container.state.stopped_by_user:
+                return
+            if self._is_shutting_down:
                 return
             container.state.restart_count += 1
             try:
@@ -386,6 +408,17 @@ class Lifecycle:
             streams=streams,
         )
 
+    async def _stop_process(self, container: Container, number: int, grace_s: float | None) -> None:
+        """Signal `number`, then SIGKILL after `grace_s`; None waits for ever."""
+        exited = self.wait(container, "next-exit")
+        await self._thaw(container)
+        await self._signal(container, number)
+        try:
+            async with asyncio.timeout(grace_s):
+                await asyncio.shield(exited)
+        except TimeoutError:
+            await self._kill_and_wait(container, exited)
+
     async def _signal(self, container: Container, number: int) -> None:
         try:
             await self._runtime.kill(container.id, number)
@@ -431,6 +464,12 @@ class HealthWatch(Protocol):
     def started(self, container: Container) -> None: ...
 
     def stopped(self, container: Container) -> None: ...
+
+
+def _grace_s(container: Container) -> int:
+    """Between the stop signal and SIGKILL; negative for ever."""
+    timeout_s = container.config.stop_timeout
+    return STOP_TIMEOUT_DEFAULT_S if timeout_s is None else timeout_s
 
 
 def _starts_at_boot(container: Container) -> bool:

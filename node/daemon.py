@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import functools
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -16,8 +17,11 @@ from pathlib import Path
 from aiohttp import web
 
 from engine.engine import Engine
+from engine.errors import Unavailable
 from engine.runtime.client import RuntimeClient
+from engine.runtime.launch import this_installation
 from engine.settings import EngineSettings
+from node import machine
 from node.api.app import build_app
 from node.api.context import Context
 from node.api.routes import OWN_ROUTES, ROUTES
@@ -32,9 +36,12 @@ from overlay_net.driver import NetworkDriver
 
 logger = logging.getLogger(__name__)
 
+# Of packaging/swarmd.service's TimeoutStopSec=60; the rest is for SIGKILL and for everything but containers.
+CONTAINERS_STOP_S = 40.0
+
 
 class Daemon:
-    """`start`, then `stop`; containers outlive both."""
+    """`start`, then `stop`; containers outlive both, unless the machine stops."""
 
     def __init__(self, config: NodeConfig) -> None:
         self._config = config
@@ -52,7 +59,10 @@ class Daemon:
             folder.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._lock_file = _lock(config.root / "swarmd.lock")
         (config.run_dir / "swarmd.pid").write_text(f"{os.getpid()}\n")
-        runtime = await RuntimeClient.connect(config.run_dir)
+        try:
+            runtime = await RuntimeClient.connect(config.run_dir, this_installation(VERSION))
+        except Unavailable as error:
+            raise ConfigError(str(error)) from error
         self._driver = NetworkDriver(
             state_dir=config.root / "network",
             run_dir=config.run_dir,
@@ -78,15 +88,20 @@ class Daemon:
         self._runner = await serve(app, config.api_sockets, config.group)
         logger.info("swarmd %s answers on %s", VERSION, ", ".join(map(str, config.api_sockets)))
 
-    async def stop(self) -> None:
-        """Everything that was started, in reverse; what fails does not keep the rest from stopping."""
+    async def stop(self, *, machine_stops: bool = False) -> None:
+        """Everything that was started, in reverse; what fails does not keep the rest from stopping.
+
+        `machine_stops`: the managers are told that this node's tasks end, then all containers are stopped in order.
+        """
         stops: list[tuple[str, Callable[[], Awaitable[object]]]] = []
         if self._runner is not None:
             stops.append(("API", self._runner.cleanup))
         if self._audit is not None:
             stops.append(("audit", self._audit.stop))
         if self._swarm is not None:
-            stops.append(("swarm", self._swarm.stop))
+            stops.append(("swarm", functools.partial(self._swarm.stop, restarting=not machine_stops)))
+        if self._engine is not None and machine_stops:
+            stops.append(("containers", functools.partial(self._engine.shut_down, CONTAINERS_STOP_S)))
         if self._engine is not None:
             stops.append(("engine", self._engine.close))
         if self._driver is not None:
@@ -104,14 +119,16 @@ class Daemon:
 async def run(config: NodeConfig, stopping: asyncio.Event) -> None:
     """Serve until `stopping` is set."""
     daemon = Daemon(config)
+    machine_stops = False
     try:
         await daemon.start()
         notify("READY=1")
         await stopping.wait()
         notify("STOPPING=1")
-        logger.info("stopping; containers run on")
+        machine_stops = await machine.is_stopping()
+        logger.info("stopping; containers %s", "end with the machine" if machine_stops else "run on")
     finally:
-        await daemon.stop()
+        await daemon.stop(machine_stops=machine_stops)
 
 
 def _lock(path: Path) -> int:

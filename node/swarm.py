@@ -110,10 +110,10 @@ class SwarmMembership(RunningParts):
             self._folder.save(current)
         await self._start_parts(current, members={})
 
-    async def stop(self) -> None:
-        """The daemon ends; containers run on and the managers are told so."""
+    async def stop(self, *, restarting: bool = True) -> None:
+        """The daemon ends, and the managers are told whether containers run on (`restarting`) or end as well."""
         if self._agent is not None:
-            await self._agent.goodbye(restarting=True)
+            await self._agent.goodbye(restarting=restarting)
         async with self._lock:
             await self._stop_parts()
 

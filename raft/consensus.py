@@ -188,10 +188,6 @@ class Consensus:
         return self._engine.is_removed()
 
     @property
-    def is_member(self) -> bool:
-        return self._config.node_id in self.members()
-
-    @property
     def commit_index(self) -> int:
         return self._engine.commit_index()
 

@@ -5,10 +5,10 @@ Everything is made below a temporary folder and taken away afterwards, also when
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-BIN = Path(sys.executable).parent
+from tests.commands import BIN, ROOT, SWARMCTL, Result, run
+from tests.labs import Lab, lab_of
+
 READY_S = 120.0  # only against waiting for ever: emulated machines are slow
 
 
@@ -29,13 +30,6 @@ def hello_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("images") / "hello.tar"
     subprocess.run([sys.executable, ROOT / "examples/hello/build.py", path], check=True)
     return path
-
-
-@dataclasses.dataclass
-class Result:
-    code: int
-    out: str
-    err: str
 
 
 class HostDaemon:
@@ -60,7 +54,7 @@ class HostDaemon:
             time.sleep(0.01)
 
     def _loopback_is_up(self) -> bool:
-        return "LOWER_UP" in self._command([*self.namespaces, "ip", "link", "show", "lo"], None).out
+        return "LOWER_UP" in self._command([*self.namespaces, "ip", "link", "show", "lo"], "").out
 
     @property
     def namespaces(self) -> list[str]:
@@ -75,10 +69,18 @@ class HostDaemon:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
         deadline = time.monotonic() + READY_S
-        while self.run("version").code:
+        while not self._answers():
             assert self._process.poll() is None, f"swarmd ended:\n{self.log.read_text()[-3000:]}"
             assert time.monotonic() < deadline, f"swarmd does not answer:\n{self.log.read_text()[-3000:]}"
-            time.sleep(0.05)
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as connection, contextlib.suppress(OSError):
+            connection.settimeout(5)
+            connection.connect(str(self.socket))
+            connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            return b" 200 " in connection.recv(100)
+        return False
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Signal the daemon and wait for its end; containers run on."""
@@ -86,22 +88,22 @@ class HostDaemon:
         self._process.send_signal(number)
         return self._process.wait(20)
 
-    def run(self, *words: str, text: str | None = None) -> Result:
-        return self._command([str(BIN / "swarmctl"), *words], text)
+    def run(self, *words: str, text: str = "") -> Result:
+        return self._command([SWARMCTL, *words], text)
 
     def inside(self, *words: str) -> Result:
         """A command in the daemon's own network namespace."""
-        return self._command([*self.namespaces, *words], None)
+        return self._command([*self.namespaces, *words], "")
 
-    def ok(self, *words: str, text: str | None = None) -> str:
+    def ok(self, *words: str, text: str = "") -> str:
         result = self.run(*words, text=text)
         assert result.code == 0, f"swarmctl {' '.join(words)}: {result.err}\n{self.log.read_text()[-2000:]}"
         return result.out.strip()
 
     def close(self) -> None:
         if self._process is not None and self._process.poll() is None:
-            for container in self.run("ps", "-aq").out.split():
-                self.run("rm", "-f", "-v", container)
+            if containers := self.run("ps", "-aq").out.split():
+                self.run("rm", "-f", "-v", *containers)
             self.stop()
         for pid in processes(f"engine.runtime.supervisor|{self.run_dir}"):
             os.kill(pid, signal.SIGTERM)
@@ -111,23 +113,13 @@ class HostDaemon:
         for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
             if line.split()[4].startswith(f"{self.folder}/"):
                 subprocess.run(["umount", "-l", line.split()[4]], check=True)
-        for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
-            if line.split()[4].startswith(f"{self.folder}/"):
-                subprocess.run(["umount", "-l", line.split()[4]], check=True)
         self._keeper.kill()
         self._keeper.wait()
         _remove_cgroups(self.cgroup)
 
-    def _command(self, words: list[str], text: str | None) -> Result:
-        environment = {
-            **os.environ,
-            "DOCKER_HOST": f"unix://{self.socket}",
-            "SWARMCTL_HOST": f"unix://{self.socket}",
-        }
-        done = subprocess.run(
-            words, input=text or "", capture_output=True, text=True, env=environment, timeout=60, cwd=ROOT
-        )
-        return Result(done.returncode, done.stdout, done.stderr)
+    def _command(self, words: list[str], text: str) -> Result:
+        hosts = dict.fromkeys(("DOCKER_HOST", "SWARMCTL_HOST"), f"unix://{self.socket}")
+        return run(words, text, os.environ | hosts)
 
 
 def processes(words: str) -> list[int]:
@@ -172,78 +164,11 @@ def host(tmp_path_factory: pytest.TempPathFactory, hello_archive: Path) -> Itera
         daemon.close()
 
 
-class Lab:
-    """A lab of real nodes. `on` runs a swarmctl command against one of them."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def lab(self, *words: str) -> Result:
-        verb, *rest = words
-        return _swarmctl("lab", verb, "--name", self.name, *rest)
-
-    def on(self, node: str, *words: str, text: str = "") -> Result:
-        return _swarmctl("-H", f"unix://{self.nodes()[node]['socket']}", *words, text=text)
-
-    def ok(self, node: str, *words: str) -> str:
-        result = self.on(node, *words)
-        assert result.code == 0, f"{node}: swarmctl {' '.join(words)}: {result.err or result.out}"
-        return result.out.strip()
-
-    def inside(self, node: str, *words: str) -> Result:
-        return _run([str(BIN / "swarmctl"), "lab", "exec", "--name", self.name, node, *words])
-
-    def nodes(self) -> dict[str, dict[str, object]]:
-        status = self.lab("status", "--format", "json")
-        assert status.code == 0, status.err
-        rows = json.loads(status.out)
-        return {row["name"]: row for row in rows}
-
-    def wait(self, what: str, seconds: float, holds: object) -> float:
-        """Seconds until `holds()` was true; fails the test after the bound."""
-        assert callable(holds)
-        start = time.monotonic()
-        while not holds():
-            assert time.monotonic() - start < seconds, f"{what}: not within {seconds} s"
-            time.sleep(0.1)
-        return time.monotonic() - start
-
-    def running(self, node: str, service: str) -> list[str]:
-        """Host names of the nodes on which its tasks run, one for each task."""
-        words = (
-            "service",
-            "ps",
-            service,
-            "--filter",
-            "desired-state=running",
-            "--format",
-            "{{.Node}} {{.CurrentState}}",
-        )
-        lines = self.on(node, *words).out.splitlines()
-        return [line.split()[0] for line in lines if " Running " in line]
-
-
-def _swarmctl(*words: str, text: str = "") -> Result:
-    return _run([str(BIN / "swarmctl"), *words], text)
-
-
-def _run(words: list[str], text: str = "") -> Result:
-    done = subprocess.run(words, input=text, capture_output=True, text=True, timeout=90, cwd=ROOT)
-    return Result(done.returncode, done.stdout, done.stderr)
-
-
 @pytest.fixture(scope="module")
 def swarm(hello_archive: Path) -> Iterator[Lab]:
     """Three managers in one swarm, the hello image on each."""
-    lab = Lab(f"test{uuid.uuid4().hex[:6]}")
-    try:
-        up = lab.lab("up", "--nodes", "3", "--managers", "3", "--joined")
-        assert up.code == 0, up.err
-        for node in lab.nodes():
-            lab.ok(node, "load", "-i", str(hello_archive))
+    with lab_of(3, "--managers", "3", "--joined", image=hello_archive, kind=Lab) as lab:
         yield lab
-    finally:
-        lab.lab("down")
 
 
 @pytest.fixture(scope="session", autouse=True)

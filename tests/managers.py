@@ -7,11 +7,11 @@ import os
 import signal
 from pathlib import Path
 
-from tests.conftest import Lab
+from tests.labs import Lab
 
 
 def raft_folder(swarm: Lab, node: str) -> Path:
-    return Path(str(swarm.nodes()[node]["state_dir"])) / "swarm" / "raft"
+    return swarm.node(node).state_dir / "swarm" / "raft"
 
 
 def managers(swarm: Lab, asked: str) -> dict[str, str]:
@@ -31,10 +31,10 @@ def containers(swarm: Lab, node: str) -> set[str]:
 
 def stop(swarm: Lab, node: str) -> None:
     """The daemon ends in order: its node is waited for, and its tasks stay where they are."""
-    _, *daemons = swarm.nodes()[node]["pids"]  # type: ignore[misc]
+    _, *daemons = swarm.status()[node]["pids"]  # type: ignore[misc]
     for pid in daemons:
         os.kill(pid, signal.SIGTERM)
-    swarm.wait(f"{node} has stopped", 20, lambda: swarm.nodes()[node]["state"] == "daemon-down")
+    swarm.wait(f"{node} has stopped", 20, lambda: swarm.status()[node]["state"] == "daemon-down")
 
 
 def damage(swarm: Lab, node: str) -> None:

@@ -56,7 +56,7 @@ def test_a_command_loads_no_other_nouns() -> None:
 
 
 def test_the_supervisor_loads_msgspec_and_little_else() -> None:
-    modules = loaded_by("-I", "-S", "-c", launch.import_statements() + REPORT)
+    modules = loaded_by("-I", "-S", "-c", launch.this_installation("").import_statements() + REPORT)
     assert "engine.runtime.supervisor" in modules
     assert installed(modules) == {"msgspec"}
     assert top_level(modules) & ((HEAVY | {"inspect"}) - {"pathlib", "urllib"}) == set()

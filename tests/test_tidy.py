@@ -43,3 +43,9 @@ def test_no_test_is_skipped_for_good() -> None:
     root = Path(__file__).parent
     words = ("mark." + "skip(", "x" + "fail(")
     assert [str(p) for p in root.rglob("*.py") if any(word in p.read_text() for word in words)] == []
+
+
+def test_unit_tests_and_simulation_need_no_root() -> None:
+    root = Path(__file__).parent
+    files = [path for folder in ("unit", "sim") for path in (root / folder).rglob("*.py")]
+    assert [str(path) for path in files if "mark.root" in path.read_text()] == []

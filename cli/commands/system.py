@@ -94,6 +94,7 @@ def info(client: Client, form: str) -> None:
 
 
 def _engine_lines(answer: dict[str, Any]) -> list[str]:
+    supervisor = answer.get("Supervisor") or {}
     return [
         f" Containers: {answer.get('Containers', 0)}",
         f"  Running: {answer.get('ContainersRunning', 0)}",
@@ -101,6 +102,7 @@ def _engine_lines(answer: dict[str, Any]) -> list[str]:
         f"  Stopped: {answer.get('ContainersStopped', 0)}",
         f" Images: {answer.get('Images', 0)}",
         f" Server Version: {answer.get('ServerVersion', '')}",
+        f" Supervisor: {supervisor.get('Build', '')} (pid {supervisor.get('Pid', '')})",
         f" Storage Driver: {answer.get('Driver', '')}",
         f" Logging Driver: {answer.get('LoggingDriver', '')}",
         f" Cgroup Driver: {answer.get('CgroupDriver', '')}",

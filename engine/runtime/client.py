@@ -21,16 +21,20 @@ from typing import Any, TypeAlias
 import msgspec
 
 from engine.background import BackgroundTasks
-from engine.errors import EngineError, EngineFailure, NotFound, Unavailable
+from engine.errors import EngineError, NotFound, Unavailable
 from engine.runtime import host, launch, plan, program, seccomp, syscalls, wire
 from engine.runtime.custody import Custody, RunningExec, reap_forgotten
+from engine.runtime.launch import Installation, this_installation
 from engine.runtime.plan import Plan, RootfsLike, StreamWishes
+from engine.runtime.renewal import Renewal, SupervisorFacts
+from engine.runtime.replies import FAILED, SpawnError, checked, spawn_error
 from engine.runtime.wire import (
     Channel,
     ContainerState,
     Estate,
     ExecRequest,
     ExitEvent,
+    Hello,
     Message,
     Started,
     StartRequest,
@@ -42,9 +46,11 @@ __all__ = [
     "ContainerState",
     "ExecStarted",
     "ExitEvent",
+    "Installation",
     "RuntimeClient",
     "SpawnError",
     "Started",
+    "SupervisorFacts",
 ]
 
 logger = logging.getLogger(__name__)
@@ -53,7 +59,7 @@ REQUEST_TIMEOUT_S = 60.0
 LOST_EXIT_CODE = 137
 Numbers: TypeAlias = list[int]  # inside the class, `list` is a verb
 Reply: TypeAlias = "asyncio.Future[tuple[Message, Numbers]]"
-_NOT_FOUND, _NOT_EXECUTABLE, _FAILED = 127, 126, 128
+_TELLS_MAX, _TELL_AGAIN_S = 20, 0.05
 
 
 class ContainerStart(msgspec.Struct, kw_only=True):
@@ -94,27 +100,14 @@ class Attachment(msgspec.Struct, frozen=True):
     output_fd: int
 
 
-class SpawnError(EngineFailure):
-    """The process could not be started; the message is what runc would say.
-
-    `exit_code`: 127 command not found, 126 not executable, 128 anything else.
-    """
-
-    def __init__(self, operation: str, errno: int, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.operation = operation
-        self.errno = errno
-        self.message = message
-        self.exit_code = exit_code
-
-
 class RuntimeClient:
     """One connection to the supervisor of `run_dir`."""
 
-    def __init__(self, run_dir: Path, facts: host.HostFacts) -> None:
+    def __init__(self, run_dir: Path, facts: host.HostFacts, installation: Installation) -> None:
         """Use `connect`."""
         self._run_dir = run_dir
         self._facts = facts
+        self._renewal = Renewal(installation)
         self._channel: Channel | None = None
         self._connecting = asyncio.Lock()
         self._serials = itertools.count(1)
@@ -125,15 +118,19 @@ class RuntimeClient:
         self._background = BackgroundTasks()
         self._pids: dict[str, int] = {}  # of containers that were started here and have not ended
         self._reconnecting: asyncio.Task[None] | None = None
+        self._greeter: asyncio.Task[Any] | None = None  # who makes a new connection usable
         self._closed = False
         self.supervisor_pid = 0
 
     @classmethod
-    async def connect(cls, run_dir: Path) -> RuntimeClient:
-        """Adopt the supervisor of `run_dir`, or start one. Unavailable when it does not come up."""
+    async def connect(cls, run_dir: Path, installation: Installation | None = None) -> RuntimeClient:
+        """Adopt the supervisor of `run_dir`, or start one; one of another build is asked to go on as `installation`.
+
+        Unavailable when it does not come up, or speaks no protocol of ours.
+        """
         run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
         syscalls.allow_many_files()
-        client = cls(run_dir, host.gather(run_dir))
+        client = cls(run_dir, host.gather(run_dir), installation or this_installation(""))
         await client._connected()
         client._background.start(reap_forgotten(), "reaping")
         return client
@@ -155,7 +152,7 @@ class RuntimeClient:
                 seccomp=compiled,
             )
         except ValueError as error:
-            raise SpawnError("plan", errno.EINVAL, str(error), _FAILED) from error
+            raise SpawnError("plan", errno.EINVAL, str(error), FAILED) from error
         request = StartRequest(
             id=req.id,
             program=program.pack(made.ops),
@@ -273,6 +270,10 @@ class RuntimeClient:
         self._filters.pop(id, None)
         await self._request("forget", {"id": id})
 
+    @property
+    def supervisor(self) -> SupervisorFacts:
+        return self._renewal.facts
+
     def on_exit(self, callback: Callable[[ExitEvent], None]) -> None:
         """Called in the event loop for every process that ends from now on."""
         self._callbacks.append(callback)
@@ -282,7 +283,7 @@ class RuntimeClient:
         self._closed = True
         if self._reconnecting is not None:
             self._reconnecting.cancel()
-        self._disconnect()
+        self._disconnect(self._channel)
         await self._background.close()
         self._custody.close()
 
@@ -291,7 +292,7 @@ class RuntimeClient:
         await self._connected()
         self._closed = True
         await self._request("shutdown", {})
-        self._disconnect()
+        self._disconnect(self._channel)
         await self._background.close()
         self._custody.close()
         await asyncio.to_thread(launch.reap, self.supervisor_pid)
@@ -314,13 +315,13 @@ class RuntimeClient:
                 verb,
                 message.body["errno"],
                 f"unable to start container process: {message.body['message']}",
-                _FAILED,
+                FAILED,
             )
-        return _checked(message), descriptors
+        return checked(message), descriptors
 
     async def _request(self, verb: str, body: object) -> tuple[Any, Numbers]:
         message, descriptors = await self._ask(verb, body)
-        return _checked(message), descriptors
+        return checked(message), descriptors
 
     async def _ask(
         self,
@@ -330,7 +331,16 @@ class RuntimeClient:
         arrived: Callable[[Any, Numbers], None] = lambda body, descriptors: None,
     ) -> tuple[Message, Numbers]:
         """The reply with its descriptors. `given`: descriptors to send along, closed here."""
-        channel = await self._connected()
+        return await self._ask_on(await self._connected(), verb, body, given, arrived)
+
+    async def _ask_on(
+        self,
+        channel: Channel,
+        verb: str,
+        body: object,
+        given: tuple[int, ...] = (),
+        arrived: Callable[[Any, Numbers], None] = lambda body, descriptors: None,
+    ) -> tuple[Message, Numbers]:
         serial = next(self._serials)
         future: Reply = asyncio.get_running_loop().create_future()
         self._waiting[serial] = future, arrived
@@ -349,7 +359,7 @@ class RuntimeClient:
         try:
             channel.send(message, given)
         except OSError as error:
-            self._disconnect()
+            self._disconnect(channel)
             raise Unavailable(f"the supervisor has gone: {error}") from error
         if channel.has_output:
             loop = asyncio.get_running_loop()
@@ -359,19 +369,18 @@ class RuntimeClient:
         try:
             channel.flush()
         except OSError:
-            self._disconnect()
+            self._disconnect(channel)
             return
         if not channel.has_output:
             asyncio.get_running_loop().remove_writer(channel.sock.fileno())
 
-    def _receive(self) -> None:
-        assert self._channel is not None
+    def _receive(self, channel: Channel) -> None:
         try:
-            messages = self._channel.receive()
+            messages = channel.receive()
         except (OSError, msgspec.MsgspecError):
             messages = None
         if messages is None:
-            self._disconnect()
+            self._disconnect(channel)
             return
         for message, descriptors in messages:
             if message.serial == 0:
@@ -400,37 +409,75 @@ class RuntimeClient:
     async def _connected(self) -> Channel:
         if self._channel is not None:
             return self._channel
+        if asyncio.current_task() is self._greeter:
+            raise Unavailable("the supervisor has gone")
         if self._closed:
             raise Unavailable("the runtime client is closed")
         async with self._connecting:
             if self._channel is None:
-                sock = launch.dial(self._run_dir)
-                if sock is None:
-                    await launch.launch(self._run_dir)
-                    sock = launch.dial(self._run_dir)
-                if sock is None:
-                    log_path = self._run_dir / wire.LOG_NAME
-                    raise Unavailable(f"the supervisor does not start: see {log_path}")
-                self._channel = Channel(sock)
-                asyncio.get_running_loop().add_reader(sock.fileno(), self._receive)
-                await self._hello()
+                self._greeter = asyncio.current_task()
+                try:
+                    return await self._meet()
+                finally:
+                    self._greeter = None
             return self._channel
 
-    async def _hello(self) -> None:
-        body, _ = await self._request("hello", {})
-        if body["protocol"] != wire.PROTOCOL:
-            self._disconnect()
-            raise Unavailable(
-                f"the supervisor (pid {body['pid']}) speaks protocol {body['protocol']}, this daemon "
-                f"{wire.PROTOCOL}: stop its containers and end it"
-            )
-        successor = self.supervisor_pid not in (0, body["pid"])
-        self.supervisor_pid = body["pid"]
-        if body["orphans"]:
-            await self._hand_over(body["orphans"])
-        if successor:
+    async def _meet(self) -> Channel:
+        """A connection to a supervisor that runs our build, or to one that we can speak with."""
+        channel = await self._open()
+        try:
+            hello = await self._hello(channel)
+            if self._renewal.is_due(hello):
+                reply = await self._ask_to_renew(channel)
+                if reply is None:
+                    channel = await self._open()
+                before, hello = hello, await self._hello(channel)
+                self._renewal.answered(before, hello, reply)
+            self._renewal.met(hello)
+        except BaseException:
+            self._disconnect(channel)
+            raise
+        self._channel = channel
+        await self._greet(hello)
+        return channel
+
+    async def _open(self) -> Channel:
+        """To the supervisor that is there, or to a new one."""
+        sock = launch.dial(self._run_dir)
+        if sock is None:
+            await launch.launch(self._run_dir, self._renewal.release())
+            sock = launch.dial(self._run_dir)
+        if sock is None:
+            raise Unavailable(f"the supervisor does not start: see {self._run_dir / wire.LOG_NAME}")
+        channel = Channel(sock)
+        asyncio.get_running_loop().add_reader(sock.fileno(), self._receive, channel)
+        return channel
+
+    async def _hello(self, channel: Channel) -> Hello:
+        message, _ = await self._ask_on(channel, "hello", {})
+        return msgspec.convert(checked(message), Hello)
+
+    async def _ask_to_renew(self, channel: Channel) -> Message | None:
+        """None when it went on as the new build, which ends the connection; else the reply says why not."""
+        try:
+            reply, _ = await self._ask_on(channel, "reexec", self._renewal.release())
+        except Unavailable:
+            if channel.is_open:
+                raise
+            return None
+        return reply
+
+    async def _greet(self, hello: Hello) -> None:
+        former, self.supervisor_pid = self.supervisor_pid, hello.pid
+        if hello.orphans:
+            await self._hand_over(hello.orphans)
+        if former not in (0, hello.pid):
             self._custody.watch_execs(self._exec_lost)
-            await self._report_lost()
+        for event in hello.exec_ends:
+            if event.exec_id is not None and self._custody.has_exec(event.exec_id):
+                self._notify(event)
+        if former:
+            await self._report_missed()
         await self._take_custody()
 
     async def _hand_over(self, orphans: Iterable[str]) -> None:
@@ -442,7 +489,7 @@ class RuntimeClient:
                 continue
             try:
                 message, _ = await self._ask("adopt", left[0], left[1])
-                _checked(message)
+                checked(message)
             except (EngineError, OSError) as error:
                 logger.error("container %s was not adopted: %s", container_id, error)
             else:
@@ -452,7 +499,15 @@ class RuntimeClient:
 
     def _tell_exit(self, container_id: str, exit_code: int) -> None:
         body = {"id": container_id, "pid": self._pids.get(container_id, 0), "exit_code": exit_code}
-        self._background.start(self._request("reaped", body), f"exit code of {container_id[:12]}")
+
+        async def tell() -> None:
+            for _ in range(_TELLS_MAX):
+                with contextlib.suppress(Unavailable):  # it goes on as another build, or was killed
+                    await self._request("reaped", body)
+                    return
+                await asyncio.sleep(_TELL_AGAIN_S)
+
+        self._background.start(tell(), f"exit code of {container_id[:12]}")
 
     def _exec_lost(self, exec_id: str, running: RunningExec, exit_code: int) -> None:
         self._notify(
@@ -474,8 +529,8 @@ class RuntimeClient:
                     body, descriptors = await self._request("estate", {"id": state.id})
                     self._custody.keep(msgspec.convert(body, Estate), descriptors)
 
-    async def _report_lost(self) -> None:
-        """The supervisor had died: its containers were ended by the new one."""
+    async def _report_missed(self) -> None:
+        """What ended while there was no connection, or with the supervisor."""
         states = {state.id: state for state in await self.list()}
         for container_id, pid in tuple(self._pids.items()):
             state = states.get(container_id)
@@ -486,14 +541,13 @@ class RuntimeClient:
                         exec_id=None,
                         pid=pid,
                         exit_code=state.exit_code if state else LOST_EXIT_CODE,
-                        oom_killed=False,
+                        oom_killed=state is not None and state.oom_killed,
                         finished_at=state.finished_at if state else time.time(),
                     )
                 )
 
-    def _disconnect(self) -> None:
-        channel, self._channel = self._channel, None
-        if channel is None:
+    def _disconnect(self, channel: Channel | None) -> None:
+        if channel is None or not channel.is_open:
             return
         loop = asyncio.get_running_loop()
         loop.remove_reader(channel.sock.fileno())
@@ -503,44 +557,14 @@ class RuntimeClient:
             if not future.done():
                 future.set_exception(Unavailable("the supervisor has gone"))
         self._waiting.clear()
-        if not self._closed:
-            # At once, because the ends of its containers have to be reported.
-            self._reconnecting = asyncio.ensure_future(self._reconnect())
+        if channel is self._channel:
+            self._channel = None
+            if not self._closed:
+                # At once, because the ends of its containers have to be reported.
+                self._reconnecting = asyncio.ensure_future(self._reconnect())
 
     async def _reconnect(self) -> None:
         try:
             await self._connected()
         except (Unavailable, OSError) as error:
             logger.error("the supervisor was lost and cannot be replaced: %s", error)
-
-
-def spawn_error(made: Plan, index: int, code: int) -> SpawnError:
-    """What a failed operation means to the user, in runc's words."""
-    reason = os.strerror(code).lower()
-    prefix = "unable to start container process: "
-    if index < 0 or index >= len(made.ops):
-        return SpawnError("cgroup", code, f"{prefix}enter the control group: {reason}", _FAILED)
-    op = made.ops[index]
-    if op.number != program.EXEC:
-        return SpawnError(op.name, code, f"{prefix}{op.label or op.name}: {reason}", _FAILED)
-    name = op.label
-    if code == errno.ENOENT and "/" not in name:
-        return SpawnError(
-            "exec", code, f'{prefix}exec: "{name}": executable file not found in $PATH', _NOT_FOUND
-        )
-    if code in (errno.ENOENT, errno.ENOTDIR):
-        return SpawnError("exec", code, f'{prefix}exec: "{name}": stat {name}: {reason}', _NOT_FOUND)
-    return SpawnError("exec", code, f'{prefix}exec: "{name}": {reason}', _NOT_EXECUTABLE)
-
-
-def _checked(message: Message) -> Any:
-    if message.name == "ok":
-        return message.body
-    if message.name == "missing":
-        raise NotFound(message.body["message"])
-    if message.name == "os":
-        code, text = message.body["errno"], message.body["message"]
-        if code == errno.ESRCH:
-            raise ProcessLookupError(code, text)
-        raise EngineFailure(text)
-    raise EngineFailure(message.body["message"] if message.body else f"unknown reply {message.name}")

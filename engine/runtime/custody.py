@@ -93,6 +93,9 @@ class Custody:
         self.drop_exec(exec_id)
         self._execs[exec_id] = running
 
+    def has_exec(self, exec_id: str) -> bool:
+        return exec_id in self._execs
+
     def drop_exec(self, exec_id: str) -> None:
         running = self._execs.pop(exec_id, None)
         if running is not None:

@@ -60,15 +60,26 @@ class SpawnThreads:
         self._done: collections.deque[Callable[[], None]] = collections.deque()
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._inline = count == 0
+        self._unfinished = 0
         poller.watch(self._wakeup, self._collect)
+        self._count = count
+
+    def start(self) -> None:
+        """Containers inherit the signal mask of these threads: they start when it is what it has to be."""
         threading.stack_size(THREAD_STACK_BYTES)
-        for number in range(count):
+        for number in range(self._count):
             threading.Thread(target=self._work, name=f"spawn{number}", daemon=True).start()
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing runs in a thread, and no result waits."""
+        return self._unfinished == 0
 
     def submit(self, job: Job) -> None:
         if self._inline:
             job()()
         else:
+            self._unfinished += 1
             self._jobs.put(job)
 
     def _work(self) -> None:
@@ -80,4 +91,5 @@ class SpawnThreads:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wakeup)
         while self._done:
+            self._unfinished -= 1
             self._done.popleft()()

@@ -11,6 +11,8 @@ import socket
 import struct
 import time
 
+from engine.runtime.handover import AttacherState
+
 BUFFER_BYTES_MAX = 1024 * 1024
 STALLED_S = 60.0
 _HEADER = struct.Struct(">B3xI")
@@ -28,6 +30,20 @@ class Attacher:
         self._buffer: collections.deque[bytes] = collections.deque()
         self._size = 0
         self._blocked_since = 0.0
+
+    @classmethod
+    def resumed(cls, state: AttacherState, *, raw: bool) -> Attacher:
+        attacher = cls(socket.socket(fileno=state.descriptor), raw=raw)
+        if state.waiting:
+            attacher._buffer.append(state.waiting)
+        attacher._size = len(state.waiting)
+        attacher._blocked_since = state.blocked_since
+        return attacher
+
+    def hand_over(self) -> AttacherState:
+        return AttacherState(
+            descriptor=self.sock.fileno(), waiting=b"".join(self._buffer), blocked_since=self._blocked_since
+        )
 
     @property
     def is_full(self) -> bool:

@@ -16,6 +16,8 @@ import time
 
 import msgspec
 
+from engine.runtime.handover import LogState
+
 LINE_BYTES_MAX = 16 * 1024
 _NAMES = {1: "stdout", 2: "stderr"}
 
@@ -34,14 +36,18 @@ class JsonLog:
 
     __slots__ = ("_descriptor", "_max_file", "_max_size", "_partial", "_path", "_size", "lost_bytes")
 
-    def __init__(self, path: str, max_size: int, max_file: int) -> None:
+    def __init__(self, path: str, max_size: int, max_file: int, state: LogState | None = None) -> None:
+        """`state`: go on from there, with the same open file."""
         self._path = path
         self._max_size = max_size
         self._max_file = max(max_file, 1)
-        self._partial: dict[int, bytes] = {}
-        self._descriptor = self._open()
+        self._partial: dict[int, bytes] = {} if state is None else state.partial
+        self._descriptor = self._open() if state is None else state.descriptor
         self._size = os.fstat(self._descriptor).st_size
-        self.lost_bytes = 0
+        self.lost_bytes = 0 if state is None else state.lost_bytes
+
+    def hand_over(self) -> LogState:
+        return LogState(descriptor=self._descriptor, partial=dict(self._partial), lost_bytes=self.lost_bytes)
 
     def mend(self) -> None:
         """End a line that an earlier writer left torn, so that it costs nothing but itself."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from engine.runtime import syscalls
 from engine.runtime.birth import start_ticks
@@ -26,17 +26,24 @@ STATUS_WAIT_S = 2.0
 class Succession:
     """The containers of a predecessor, until each is adopted or ended."""
 
-    def __init__(self, records: Records, cgroups: Cgroups) -> None:
+    def __init__(
+        self, records: Records, cgroups: Cgroups, orphans: Iterable[Record], strangers: Mapping[str, float]
+    ) -> None:
+        """`strangers`: see `await_status`; container -> until when."""
         self._records = records
         self._cgroups = cgroups
-        self._orphans: dict[str, Record] = {record.id: record for record in records.read()}
+        self._orphans = {record.id: record for record in orphans}
         for record in self._orphans.values():
             cgroups.adopt(record.cgroup, record.cgroup_parents)
-        self._strangers: dict[str, float] = {}
+        self._strangers = dict(strangers)
 
     @property
     def orphans(self) -> list[str]:
         return sorted(self._orphans)
+
+    def waiting(self) -> tuple[list[Record], dict[str, float]]:
+        """The two arguments of a succession that goes on from here."""
+        return list(self._orphans.values()), dict(self._strangers)
 
     def adopt(self, estate: Estate, descriptors: Sequence[int], poller: Poller) -> Container | None:
         """None, and the descriptors are closed, when there is no such orphan or it is another process by now.

@@ -16,6 +16,7 @@ import msgspec
 
 from engine.runtime.birth import Newborn, Streams
 from engine.runtime.fanout import Attacher
+from engine.runtime.handover import ExecState, LogState, SupervisedState
 from engine.runtime.json_log import JsonLog
 from engine.runtime.wire import ContainerState, Estate, StartRequest
 
@@ -28,11 +29,14 @@ class Exec:
 
     __slots__ = ("exec_id", "master", "pid", "pidfd")
 
-    def __init__(self, exec_id: str, newborn: Newborn, master: int | None) -> None:
+    def __init__(self, exec_id: str, pid: int, pidfd: int, master: int | None) -> None:
         self.exec_id = exec_id
-        self.pid = newborn.pid
-        self.pidfd = newborn.pidfd
+        self.pid = pid
+        self.pidfd = pidfd
         self.master = master
+
+    def hand_over(self) -> ExecState:
+        return ExecState(exec_id=self.exec_id, pid=self.pid, pidfd=self.pidfd, master=self.master)
 
     def close(self) -> None:
         os.close(self.pidfd)
@@ -67,9 +71,7 @@ class Container:
         "exit_code",
         "finished_at",
         "id",
-        "is_removed",
         "oom_killed",
-        "paused",
         "pid",
         "pidfd",
         "reaped",
@@ -77,26 +79,28 @@ class Container:
     )
 
     def __init__(
-        self, estate: Estate, pidfd: int, streams: Streams, poller: Poller, attachments: int
+        self,
+        estate: Estate,
+        pidfd: int,
+        streams: Streams,
+        poller: Poller,
+        attachments: int,
+        log: JsonLog | None,
     ) -> None:
-        """`attachments`: that many are announced; output is held until they came."""
+        """`attachments`: that many are announced; output is held until they came. `log`: where output goes, if at all."""
         self.estate = estate
         self.id, self.cgroup = estate.id, estate.cgroup
         self.pid, self.pidfd = estate.pid, pidfd
         self.streams = streams
         self.execs: dict[str, Exec] = {}
-        self.reaped = self.paused = self.oom_killed = self.is_removed = False
+        self.reaped = self.oom_killed = False
         self.exit_code, self.finished_at = 0, 0.0
         self._poller = poller
         self._attachers: list[Attacher] = []
         self._watched = False
         self._expected = attachments
         self._held_until = time.monotonic() + HOLD_S
-        self._log = (
-            JsonLog(estate.log_path, estate.log_max_size, estate.log_max_file)
-            if estate.log_driver == "json-file"
-            else None
-        )
+        self._log = log
 
     @classmethod
     def started(cls, request: StartRequest, newborn: Newborn, seccomp: bytes, poller: Poller) -> Container:
@@ -116,7 +120,7 @@ class Container:
             log_max_file=request.log_max_file,
             seccomp=seccomp,
         )
-        return cls(estate, newborn.pidfd, newborn.streams, poller, request.attachments)
+        return cls(estate, newborn.pidfd, newborn.streams, poller, request.attachments, _opened_log(estate))
 
     @classmethod
     def adopted(cls, estate: Estate, descriptors: Sequence[int], poller: Poller) -> Container:
@@ -125,10 +129,51 @@ class Container:
         outputs = list(zip(estate.outputs, rest, strict=False))
         stdin = rest[len(outputs)] if estate.has_stdin else None
         master = outputs[0][1] if estate.tty and outputs else None
-        container = cls(estate, pidfd, Streams(stdin, outputs, master), poller, 0)
-        if container._log is not None:
-            container._log.mend()
+        log = _opened_log(estate)
+        if log is not None:
+            log.mend()
+        return cls(estate, pidfd, Streams(stdin, outputs, master), poller, 0, log)
+
+    @classmethod
+    def resumed(cls, state: SupervisedState, seccomp: bytes, poller: Poller) -> Container:
+        """Of this very process before it went on as other code (`reexec`). Nothing is watched yet."""
+        estate = msgspec.structs.replace(state.estate, seccomp=seccomp)
+        streams = Streams(state.stdin, state.outputs, state.master)
+        log = None if state.log is None else _opened_log(estate, state.log)
+        container = cls(estate, state.pidfd, streams, poller, state.expected, log)
+        container.execs = {e.exec_id: Exec(e.exec_id, e.pid, e.pidfd, e.master) for e in state.execs}
+        container.reaped, container.oom_killed = state.reaped, state.oom_killed
+        container.exit_code, container.finished_at = state.exit_code, state.finished_at
+        container._attachers = [Attacher.resumed(a, raw=estate.tty) for a in state.attachers]
+        container._held_until = state.held_until
         return container
+
+    def go_on(self) -> None:
+        """Watch what `resumed` did not."""
+        for attacher in self._attachers:
+            if attacher.has_output:
+                self._poller.watch_writable(attacher.sock.fileno(), self._writer(attacher))
+        self.pump()
+
+    def hand_over(self, filter_number: int) -> SupervisedState:
+        """For `resumed`; the descriptors stay this container's."""
+        return SupervisedState(
+            estate=msgspec.structs.replace(self.estate, seccomp=b""),
+            filter=filter_number,
+            pidfd=-1 if self.reaped else self.pidfd,
+            stdin=self.streams.stdin,
+            outputs=list(self.streams.outputs),
+            master=self.streams.master,
+            execs=[made.hand_over() for made in self.execs.values()],
+            reaped=self.reaped,
+            oom_killed=self.oom_killed,
+            exit_code=self.exit_code,
+            finished_at=self.finished_at,
+            log=None if self._log is None else self._log.hand_over(),
+            attachers=[attacher.hand_over() for attacher in self._attachers],
+            expected=self._expected,
+            held_until=self._held_until,
+        )
 
     def bequest(self) -> tuple[Estate, tuple[int, ...]]:
         """The estate as it is now, with new descriptors."""
@@ -310,3 +355,10 @@ class Container:
             with contextlib.suppress(OSError):
                 attacher.flush()
             self._detach(attacher)
+
+
+def _opened_log(estate: Estate, state: LogState | None = None) -> JsonLog | None:
+    """`state`: of one that is open already."""
+    if estate.log_driver != "json-file":
+        return None
+    return JsonLog(estate.log_path, estate.log_max_size, estate.log_max_file, state)

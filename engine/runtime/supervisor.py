@@ -8,23 +8,24 @@ lost; the main thread never blocks on a container.
 
 from __future__ import annotations
 
+import collections
 import fcntl
 import os
 import signal
 import socket
-import struct
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
-from engine.runtime import spawn, syscalls, terminal, wire
+from engine.runtime import handover, reexec, spawn, syscalls, terminal, wire
 from engine.runtime.birth import Midwife, Newborn, exit_code_of
 from engine.runtime.cgroup import choose_cgroups
+from engine.runtime.connections import Connections, Missing, Refused, log
 from engine.runtime.event_loop import EpollPoller, SpawnThreads
 from engine.runtime.records import Record, Records
 from engine.runtime.succession import Succession
@@ -34,39 +35,37 @@ from engine.runtime.wire import Channel, ExecRequest, ExitEvent, Message, StartR
 SPAWN_THREADS = 4
 TICK_S = 0.02
 RUN_DIR_CHECK_S = 5.0
-CLIENTS_MAX = 16
 SHUTDOWN_S = 10.0
-_CREDENTIALS = struct.Struct("3i")
-
-
-class Missing(Exception):
-    """No such container or exec."""
-
-
-class Refused(Exception):
-    """The request does not fit the state; the message says why."""
+EXEC_ENDS_KEPT = 64
 
 
 class Supervisor:
     """The event loop and the verbs."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, build: str, state: handover.Handover | None = None) -> None:
+        """`state`: go on from there; without one, from the records of a predecessor that died, if there was one."""
         self._run_dir = run_dir
+        self._build = build
         self._poller = EpollPoller()
+        self._connections = Connections(self._poller, self._dispatch)
         self._midwife = Midwife(choose_cgroups())
         count = SPAWN_THREADS if spawn.is_parallel() else 0
         self._threads = SpawnThreads(self._poller, count)
         self._containers: dict[str, Container] = {}
         self._records = Records(run_dir)
-        self._succession = Succession(self._records, self._midwife.cgroups)
+        orphans, strangers = (self._records.read(), {}) if state is None else (state.orphans, state.strangers)
+        self._succession = Succession(self._records, self._midwife.cgroups, orphans, strangers)
         self._lost: dict[str, wire.ContainerState] = {}
         self._starting: set[str] = set()
         self._leaving: dict[str, str] = {}  # container id -> control group that is not empty yet
         self._filters: dict[bytes, bytes] = {}
-        self._channels: set[Channel] = set()
+        self._exec_ends: collections.deque[ExitEvent] = collections.deque(maxlen=EXEC_ENDS_KEPT)
+        self._lock = -1
+        self._change: reexec.Change | None = None
         self._stopping = self._terminating = False
         self._verbs: dict[str, Callable[[Channel, int, dict[str, Any]], None]] = {
             "hello": self._hello,
+            "reexec": self._reexec,
             "settle": self._settle,
             "estate": self._estate,
             "reaped": self._reaped,
@@ -85,12 +84,16 @@ class Supervisor:
             "forget": self._forget,
             "shutdown": self._shutdown,
         }
+        if state is not None:
+            self._take_over(state)
 
     # ---- the loop -----------------------------------------------------------------------------------------
 
-    def serve(self, listener: socket.socket) -> None:
-        listener.setblocking(False)
-        self._poller.watch(listener.fileno(), lambda: self._accept(listener))
+    def serve(self, listener: socket.socket, lock: int) -> None:
+        """`lock`: the descriptor that makes this the only supervisor of its folder."""
+        self._lock = lock
+        self._threads.start()
+        self._connections.serve(listener)
         next_check = time.monotonic() + RUN_DIR_CHECK_S
         while not self._stopping:
             if self._terminating:
@@ -98,6 +101,7 @@ class Supervisor:
                 return
             busy = (
                 self._leaving
+                or self._change is not None
                 or self._succession.is_waiting
                 or any(c.needs_clock() for c in self._containers.values())
             )
@@ -107,7 +111,7 @@ class Supervisor:
                 self._tick(now)
             if now >= next_check:
                 next_check = now + RUN_DIR_CHECK_S
-                self._stopping = self._is_orphaned()
+                self._stopping = self._stopping or self._is_orphaned()
 
     def _tick(self, now: float) -> None:
         for container, exit_code in self._succession.statuses(self._containers, now):
@@ -119,6 +123,8 @@ class Supervisor:
             self._midwife.cgroups.kill(cgroup)
             if self._midwife.cgroups.remove(cgroup):
                 del self._leaving[container_id]
+        if self._change is not None:
+            self._change.advance(now)
 
     def _is_orphaned(self) -> bool:
         """Its folder was removed and nothing runs: nobody can ever reach it again."""
@@ -130,50 +136,6 @@ class Supervisor:
             and not any(c.running for c in self._containers.values())
         )
 
-    # ---- connections --------------------------------------------------------------------------------------
-
-    def _accept(self, listener: socket.socket) -> None:
-        try:
-            sock, _ = listener.accept()
-        except OSError:
-            return
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        _, uid, _ = _CREDENTIALS.unpack(credentials)
-        if uid not in (0, os.geteuid()) or len(self._channels) >= CLIENTS_MAX:
-            sock.close()
-            return
-        channel = Channel(sock)
-        self._channels.add(channel)
-        self._poller.watch(sock.fileno(), lambda: self._receive(channel))
-
-    def _receive(self, channel: Channel) -> None:
-        try:
-            channel.flush()
-            messages = channel.receive()
-        except (OSError, msgspec.MsgspecError) as error:
-            log(f"connection closed: {error}")
-            messages = None
-        if messages is None:
-            self._drop(channel)
-            return
-        for message, descriptors in messages:
-            self._dispatch(channel, message, descriptors)
-        self._rearm(channel)
-
-    def _rearm(self, channel: Channel) -> None:
-        if channel in self._channels:
-            descriptor = channel.sock.fileno()
-            if channel.has_output:
-                self._poller.watch_both(descriptor, lambda: self._receive(channel))
-            else:
-                self._poller.watch(descriptor, lambda: self._receive(channel))
-
-    def _drop(self, channel: Channel) -> None:
-        if channel in self._channels:
-            self._channels.discard(channel)
-            self._poller.forget(channel.sock.fileno())
-            channel.close()
-
     def _dispatch(self, channel: Channel, message: Message, descriptors: list[int]) -> None:
         verb = self._verbs.get(message.name)
         try:
@@ -184,49 +146,20 @@ class Supervisor:
                 raise Refused(f"unknown request {message.name}: the daemon is of another version")
             verb(channel, message.serial, message.body or {})
         except Exception as error:  # noqa: BLE001 - one bad request must not end every container's supervisor
-            self._fail(channel, message.serial, error)
-
-    def _reply(
-        self, channel: Channel, serial: int, body: Any = None, descriptors: tuple[int, ...] = ()
-    ) -> None:
-        self._send(channel, Message(serial, "ok", body), descriptors)
-
-    def _fail(self, channel: Channel, serial: int, error: BaseException) -> None:
-        if isinstance(error, spawn.ProgramFailed):
-            reply = Message(serial, "failed", {"index": error.index, "errno": error.errno})
-        elif isinstance(error, OSError):
-            reply = Message(serial, "os", {"errno": error.errno or 0, "message": str(error)})
-        elif isinstance(error, Missing):
-            reply = Message(serial, "missing", {"message": str(error)})
-        elif isinstance(error, Refused):
-            reply = Message(serial, "refused", {"message": str(error)})
-        else:
-            log("".join(traceback.format_exception(error)))
-            reply = Message(serial, "refused", {"message": f"internal error of the supervisor: {error!r}"})
-        self._send(channel, reply)
-
-    def _send(self, channel: Channel, message: Message, descriptors: tuple[int, ...] = ()) -> None:
-        if channel not in self._channels:
-            for descriptor in descriptors:
-                os.close(descriptor)
-            return
-        try:
-            channel.send(message, descriptors)
-        except OSError:
-            self._drop(channel)
-            return
-        self._rearm(channel)
-
-    def _publish(self, event: ExitEvent) -> None:
-        for channel in tuple(self._channels):
-            self._send(channel, Message(0, "exit", event))
+            self._connections.fail(channel, message.serial, error)
 
     # ---- verbs --------------------------------------------------------------------------------------------
 
     def _hello(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
-        """`orphans`: containers of a predecessor that wait for "adopt"; "settle" ends those that nobody hands over."""
-        orphans = self._succession.orphans
-        self._reply(channel, serial, {"pid": os.getpid(), "protocol": wire.PROTOCOL, "orphans": orphans})
+        hello = wire.Hello(
+            pid=os.getpid(),
+            protocol=wire.PROTOCOL,
+            oldest=wire.PROTOCOL_MIN,
+            build=self._build,
+            orphans=self._succession.orphans,
+            exec_ends=list(self._exec_ends),
+        )
+        self._connections.reply(channel, serial, hello)
 
     def _adopt(self, channel: Channel, serial: int, body: dict[str, Any], descriptors: list[int]) -> None:
         estate = msgspec.convert(body, wire.Estate)
@@ -237,17 +170,17 @@ class Supervisor:
         if container is None:
             raise Missing(f"no such orphan: {estate.id}")
         self._containers[container.id] = container
-        self._reply(channel, serial)
-        self._poller.watch(container.pidfd, lambda: self._ended(container))
+        self._connections.reply(channel, serial)
+        self._watch_end(container)
         container.pump()
 
     def _settle(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
         self._lost.update((state.id, state) for state in self._succession.settle())
-        self._reply(channel, serial)
+        self._connections.reply(channel, serial)
 
     def _estate(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
         estate, descriptors = self._running(body["id"]).bequest()
-        self._reply(channel, serial, estate, descriptors)
+        self._connections.reply(channel, serial, estate, descriptors)
 
     def _reaped(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
         """The daemon turned out to be the parent of an adopted process, and tells how it ended."""
@@ -256,7 +189,7 @@ class Supervisor:
             self._poller.forget(container.pidfd)
             self._succession.told(container.id)
             self._bury(container, body["exit_code"])
-        self._reply(channel, serial)
+        self._connections.reply(channel, serial)
 
     def _start(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
         request = msgspec.convert(body, StartRequest)
@@ -283,7 +216,7 @@ class Supervisor:
         self, channel: Channel, serial: int, request: StartRequest, error: BaseException
     ) -> None:
         self._starting.discard(request.id)
-        self._fail(channel, serial, error)
+        self._connections.fail(channel, serial, error)
 
     def _started(self, channel: Channel, serial: int, request: StartRequest, newborn: Newborn) -> None:
         self._starting.discard(request.id)
@@ -302,8 +235,8 @@ class Supervisor:
             )
         )
         estate, descriptors = container.bequest()
-        self._reply(channel, serial, msgspec.structs.replace(estate, seccomp=b""), descriptors)
-        self._poller.watch(container.pidfd, lambda: self._ended(container))
+        self._connections.reply(channel, serial, msgspec.structs.replace(estate, seccomp=b""), descriptors)
+        self._watch_end(container)
         container.pump()
 
     def _exec(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
@@ -318,7 +251,7 @@ class Supervisor:
                 newborn = self._midwife.exec(request, container.cgroup, container.pid, pidfd)
             except BaseException as failure:  # noqa: BLE001 - carried to the main thread
                 error = failure
-                return lambda: self._fail(channel, serial, error)
+                return lambda: self._connections.fail(channel, serial, error)
             finally:
                 os.close(pidfd)
             return lambda: self._exec_started(channel, serial, container, request.exec_id, newborn)
@@ -330,24 +263,24 @@ class Supervisor:
     ) -> None:
         streams = newborn.streams
         master = None if streams.master is None else os.dup(streams.master)
-        made = Exec(exec_id, newborn, master)
+        made = Exec(exec_id, newborn.pid, newborn.pidfd, master)
         container.execs[exec_id] = made
         outputs = [descriptor for _, descriptor in streams.outputs]
         pidfd = os.dup(newborn.pidfd)
         given = (pidfd, *outputs, *(() if streams.stdin is None else (streams.stdin,)))
-        self._reply(channel, serial, {"pid": newborn.pid, "outputs": len(outputs)}, given)
-        self._poller.watch(made.pidfd, lambda: self._exec_ended(container, made))
+        self._connections.reply(channel, serial, {"pid": newborn.pid, "outputs": len(outputs)}, given)
+        self._watch_exec(container, made)
 
     def _kill(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
         container = self._running(body["id"])
         signal.pidfd_send_signal(container.pidfd, body["signal"])
-        self._reply(channel, serial)
+        self._connections.reply(channel, serial)
 
     def _attach(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
         container = self._find(body["id"])
         theirs, stdin = container.attach(stdin=body["stdin"])
         given = (theirs.detach(), *(() if stdin is None else (stdin,)))
-        self._reply(channel, serial, None, given)
+        self._connections.reply(channel, serial, None, given)
         self._try_finish(container)
 
     def _resize(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
@@ -362,7 +295,7 @@ class Supervisor:
         if master is None:
             raise Refused("it has no terminal: run it with a tty to resize it")
         terminal.set_size(master, body["rows"], body["columns"])
-        self._reply(channel, serial)
+        self._connections.reply(channel, serial)
 
     def _pause(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
         container = self._running(body["id"])
@@ -372,31 +305,33 @@ class Supervisor:
                 self._midwife.cgroups.freeze(container.cgroup)
             except OSError as failure:
                 error = failure
-                return lambda: self._fail(channel, serial, error)
-            return lambda: self._reply(channel, serial)
+                return lambda: self._connections.fail(channel, serial, error)
+            return lambda: self._connections.reply(channel, serial)
 
         self._threads.submit(job)
 
     def _resume(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
         self._midwife.cgroups.thaw(self._running(body["id"]).cgroup)
-        self._reply(channel, serial)
+        self._connections.reply(channel, serial)
 
     def _update(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
         self._midwife.cgroups.update(self._running(body["id"]).cgroup, body["resources"])
-        self._reply(channel, serial)
+        self._connections.reply(channel, serial)
 
     def _stats(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
-        self._reply(channel, serial, self._midwife.cgroups.stats(self._running(body["id"]).cgroup))
+        self._connections.reply(
+            channel, serial, self._midwife.cgroups.stats(self._running(body["id"]).cgroup)
+        )
 
     def _pids(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
-        self._reply(channel, serial, self._midwife.cgroups.pids(self._running(body["id"]).cgroup))
+        self._connections.reply(channel, serial, self._midwife.cgroups.pids(self._running(body["id"]).cgroup))
 
     def _list(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
         states = [container.state() for container in self._containers.values()]
-        self._reply(channel, serial, [*states, *self._lost.values()])
+        self._connections.reply(channel, serial, [*states, *self._lost.values()])
 
     def _filter(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
-        self._reply(channel, serial, self._find(body["id"]).estate.seccomp)
+        self._connections.reply(channel, serial, self._find(body["id"]).estate.seccomp)
 
     def _forget(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
         self._lost.pop(body["id"], None)
@@ -405,12 +340,12 @@ class Supervisor:
             if container.running:
                 raise Refused(f"container {container.id} still runs: kill it before it can be forgotten")
             self._remove(container)
-        self._reply(channel, serial)
+        self._connections.reply(channel, serial)
 
     def _shutdown(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
         """Kill what runs, then end. The reply comes before the end."""
         self._end_containers()
-        self._reply(channel, serial)
+        self._connections.reply(channel, serial)
         self._stopping = True
 
     def _end_containers(self) -> None:
@@ -429,7 +364,78 @@ class Supervisor:
         """SIGTERM: end with everything that runs, as a service manager expects it."""
         self._terminating = True
 
+    # ---- other code ---------------------------------------------------------------------------------------
+
+    def _reexec(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:
+        """Go on as another program: the answer is the end of the connection, or why not. Requests wait meanwhile."""
+        release = msgspec.convert(body, wire.Release)
+        if release.build == self._build:
+            raise Refused(f"it runs build {release.build} already")
+        if self._change is not None:
+            raise Refused("it is going on as another build already: ask again")
+
+        def failed(reason: Refused) -> None:
+            self._change = None
+            self._connections.release()
+            self._connections.fail(channel, serial, reason)
+
+        self._change = reexec.Change(release, self._run_dir, self._poller, self, failed)
+        self._connections.hold()
+
+    @property
+    def is_quiet(self) -> bool:
+        """No process is being started, no exit code is on its way from somebody else."""
+        return self._threads.is_idle and not self._succession.is_waiting
+
+    @property
+    def is_ending(self) -> bool:
+        return self._terminating or self._stopping
+
+    def snapshot(self) -> handover.Handover:
+        """Everything, while it is quiet. The descriptors stay ours."""
+        assert not self._starting, "nothing starts while it is quiet"
+        known = tuple(self._containers.values())
+        filters = {seccomp: n for n, seccomp in enumerate(dict.fromkeys(c.estate.seccomp for c in known))}
+        groups = (*(c.cgroup for c in known if c.running), *self._leaving.values())
+        orphans, strangers = self._succession.waiting()
+        return handover.Handover(
+            version=handover.STATE_VERSION,
+            build=self._build,
+            lock=self._lock,
+            listener=self._connections.listener,
+            filters=list(filters),
+            containers=[container.hand_over(filters[container.estate.seccomp]) for container in known],
+            cgroups={group: self._midwife.cgroups.made_parents(group) for group in groups},
+            leaving=dict(self._leaving),
+            lost=list(self._lost.values()),
+            orphans=orphans,
+            strangers=strangers,
+            exec_ends=list(self._exec_ends),
+        )
+
+    def _take_over(self, state: handover.Handover) -> None:
+        for group, parents in state.cgroups.items():
+            self._midwife.cgroups.adopt(group, parents)
+        for known in state.containers:
+            seccomp = state.filters[known.filter]
+            container = Container.resumed(known, self._filters.setdefault(seccomp, seccomp), self._poller)
+            self._containers[container.id] = container
+            if not container.reaped and container.id not in state.strangers:
+                self._watch_end(container)
+            for made in container.execs.values():
+                self._watch_exec(container, made)
+            container.go_on()
+        self._leaving = state.leaving
+        self._lost = {ended.id: ended for ended in state.lost}
+        self._exec_ends.extend(state.exec_ends)
+
     # ---- ends ---------------------------------------------------------------------------------------------
+
+    def _watch_end(self, container: Container) -> None:
+        self._poller.watch(container.pidfd, lambda: self._ended(container))
+
+    def _watch_exec(self, container: Container, made: Exec) -> None:
+        self._poller.watch(made.pidfd, lambda: self._exec_ended(container, made))
 
     def _exec_ended(self, container: Container, made: Exec) -> None:
         info = os.waitid(os.P_PIDFD, made.pidfd, os.WEXITED | os.WNOHANG)
@@ -438,16 +444,16 @@ class Supervisor:
         self._poller.forget(made.pidfd)
         container.execs.pop(made.exec_id, None)
         made.close()
-        self._publish(
-            ExitEvent(
-                id=container.id,
-                exec_id=made.exec_id,
-                pid=made.pid,
-                exit_code=exit_code_of(info),
-                oom_killed=False,
-                finished_at=time.time(),
-            )
+        event = ExitEvent(
+            id=container.id,
+            exec_id=made.exec_id,
+            pid=made.pid,
+            exit_code=exit_code_of(info),
+            oom_killed=False,
+            finished_at=time.time(),
         )
+        self._exec_ends.append(event)
+        self._connections.publish(event)
 
     def _ended(self, container: Container) -> None:
         try:
@@ -480,7 +486,7 @@ class Supervisor:
         container.finish()
         self._records.remove(container.id)
         container.finished_at = time.time()
-        self._publish(
+        self._connections.publish(
             ExitEvent(
                 id=container.id,
                 exec_id=None,
@@ -510,14 +516,8 @@ class Supervisor:
         return container
 
 
-def log(text: str) -> None:
-    """To the supervisor's log file, which is its standard error."""
-    sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text.rstrip()}\n")
-    sys.stderr.flush()
-
-
-def listen(run_dir: Path) -> socket.socket | None:
-    """The listening socket, or None when another supervisor serves this folder."""
+def listen(run_dir: Path) -> tuple[socket.socket, int] | None:
+    """The listening socket and the lock, or None when another supervisor serves this folder."""
     descriptor = os.open(run_dir / wire.LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         # Held, on purpose, until this process ends.
@@ -531,19 +531,30 @@ def listen(run_dir: Path) -> socket.socket | None:
     listener.bind(str(path))
     path.chmod(0o600)
     listener.listen(16)
-    return listener
+    return listener, descriptor
 
 
 def main(arguments: list[str]) -> int:
-    """`arguments`: the run folder. A byte on standard output says that the socket is there."""
-    run_dir = Path(arguments[0])
-    listener = listen(run_dir)
-    os.write(1, b"1" if listener else b"0")
-    null = os.open("/dev/null", os.O_RDWR)
-    os.dup2(null, 1)
-    os.close(null)
-    if listener is None:
-        return 0
+    """`arguments`: the run folder, options with a value each, the marker. Options: --build, and --resume or
+    --check-state with the descriptor of a state. Without these, a byte on standard output says that the socket is there.
+    """
+    run_dir, options = Path(arguments[0]), dict(zip(arguments[1:-1:2], arguments[2:-1:2], strict=True))
+    build = options.get("--build", "")
+    if "--check-state" in options:
+        try_state(run_dir, build, int(options["--check-state"]))
+    state = None
+    if "--resume" in options:
+        state = reexec.resumed(int(options["--resume"]), build)
+        listener, lock = socket.socket(fileno=state.listener), state.lock
+    else:
+        place = listen(run_dir)
+        os.write(1, b"1" if place else b"0")
+        null = os.open("/dev/null", os.O_RDWR)
+        os.dup2(null, 1)
+        os.close(null)
+        if place is None:
+            return 0
+        listener, lock = place
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     sys.setswitchinterval(0.0005)
@@ -551,7 +562,23 @@ def main(arguments: list[str]) -> int:
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     syscalls.allow_many_files()
     os.chdir("/")
-    supervisor = Supervisor(run_dir)
+    supervisor = Supervisor(run_dir, build, state)
     signal.signal(signal.SIGTERM, lambda *_: supervisor.terminate())
-    supervisor.serve(listener)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))  # blocked by who executed this program
+    supervisor.serve(listener, lock)
     return 0
+
+
+def try_state(run_dir: Path, build: str, descriptor: int) -> NoReturn:
+    """Take over a copy of the state and end: 0, or 1 with the reason on the last line of standard output."""
+    code = 0
+    try:
+        Supervisor(run_dir, build, reexec.resumed(descriptor, build))
+    except handover.Unreadable as error:
+        sys.stdout.write(f"{error}\n")
+        code = 1
+    except Exception:  # noqa: BLE001 - whatever it is, the present supervisor has to hear of it
+        traceback.print_exc(file=sys.stdout)
+        code = 1
+    sys.stdout.flush()
+    os._exit(code)  # no destructor runs: what was taken over is shared with the process that goes on

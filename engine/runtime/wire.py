@@ -18,10 +18,13 @@ from typing import Any
 
 import msgspec
 
-PROTOCOL = 2
+# The newest and the oldest that this code speaks. What is only added does not raise it: unknown fields are ignored
+# and an unknown request is refused. "hello" and "reexec" stay as they are in every version.
+PROTOCOL, PROTOCOL_MIN = 2, 2
 SOCKET_NAME, LOCK_NAME, LOG_NAME = "supervisor.sock", "supervisor.lock", "supervisor.log"
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 DESCRIPTORS_MAX = 16
+MARKER = "swarmctl-supervisor"  # the last argument of every supervisor's command line
 _LENGTH = struct.Struct(">I")
 _READ_BYTES = 256 * 1024
 
@@ -112,6 +115,34 @@ class ExitEvent(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: float
 
 
+class Release(msgspec.Struct, frozen=True):
+    """One build of the supervisor. `command`: an interpreter and its arguments up to the run folder; `build`: version
+    and checksum, which it is told on its command line.
+    """
+
+    command: list[str]
+    build: str
+
+    def arguments(self, run_dir: str, *options: str) -> list[str]:
+        """`options`: with a value each."""
+        return [*self.command, run_dir, "--build", self.build, *options, MARKER]
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True):
+    """Who answers. It speaks the protocols `oldest` to `protocol` (`oldest` 0: that one only).
+
+    `build`: version and checksum of its code, "" before builds were told. `orphans`: containers of a predecessor that
+    wait for "adopt"; "settle" ends those that nobody hands over. `exec_ends`: of late, whoever may have missed them.
+    """
+
+    pid: int
+    protocol: int
+    oldest: int = 0
+    build: str = ""
+    orphans: list[str] = []
+    exec_ends: list[ExitEvent] = []
+
+
 class Message(msgspec.Struct, array_like=True):
     serial: int
     name: str
@@ -136,6 +167,11 @@ class Channel:
     @property
     def has_output(self) -> bool:
         return bool(self._outgoing)
+
+    @property
+    def is_open(self) -> bool:
+        """Until `close`."""
+        return self.sock.fileno() >= 0
 
     def send(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
         """Queue a message and send what fits. The descriptors are owned by the channel and closed after."""

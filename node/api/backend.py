@@ -104,6 +104,9 @@ class NetworkBackend(Protocol):
 
 
 class SystemBackend(Protocol):
+    def supervisor(self) -> dict[str, str]:
+        """Pid, Build, Protocol, and a Problem when it does not run the daemon's build."""
+
     def events(self, since: float, until: float, filters: Filters) -> AsyncIterator[dict[str, Any]]: ...
     async def info(self) -> dict[str, Any]: ...
     async def disk_usage(self) -> dict[str, Any]: ...

@@ -39,7 +39,7 @@ async def ping(context: Context, request: web.Request) -> web.StreamResponse:
     return web.Response(text=text, content_type="text/plain", charset="utf-8", headers=headers)
 
 
-async def version(_context: Context, _request: web.Request) -> web.StreamResponse:
+async def version(context: Context, _request: web.Request) -> web.StreamResponse:
     architecture = _MACHINES.get(platform.machine(), platform.machine())
     details = {
         "ApiVersion": API_VERSION,
@@ -52,10 +52,14 @@ async def version(_context: Context, _request: web.Request) -> web.StreamRespons
         "MinAPIVersion": API_VERSION_MIN,
         "Os": "linux",
     }
+    supervisor = context.engine.supervisor()
     return json_response(
         {
             "Platform": {"Name": "swarmctl"},
-            "Components": [{"Name": "Engine", "Version": SERVER_VERSION, "Details": details}],
+            "Components": [
+                {"Name": "Engine", "Version": SERVER_VERSION, "Details": details},
+                {"Name": "supervisor", "Version": supervisor["Build"], "Details": supervisor},
+            ],
             "Version": SERVER_VERSION,
             "ApiVersion": API_VERSION,
             "MinAPIVersion": API_VERSION_MIN,

@@ -128,8 +128,7 @@ def _kill(options: argparse.Namespace) -> None:
 def _start(options: argparse.Namespace) -> None:
     with locked(options.name):
         lab = load(options.name)
-        for node in _nodes(options):
-            power.start(lab, node, _say)
+        power.start(lab, _nodes(options), _say)
 
 
 def _nodes(options: argparse.Namespace) -> list[LabNode]:

@@ -50,6 +50,11 @@ class LabNode:
         return NETNS_ROOT / self.netns
 
     @property
+    def mac(self) -> str:
+        """The same after a power cut, as a machine's: the others remember it."""
+        return "02:77:" + ":".join(f"{int(number):02x}" for number in self.address.split("."))
+
+    @property
     def state_dir(self) -> Path:
         return STATE_ROOT / self.lab / self.name
 

@@ -83,18 +83,21 @@ def log_tail(node: LabNode) -> str:
     return "\n".join(f"  {node.name} | {line}" for line in lines) or f"  {node.name} | (its log is empty)"
 
 
-def start(lab: Lab, node: LabNode, say: Say) -> None:
-    """Brings a node up again: the daemon alone when supervisor or containers live, a fresh boot otherwise."""
-    before = state(node)
-    if before in ("running", "starting"):
-        say(f"{node.name} is {before} already")
-        return
-    if before == "off":
-        processes.kill_everything(node)
-        leftovers.forget_boot(node)
-        underlay.delete_node_network(lab, node)
-        underlay.create_node_network(lab, node)
-    wait_until_up({node.name: start_daemon(node)}, lab, say)
+def start(lab: Lab, nodes: list[LabNode], say: Say) -> None:
+    """Brings them up again, all at once: the daemon alone when supervisor or containers live, else a fresh boot."""
+    daemons = {}
+    for node in nodes:
+        before = state(node)
+        if before in ("running", "starting"):
+            say(f"{node.name} is {before} already")
+            continue
+        if before == "off":
+            processes.kill_everything(node)
+            leftovers.forget_boot(node)
+            underlay.delete_node_network(lab, node)
+            underlay.create_node_network(lab, node)
+        daemons[node.name] = start_daemon(node)
+    wait_until_up(daemons, lab, say)
 
 
 def kill(lab: Lab, node: LabNode, *, daemon_only: bool, say: Say) -> None:

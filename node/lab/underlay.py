@@ -44,7 +44,7 @@ def create_node_network(lab: Lab, node: LabNode) -> None:
     command("ip", "netns", "add", node.netns)
     command(
         *("ip", "-n", lab.underlay, "link", "add", node.name, "type", "veth"),
-        *("peer", "name", "eth0", "netns", node.netns),
+        *("peer", "name", "eth0", "address", node.mac, "netns", node.netns),
     )
     command("ip", "-n", lab.underlay, "link", "set", node.name, "master", _BRIDGE, "up")
     batch = ["link set lo up", f"address add {node.address}/24 dev eth0", "link set eth0 up"]

@@ -16,7 +16,6 @@ import msgspec
 
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
-NANOSECOND = 1
 MILLISECOND = 1_000_000
 SECOND = 1_000_000_000
 

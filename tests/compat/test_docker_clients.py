@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import uuid
 from pathlib import Path
 
 import docker
 import pytest
 
-from tests.conftest import ROOT, HostDaemon, Lab, Result
+from tests.commands import ROOT, Result, run
+from tests.conftest import HostDaemon
+from tests.labs import Lab, lab_of
 
 pytestmark = pytest.mark.root
 
@@ -92,11 +93,7 @@ class Cli:
         self._environment = os.environ | {"DOCKER_HOST": f"unix://{socket}"}
 
     def run(self, *words: str, text: str = "") -> Result:
-        command = [str(self._client), *words]
-        done = subprocess.run(
-            command, input=text, capture_output=True, text=True, timeout=60, env=self._environment
-        )
-        return Result(done.returncode, done.stdout, done.stderr)
+        return run([str(self._client), *words], text, self._environment)
 
     def ok(self, *words: str, text: str = "") -> str:
         result = self.run(*words, text=text)
@@ -129,27 +126,21 @@ def test_docker_cli_on_one_host(host: HostDaemon, client: Path, hello_archive: P
 
 
 def test_docker_cli_makes_a_swarm(client: Path) -> None:
-    lab = Lab(f"cli{uuid.uuid4().hex[:6]}")
-    try:
-        up = lab.lab("up", "--nodes", "2")
-        assert up.code == 0, up.err
-        first, second = lab.nodes().values()
-        manager, worker = Cli(client, first["socket"]), Cli(client, second["socket"])
-        assert "is now a manager" in manager.ok("swarm", "init", "--advertise-addr", str(first["address"]))
+    with lab_of(2, kind=Lab) as lab:
+        first, second = lab.node("n1"), lab.node("n2")
+        manager, worker = Cli(client, first.socket), Cli(client, second.socket)
+        assert "is now a manager" in manager.ok("swarm", "init", "--advertise-addr", first.address)
         token = manager.ok("swarm", "join-token", "-q", "worker").strip()
-        assert "joined a swarm as a worker" in worker.ok(
-            "swarm", "join", "--token", token, f"{first['address']}:2377"
-        )
+        remote = f"{first.address}:2377"
+        assert "joined a swarm as a worker" in worker.ok("swarm", "join", "--token", token, remote)
         lab.wait("both are ready", 15, lambda: manager.ok("node", "ls").count("Ready") == 2)
         assert "not a swarm manager" in worker.run("node", "ls").err
         assert "Swarm: active" in worker.ok("info")
         worker.ok("swarm", "leave")
-    finally:
-        lab.lab("down")
 
 
 def test_docker_cli_on_a_swarm(swarm: Lab, client: Path) -> None:
-    docker = Cli(client, swarm.nodes()["n1"]["socket"])
+    docker = Cli(client, swarm.node("n1").socket)
     assert docker.ok("node", "ls").count("Ready") == 3
     service = docker.ok(
         "service", "create", "--detach", "--name", "by-docker", "--replicas", "2", "hello"

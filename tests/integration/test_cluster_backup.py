@@ -8,9 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,7 +20,8 @@ from raft import snapshot as snapshots
 from raft.codec import Change, encode_command
 from raft.objects.base import Kind
 from raft.store import Store
-from tests.conftest import BIN, Lab, Result
+from tests.commands import Result
+from tests.labs import Lab, lab_of
 
 pytestmark = pytest.mark.root
 
@@ -59,25 +58,16 @@ class Story:
         return {manager["Hostname"]: manager["Problems"] for manager in managers}
 
     def state_dir(self, node: str) -> Path:
-        return Path(str(self.lab.nodes()[node]["state_dir"]))
+        return self.lab.node(node).state_dir
 
     def create_secret(self, node: str, name: str) -> bool:
-        socket = f"unix://{self.lab.nodes()[node]['socket']}"
-        words = [BIN / "swarmctl", "-H", socket, "secret", "create", name, "-"]
-        return subprocess.run(words, input=name, text=True, capture_output=True).returncode == 0
+        return self.lab.on(node, "secret", "create", name, "-", text=name).code == 0
 
 
 @pytest.fixture(scope="module")
 def story(hello_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    lab = Lab(f"back{uuid.uuid4().hex[:6]}")
-    try:
-        up = lab.lab("up", "--nodes", "4", "--managers", "3", "--joined")
-        assert up.code == 0, up.err
-        for node in lab.nodes():
-            lab.ok(node, "load", "-i", str(hello_archive))
+    with lab_of(4, "--managers", "3", "--joined", image=hello_archive, kind=Lab) as lab:
         yield Story(lab, tmp_path_factory.mktemp("backup"))
-    finally:
-        lab.lab("down")
 
 
 def while_writing(story: Story, act: Callable[[], None]) -> list[str]:
@@ -210,7 +200,7 @@ def test_the_worker_comes_back_with_its_tasks_and_the_services_run(story: Story)
     lab.wait("the lost tasks are replaced", 90, lambda: len(lab.running("n1", "web")) == 3
              and set(lab.running("n1", "web")) <= {"n1", "n4"} and lab.running("n1", "edge") == ["n4"])  # fmt: skip
     assert story.edge_container == lab.ok("n4", "ps", "-q", "--filter", "name=edge")
-    address = lab.nodes()["n1"]["address"]
+    address = lab.node("n1").address
     lab.wait("the port answers", 20, lambda: lab.inside(
         "n4", "timeout", "5", "busybox", "wget", "-q", "-O", "-", f"http://{address}:8080/").out)  # fmt: skip
     node = lab.running("n1", "web")[0]
@@ -223,7 +213,7 @@ def test_the_worker_comes_back_with_its_tasks_and_the_services_run(story: Story)
 def test_the_old_tokens_join(story: Story) -> None:
     lab = story.lab
     assert lab.lab("start", "n2", "n3").code == 0
-    remote = f"{lab.nodes()['n1']['address']}:2377"
+    remote = f"{lab.node('n1').address}:2377"
     for node, role in (("n2", "manager"), ("n3", "worker")):
         lab.ok(node, "swarm", "join", "--token", story.tokens[role], remote)
     assert lab.ok("n1", "swarm", "join-token", "-q", "manager") == story.tokens["manager"]

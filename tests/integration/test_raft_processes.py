@@ -1,52 +1,30 @@
 """Three managers as real processes that are killed with SIGKILL while they are written to.
 
-They talk over unix sockets, so no packet leaves the machine and no root is needed. Every write that was
-acknowledged must be there at the end, on every manager, and all must hold the same state.
+Every write that was acknowledged must be there at the end, on every manager, and all must hold the same state.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import os
-import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.manager_processes import Managers
 
-# One manager: argv = folder, node id, "bootstrap" | "join" | "resume". Requests and answers are JSON lines.
 PROGRAM = """
-import asyncio, hashlib, json, sys
+import asyncio, hashlib, sys
 from pathlib import Path
-from raft.consensus import Consensus, ConsensusConfig
-from raft.errors import RaftError
 from raft.objects.base import Annotations
 from raft.objects.service import Service, ServiceSpec
 from raft.store import Store
+from tests.manager_program import Dialer, opened, serve
 
-folder, node_id, how = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-
-class Dialer:
-    async def dial(self, other, address):
-        reader, writer = await asyncio.open_unix_connection(str(folder / f"{other}.raft"))
-        writer.write(node_id.encode() + b"\\n")
-        return reader, writer
+store, dialer = Store(), Dialer(Path(sys.argv[1]), sys.argv[2])
 
 async def main():
-    store = Store()
-    config = ConsensusConfig(node_id, node_id + ":1", "c1", folder / node_id, b"k" * 32, snapshot_interval=300)
-    arguments = ({},) if how == "join" else ()
-    consensus = getattr(Consensus, how)(config, store, Dialer(), *arguments)
-    store.attach(consensus)
-    await consensus.start()
-
-    async def raft(reader, writer):
-        consensus.accept((await reader.readline()).decode().strip(), reader, writer)
+    consensus = opened(store, dialer, sys.argv[3], snapshot_interval=300)
 
     async def request(message):
         verb, name = message["verb"], message.get("name", "")
@@ -64,83 +42,16 @@ async def main():
             }
         return {}
 
-    async def control(reader, writer):
-        while line := await reader.readline():
-            try:
-                answer = await request(json.loads(line))
-            except RaftError as err:
-                answer = {"error": type(err).__name__, "message": str(err)}
-            writer.write(json.dumps(answer).encode() + b"\\n")
-
-    for name, handler in (("raft", raft), ("control", control)):
-        path = folder / f"{node_id}.{name}"
-        path.unlink(missing_ok=True)
-        await asyncio.start_unix_server(handler, path, limit=1 << 24)
-    print("ready", flush=True)
-    await asyncio.Event().wait()
+    await serve(dialer, consensus, control=request)
 
 asyncio.run(main())
 """
 
 
-class Managers:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.processes: dict[str, asyncio.subprocess.Process] = {}
-
-    async def start(self, node_id: str, how: str) -> None:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", PROGRAM, str(self.folder), node_id, how,
-            stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
-        self.processes[node_id] = process
-        line = await asyncio.wait_for(process.stdout.readline(), 20)
-        assert line == b"ready\n", f"{node_id} did not start"
-
-    async def kill(self, node_id: str) -> None:
-        process = self.processes.pop(node_id)
-        process.send_signal(signal.SIGKILL)
-        await process.wait()
-
-    async def ask(self, node_id: str, timeout_s: float = 12, **message: str) -> dict:
-        """An error of the connection is an unknown outcome."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                reader, writer = await asyncio.open_unix_connection(
-                    self.folder / f"{node_id}.control", limit=1 << 24
-                )
-                try:
-                    writer.write(json.dumps(message).encode() + b"\n")
-                    line = await reader.readline()
-                finally:
-                    writer.close()
-        except (OSError, TimeoutError):
-            return {"error": "Connection"}
-        return json.loads(line) if line else {"error": "Connection"}
-
-    async def leader(self) -> str:
-        async with asyncio.timeout(15):
-            while True:
-                for node_id in list(self.processes):
-                    if (await self.ask(node_id, verb="status", timeout_s=2)).get("leader"):
-                        return node_id
-                await asyncio.sleep(0.02)
-
-
 @pytest.fixture
 async def managers(tmp_path: Path) -> AsyncIterator[Managers]:
-    made = Managers(tmp_path)
-    yield made
-    for node_id in list(made.processes):
-        with contextlib.suppress(ProcessLookupError):
-            await made.kill(node_id)
-
-
-async def three(managers: Managers) -> None:
-    await managers.start("n1", "bootstrap")
-    for node_id in ("n2", "n3"):
-        await managers.start(node_id, "join")
-        assert await managers.ask("n1", verb="add", name=node_id) == {}
+    async with Managers(tmp_path, PROGRAM) as made:
+        yield made
 
 
 async def writer(managers: Managers, prefix: str, acknowledged: set[str], stop: asyncio.Event) -> None:
@@ -160,10 +71,18 @@ async def writer(managers: Managers, prefix: str, acknowledged: set[str], stop: 
                     target = node_id
 
 
+async def progress(acknowledged: set[str], count: int = 60) -> None:
+    """Until so many more writes are acknowledged."""
+    wanted = len(acknowledged) + count
+    async with asyncio.timeout(30):
+        while len(acknowledged) < wanted:
+            await asyncio.sleep(0.01)
+
+
 async def check(managers: Managers, acknowledged: set[str]) -> None:
     leader = await managers.leader()
     assert await managers.ask(leader, verb="write", name="last") == {}
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while True:
             states = [await managers.ask(node_id, verb="status") for node_id in managers.processes]
             if len({(s.get("applied"), s.get("versions")) for s in states}) == 1 and len(states) == 3:
@@ -174,13 +93,13 @@ async def check(managers: Managers, acknowledged: set[str]) -> None:
 
 
 async def test_killed_leaders_lose_nothing_and_are_replaced_quickly(managers: Managers):
-    await three(managers)
+    await managers.start_three()
     acknowledged: set[str] = set()
     stop = asyncio.Event()
     writers = [asyncio.create_task(writer(managers, f"w{i}", acknowledged, stop)) for i in range(4)]
     gaps = []
     for _ in range(4):
-        await asyncio.sleep(0.6)
+        await progress(acknowledged)
         leader = await managers.leader()
         started = asyncio.get_running_loop().time()
         await managers.kill(leader)
@@ -195,14 +114,14 @@ async def test_killed_leaders_lose_nothing_and_are_replaced_quickly(managers: Ma
 
 
 async def test_all_killed_at_once_again_and_again_lose_nothing(managers: Managers):
-    await three(managers)
+    await managers.start_three()
     acknowledged: set[str] = set()
     for cycle in range(4):
         stop = asyncio.Event()
         writers = [
             asyncio.create_task(writer(managers, f"c{cycle}w{i}", acknowledged, stop)) for i in range(4)
         ]
-        await asyncio.sleep(0.8)
+        await progress(acknowledged)
         nodes = list(managers.processes)
         await asyncio.gather(*(managers.kill(node_id) for node_id in nodes))
         stop.set()

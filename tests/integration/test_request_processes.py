@@ -1,70 +1,47 @@
 """Clients that create, change and remove services while their managers' leader is killed again and again.
 
-Three managers as real processes with the real control API and its proxies, over unix sockets: no packet
-leaves the machine and no root is needed. Every call must end well in the end, take effect once, and never
-be told about the effect of its own earlier attempt.
+Three managers as real processes with the real control API and its proxies. Every call must end well in the end,
+take effect once, and never be told about the effect of its own earlier attempt.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import os
 import random
 import secrets
-import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.manager_processes import Managers
 
-# One manager: argv = folder, node id, "bootstrap" | "join" | "resume". Requests and answers are JSON lines.
 PROGRAM = """
-import asyncio, base64, json, sys
+import asyncio, json, sys
 from pathlib import Path
-import msgspec
 from node.manager.controlapi import ControlApi
 from node.manager.forward import ControlProxy, register_control
 from node.rpc import RpcError
-from raft.consensus import Consensus, ConsensusConfig
-from raft.errors import RaftError
 from raft.objects.base import Annotations
 from raft.objects.request import Request
 from raft.objects.service import ContainerSpec, ServiceSpec, TaskSpec
 from raft.store import Store
+from tests.manager_program import Dialer, asked, opened, serve
 
-folder, node_id, how = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-
-async def exchange(path, message, timeout):
-    async with asyncio.timeout(timeout):
-        reader, writer = await asyncio.open_unix_connection(str(path), limit=1 << 24)
-        try:
-            writer.write(json.dumps(message).encode() + b"\\n")
-            return await reader.readline()
-        finally:
-            writer.close()
-
-class Peers:
-    def __init__(self):
+class Peers(Dialer):
+    def __init__(self, folder, node_id):
+        super().__init__(folder, node_id)
         self.handlers = {}
-
-    async def dial(self, other, address):
-        reader, writer = await asyncio.open_unix_connection(str(folder / f"{other}.raft"))
-        writer.write(node_id.encode() + b"\\n")
-        return reader, writer
 
     def handle(self, method, handler, *, roles):
         self.handlers[method] = handler
 
     async def call(self, address, method, payload, *, timeout):
-        path = folder / f"{address.partition(':')[0]}.rpc"
+        path = self.folder / f"{address.partition(':')[0]}.rpc"
         try:
-            line = await exchange(path, [method, payload.decode()], timeout)
+            async with asyncio.timeout(timeout):
+                line = await asked(path, [method, payload.decode()])
         except (ConnectionRefusedError, FileNotFoundError) as error:
             raise RpcError("unavailable", f"cannot reach {address}") from error
         except (OSError, TimeoutError) as error:
@@ -84,18 +61,11 @@ class Peers:
             return {"code": error.code, "message": error.message, "detail": error.detail}
 
 async def main():
-    store, peers = Store(), Peers()
-    config = ConsensusConfig(node_id, node_id + ":1", "c1", folder / node_id, b"k" * 32, snapshot_interval=200)
-    arguments = ({},) if how == "join" else ()
-    consensus = getattr(Consensus, how)(config, store, peers, *arguments)
-    store.attach(consensus)
+    store, peers = Store(), Peers(Path(sys.argv[1]), sys.argv[2])
+    consensus = opened(store, peers, sys.argv[3], snapshot_interval=200)
     api = ControlApi(store, consensus)
     register_control(peers, api, consensus)
-    proxy = ControlProxy(node_id, api, consensus, peers)
-    await consensus.start()
-
-    async def raft(reader, writer):
-        consensus.accept((await reader.readline()).decode().strip(), reader, writer)
+    proxy = ControlProxy(peers.node_id, api, consensus, peers)
 
     def spec(message):
         labels = {"n": str(message.get("label", 0))}
@@ -128,22 +98,7 @@ async def main():
             }
         return {"leader": consensus.is_leader, "applied": store.index, "index": proxy.index}
 
-    def serving(answer):
-        async def serve(reader, writer):
-            while line := await reader.readline():
-                try:
-                    made = await answer(json.loads(line))
-                except RaftError as error:
-                    made = {"error": type(error).__name__, "message": str(error)}
-                writer.write(json.dumps(made).encode() + b"\\n")
-        return serve
-
-    for name, handler in (("raft", raft), ("rpc", serving(peers.answer)), ("control", serving(request))):
-        path = folder / f"{node_id}.{name}"
-        path.unlink(missing_ok=True)
-        await asyncio.start_unix_server(handler, path, limit=1 << 24)
-    print("ready", flush=True)
-    await asyncio.Event().wait()
+    await serve(peers, consensus, rpc=peers.answer, control=request)
 
 asyncio.run(main())
 """
@@ -152,41 +107,7 @@ asyncio.run(main())
 TRY_AGAIN = {"Connection", "MaybeCommitted", "Unavailable"}
 
 
-class Managers:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.processes: dict[str, asyncio.subprocess.Process] = {}
-
-    async def start(self, node_id: str, how: str) -> None:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", PROGRAM, str(self.folder), node_id, how,
-            stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
-        async with asyncio.timeout(30):
-            assert await process.stdout.readline() == b"ready\n", f"{node_id} did not start"
-        self.processes[node_id] = process
-
-    async def kill(self, node_id: str) -> None:
-        process = self.processes.pop(node_id)
-        process.send_signal(signal.SIGKILL)
-        await process.wait()
-
-    async def ask(self, node_id: str, timeout_s: float = 40, **message: Any) -> dict[str, Any]:
-        try:
-            async with asyncio.timeout(timeout_s):
-                reader, writer = await asyncio.open_unix_connection(
-                    self.folder / f"{node_id}.control", limit=1 << 24
-                )
-                try:
-                    writer.write(json.dumps(message).encode() + b"\n")
-                    line = await reader.readline()
-                finally:
-                    writer.close()
-        except (OSError, TimeoutError):
-            return {"error": "Connection"}
-        answer: dict[str, Any] = json.loads(line) if line else {"error": "Connection"}
-        return answer
-
+class Asked(Managers):
     async def any(self, **message: Any) -> dict[str, Any]:
         """Ask one after the other until one answers well; what else is said must allow that."""
         async with asyncio.timeout(90):
@@ -203,27 +124,15 @@ class Managers:
         index = (await self.any(verb="status"))["index"]
         return await self.any(key=f"{index}-{secrets.token_hex(12)}", **message)
 
-    async def leader(self) -> str:
-        async with asyncio.timeout(30):
-            while True:
-                for node_id in list(self.processes):
-                    if (await self.ask(node_id, verb="status", timeout_s=2)).get("leader"):
-                        return node_id
-                await asyncio.sleep(0.02)
-
 
 @pytest.fixture
-async def managers(tmp_path: Path) -> AsyncIterator[Managers]:
-    made = Managers(tmp_path)
-    yield made
-    for node_id in list(made.processes):
-        with contextlib.suppress(ProcessLookupError):
-            await made.kill(node_id)
+async def managers(tmp_path: Path) -> AsyncIterator[Asked]:
+    async with Asked(tmp_path, PROGRAM) as made:
+        yield made
 
 
-async def client(managers: Managers, prefix: str, stop: asyncio.Event) -> dict[str, list[Any]]:
-    """Name -> [id, version, label] of what must be there at the end."""
-    expected: dict[str, list[Any]] = {}
+async def client(managers: Asked, prefix: str, stop: asyncio.Event, expected: dict[str, list[Any]]) -> None:
+    """Notes of each service that must be there at the end: name -> [id, version, label]."""
     number = 0
     while not stop.is_set():
         name = f"{prefix}-{number}"
@@ -237,26 +146,23 @@ async def client(managers: Managers, prefix: str, stop: asyncio.Event) -> dict[s
         else:
             expected[name] = [made["id"], changed["version"], str(number + 1)]
         number += 1
-    return expected
 
 
-async def test_leaders_are_killed_and_every_call_takes_effect_once(managers: Managers) -> None:
-    await managers.start("n1", "bootstrap")
-    for node_id in ("n2", "n3"):
-        await managers.start(node_id, "join")
-        assert await managers.ask("n1", verb="add", name=node_id) == {}
+async def test_leaders_are_killed_and_every_call_takes_effect_once(managers: Asked) -> None:
+    await managers.start_three()
     stop = asyncio.Event()
-    clients = [asyncio.create_task(client(managers, f"c{number}", stop)) for number in range(6)]
+    expected: dict[str, list[Any]] = {}
+    clients = [asyncio.create_task(client(managers, f"c{number}", stop, expected)) for number in range(6)]
     for _ in range(6):
-        await asyncio.sleep(random.uniform(0.3, 1.2))
+        wanted = len(expected) + random.randint(4, 6)
+        async with asyncio.timeout(30):
+            while len(expected) < wanted:
+                await asyncio.sleep(0.01)
         leader = await managers.leader()
         await managers.kill(leader)
         await managers.leader()
         await managers.start(leader, "resume")
     stop.set()
-    expected: dict[str, list[Any]] = {}
-    for made in await asyncio.gather(*clients):
-        expected.update(made)
-    assert len(expected) > 20
+    await asyncio.gather(*clients)
     for node_id in sorted(managers.processes):
         assert await managers.ask(node_id, verb="list") == expected

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from test_rpc_tls import node_tls
 
 from engine.config import LogOptions, LogRecord
@@ -145,11 +146,21 @@ async def agent_on(folder: Path, *managers: Leader) -> AsyncIterator[Host]:
         await client.close()
 
 
-async def make_store() -> Store:
+@pytest.fixture
+async def store() -> Store:
     store = Store()
     LocalProposer(store)
     await store.update(lambda tx: tx.put(Node(id="w1")))
     return store
+
+
+@pytest.fixture
+async def leader(tmp_path: Path, store: Store) -> AsyncIterator[Leader]:
+    made = Leader(tmp_path, "m1", store, lambda: "")
+    await made.server.start("127.0.0.1", 0)
+    made.lead()
+    yield made
+    await made.stop()
 
 
 def new_task(id: str) -> Task:
@@ -166,8 +177,7 @@ def state(store: Store, task_id: str) -> TaskState:
     return store.view().tasks[task_id].status.state
 
 
-async def test_tasks_run_and_survive_a_change_of_the_leader(tmp_path):
-    store = await make_store()
+async def test_tasks_run_and_survive_a_change_of_the_leader(tmp_path: Path, store: Store):
     leaders: list[Leader] = []
     first, second = (Leader(tmp_path, name, store, lambda: leaders[0].address) for name in ("m1", "m2"))
     leaders.append(first)
@@ -192,36 +202,22 @@ async def test_tasks_run_and_survive_a_change_of_the_leader(tmp_path):
         await second.stop()
 
 
-async def test_agent_that_dies_is_noticed_at_once_and_down_after_the_grace(tmp_path):
-    store = await make_store()
-    leader = Leader(tmp_path, "m1", store, lambda: "")
-    await leader.server.start("127.0.0.1", 0)
-    leader.lead()
-    try:
-        async with agent_on(tmp_path, leader):
-            await until(lambda: store.view().nodes["w1"].status.state is NodeState.READY)
-        await until(
-            lambda: store.view().nodes["w1"].status.state is NodeState.DOWN, seconds=CLOSED_GRACE_S + 3.0
-        )
-    finally:
-        await leader.stop()
+async def test_agent_that_dies_is_noticed_at_once_and_down_after_the_grace(
+    tmp_path: Path, store: Store, leader: Leader
+):
+    async with agent_on(tmp_path, leader):
+        await until(lambda: store.view().nodes["w1"].status.state is NodeState.READY)
+    await until(lambda: store.view().nodes["w1"].status.state is NodeState.DOWN, seconds=CLOSED_GRACE_S + 3.0)
 
 
-async def test_slow_reader_of_logs_gets_every_line(tmp_path):
-    store = await make_store()
-    leader = Leader(tmp_path, "m1", store, lambda: "")
-    await leader.server.start("127.0.0.1", 0)
-    leader.lead()
-    try:
-        async with agent_on(tmp_path, leader):
-            await store.update(lambda tx: tx.put(new_task("t1")))
-            await until(lambda: state(store, "t1") is TaskState.RUNNING)
-            logs: Any = leader.broker.logs(lambda view: list(view.tasks.values()), LogSelection())
-            numbers = []
-            async for line in logs:
-                numbers.append(line.timestamp_ns)
-                if len(numbers) % 2500 == 0:
-                    await asyncio.sleep(0.05)
-            assert numbers == list(range(10_000))
-    finally:
-        await leader.stop()
+async def test_slow_reader_of_logs_gets_every_line(tmp_path: Path, store: Store, leader: Leader):
+    async with agent_on(tmp_path, leader):
+        await store.update(lambda tx: tx.put(new_task("t1")))
+        await until(lambda: state(store, "t1") is TaskState.RUNNING)
+        logs: Any = leader.broker.logs(lambda view: list(view.tasks.values()), LogSelection())
+        numbers = []
+        async for line in logs:
+            numbers.append(line.timestamp_ns)
+            if len(numbers) % 2500 == 0:
+                await asyncio.sleep(0.05)
+        assert numbers == list(range(10_000))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Lab
+from tests.labs import Lab, lab_of
 
 pytestmark = pytest.mark.root
 
@@ -23,7 +22,7 @@ class Locking(Lab):
     """Three managers and a worker, n4, with autolock on."""
 
     def tls(self, node: str) -> Path:
-        return Path(str(self.nodes()[node]["state_dir"])) / "swarm" / "tls"
+        return self.node(node).state_dir / "swarm" / "tls"
 
     def key_forms(self, node: str) -> dict[str, bool]:
         """Name of each secret file -> is it wrapped?"""
@@ -38,9 +37,9 @@ class Locking(Lab):
         ]
         return forms == {"node.key": True, "raft.key": True} and not shown
 
-    def restart(self, node: str) -> None:
-        assert self.lab("kill", "--daemon-only", node).code == 0
-        started = self.lab("start", node)
+    def restart(self, *nodes: str) -> None:
+        assert self.lab("kill", "--daemon-only", *nodes).code == 0
+        started = self.lab("start", *nodes)
         assert started.code == 0, started.err
 
     def state(self, node: str) -> str:
@@ -64,20 +63,13 @@ class Locking(Lab):
 
 @pytest.fixture(scope="module")
 def swarm(hello_archive: Path) -> Iterator[Locking]:
-    lab = Locking(f"lock{uuid.uuid4().hex[:6]}")
-    try:
-        up = lab.lab("up", "--nodes", "4", "--managers", "3", "--joined")
-        assert up.code == 0, up.err
-        for node in lab.nodes():
-            lab.ok(node, "load", "-i", str(hello_archive))
+    with lab_of(4, "--managers", "3", "--joined", image=hello_archive, kind=Locking) as lab:
         lab.ok("n1", "service", "create", "-d", "--name", "everywhere", "--mode", "global", "hello")
         lab.wait("4 tasks run", 30, lambda: len(lab.running("n1", "everywhere")) == 4)
         assert "SWMKEY-1-" in lab.ok("n1", "swarm", "update", "--autolock")
         managers = ("n1", "n2", "n3")
         lab.wait("all managers lock", 20, lambda: all(map(lab.is_locked_on_disk, managers)))
         yield lab
-    finally:
-        lab.lab("down")
 
 
 def test_a_restarted_manager_is_locked_and_its_tasks_run_on(swarm: Locking) -> None:
@@ -139,8 +131,7 @@ def test_a_manager_that_was_down_opens_with_its_old_key_and_takes_the_new_one(sw
 
 def test_the_whole_swarm_comes_back_from_locked_managers(swarm: Locking) -> None:
     key = swarm.key()
-    for node in ("n1", "n2", "n3"):
-        swarm.restart(node)
+    swarm.restart("n1", "n2", "n3")
     assert [swarm.state(node) for node in ("n1", "n2", "n3")] == ["locked"] * 3
     for node in ("n1", "n2"):
         assert swarm.unlock(node, key)[0] == 0
@@ -219,7 +210,7 @@ def test_a_locked_manager_leaves_by_force(swarm: Locking) -> None:
     swarm.ok("n1", "node", "demote", "n3")
     swarm.wait("n3 is removed", 30, lambda: swarm.on("n1", "node", "rm", "n3").code == 0)
     token = swarm.ok("n1", "swarm", "join-token", "-q", "manager")
-    swarm.ok("n3", "swarm", "join", "--token", token, f"{swarm.nodes()['n1']['address']}:2377")
+    swarm.ok("n3", "swarm", "join", "--token", token, f"{swarm.node('n1').address}:2377")
     swarm.wait("a new manager locks at once", 10, lambda: swarm.is_locked_on_disk("n3"))
 
 

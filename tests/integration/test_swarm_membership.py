@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import Lab
+from tests.labs import Lab, lab_of
 
 pytestmark = pytest.mark.root
 
@@ -15,14 +14,9 @@ pytestmark = pytest.mark.root
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Lab]:
     """n1 has founded a swarm, n2 belongs to none."""
-    lab = Lab(f"pair{uuid.uuid4().hex[:6]}")
-    try:
-        up = lab.lab("up", "--nodes", "2")
-        assert up.code == 0, up.err
-        lab.ok("n1", "swarm", "init", "--advertise-addr", str(lab.nodes()["n1"]["address"]))
+    with lab_of(2, kind=Lab) as lab:
+        lab.ok("n1", "swarm", "init", "--advertise-addr", lab.node("n1").address)
         yield lab
-    finally:
-        lab.lab("down")
 
 
 def token(pair: Lab, role: str) -> str:
@@ -30,7 +24,7 @@ def token(pair: Lab, role: str) -> str:
 
 
 def join(pair: Lab, text: str) -> tuple[int, str]:
-    result = pair.on("n2", "swarm", "join", "--token", text, f"{pair.nodes()['n1']['address']}:2377")
+    result = pair.on("n2", "swarm", "join", "--token", text, f"{pair.node('n1').address}:2377")
     return result.code, result.err
 
 
@@ -120,7 +114,7 @@ def test_leaving_removal_and_joining_drained(pair: Lab) -> None:
     pair.wait("n2 is down", 15, lambda: "Down" in pair.ok("n1", "node", "ls"))
     pair.ok("n1", "node", "rm", "n2")
     assert pair.ok("n1", "node", "ls", "--format", "{{.Hostname}}").split() == ["n1"]
-    remote = f"{pair.nodes()['n1']['address']}:2377"
+    remote = f"{pair.node('n1').address}:2377"
     pair.ok("n2", "swarm", "join", "--availability", "drain", "--token", token(pair, "worker"), remote)
     pair.wait("n2 is ready", 15, lambda: pair.ok("n1", "node", "ls").count("Ready") == 2)
     rows = pair.ok("n1", "node", "ls", "--format", "{{.Hostname}} {{.Availability}}").splitlines()

@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from tests.conftest import Lab
+from tests.commands import run
+from tests.labs import Lab
 
 pytestmark = pytest.mark.root
 
@@ -20,8 +21,8 @@ def fetch(swarm: Lab, node: str, url: str) -> str:
     return swarm.inside(node, "timeout", "5", "busybox", "wget", "-q", "-O", "-", url).out.strip()
 
 
-def names_behind(swarm: Lab, node: str, url: str, tries: int = 12) -> set[str]:
-    return {text.split()[2] for _ in range(tries) if (text := fetch(swarm, node, url))}
+def names_behind(swarm: Lab, node: str, url: str) -> set[str]:
+    return {text.split()[2] for _ in range(12) if (text := fetch(swarm, node, url))}
 
 
 def test_three_copies_on_three_nodes_answer_everywhere(swarm: Lab) -> None:
@@ -30,14 +31,16 @@ def test_three_copies_on_three_nodes_answer_everywhere(swarm: Lab) -> None:
     swarm.ok("n1", "service", "create", "--detach", *words, "hello")
     swarm.wait("3 tasks", 15, lambda: len(swarm.running("n1", "web")) == 3)
     assert sorted(swarm.running("n1", "web")) == ["n1", "n2", "n3"]
-    for node, row in swarm.nodes().items():
-        assert len(names_behind(swarm, "n1", f"http://{row['address']}:8080/")) == 3, node
+    for node in swarm.names:
+        url = f"http://{swarm.node(node).address}:8080/"
+        swarm.wait(
+            f"all three answer through {node}", 20, lambda url=url: len(names_behind(swarm, "n1", url)) == 3
+        )
 
 
 def test_the_clients_address_is_kept(swarm: Lab) -> None:
-    nodes = swarm.nodes()
-    answers = [fetch(swarm, "n1", f"http://{nodes['n2']['address']}:8080/") for _ in range(6)]
-    assert {text.split()[-1] for text in answers} == {nodes["n1"]["address"]}
+    answers = [fetch(swarm, "n1", f"http://{swarm.node('n2').address}:8080/") for _ in range(6)]
+    assert {text.split()[-1] for text in answers} == {swarm.node("n1").address}
 
 
 def test_the_virtual_address_by_name(swarm: Lab) -> None:
@@ -45,10 +48,9 @@ def test_the_virtual_address_by_name(swarm: Lab) -> None:
              "--constraint", "node.hostname==n2", "hello", "sleep", "10000")  # fmt: skip
     swarm.wait("the client runs", 15, lambda: swarm.running("n2", "client") == ["n2"])
     client = swarm.ok("n2", "ps", "-q", "--filter", "name=client")
-    answers = {
-        swarm.ok("n2", "exec", client, "wget", "-q", "-O", "-", "http://web/").split()[2] for _ in range(9)
-    }
-    assert len(answers) == 3
+    ask = ("exec", client, "wget", "-q", "-O", "-", "http://web/")
+    swarm.wait("its name leads there", 20, lambda: swarm.on("n2", *ask).code == 0)
+    assert len({swarm.ok("n2", *ask).split()[2] for _ in range(9)}) == 3
     tasks = swarm.ok("n2", "exec", client, "nslookup", "tasks.web")
     assert len(set(re.findall(r"Address: (10\.\d+\.\d+\.\d+)", tasks))) == 3
     swarm.ok("n2", "service", "rm", "client")
@@ -59,23 +61,14 @@ def test_any_manager_answers_and_changes(swarm: Lab) -> None:
     swarm.wait("5 tasks", 15, lambda: len(swarm.running("n2", "web")) == 5)
     swarm.ok("n2", "service", "scale", "--detach", "web=3")
     swarm.wait("3 tasks", 15, lambda: len(swarm.running("n3", "web")) == 3)
-    logs = swarm.ok("n3", "service", "logs", "web")
-    assert logs.count("listens on port 80") >= 3
+    said = "listens on port 80"
+    swarm.wait("their logs", 15, lambda: swarm.ok("n3", "service", "logs", "web").count(said) >= 3)
 
 
 def test_rolling_update_replaces_every_task(swarm: Lab) -> None:
     before = set(swarm.ok("n1", "service", "ps", "-q", "--filter", "desired-state=running", "web").split())
-    swarm.ok(
-        "n1",
-        "service",
-        "update",
-        "--detach",
-        "--env-add",
-        "COLOUR=blue",
-        "--update-order",
-        "start-first",
-        "web",
-    )
+    words = ("--env-add", "COLOUR=blue", "--update-order", "start-first")
+    swarm.ok("n1", "service", "update", "--detach", *words, "web")
 
     def updated() -> bool:
         now = set(swarm.ok("n1", "service", "ps", "-q", "--filter", "desired-state=running", "web").split())
@@ -85,16 +78,8 @@ def test_rolling_update_replaces_every_task(swarm: Lab) -> None:
 
 
 def test_secrets_and_configs_reach_tasks_in_memory_only(swarm: Lab) -> None:
-    import subprocess
-    import sys
-    from pathlib import Path
-
-    socket = f"unix://{swarm.nodes()['n1']['socket']}"
-    swarmctl = str(Path(sys.executable).parent / "swarmctl")
     for kind, data in (("secret", "s3cret-value"), ("config", "colour=green")):
-        subprocess.run(
-            [swarmctl, "-H", socket, kind, "create", f"my-{kind}", "-"], input=data, text=True, check=True
-        )
+        swarm.ok("n1", kind, "create", f"my-{kind}", "-", text=data)
     swarm.ok("n1", "service", "create", "--detach", "--name", "vault", "--secret", "my-secret",
              "--config", "source=my-config,target=/etc/app.conf", "--constraint", "node.hostname==n1",
              "hello", "sleep", "10000")  # fmt: skip
@@ -102,11 +87,9 @@ def test_secrets_and_configs_reach_tasks_in_memory_only(swarm: Lab) -> None:
     container = swarm.ok("n1", "ps", "-q", "--filter", "name=vault")
     assert swarm.ok("n1", "exec", container, "cat", "/run/secrets/my-secret") == "s3cret-value"
     assert swarm.ok("n1", "exec", container, "cat", "/etc/app.conf") == "colour=green"
-    for row in swarm.nodes().values():
-        found = subprocess.run(
-            ["grep", "-rl", "s3cret-value", str(row["state_dir"])], capture_output=True, text=True
-        )
-        assert found.stdout == "", f"a secret is on the disk of {row['name']}: {found.stdout}"
+    for node in swarm.names:
+        found = run(["grep", "-rl", "s3cret-value", str(swarm.node(node).state_dir)])
+        assert found.out == "", f"a secret is on the disk of {node}: {found.out}"
     assert "s3cret-value" not in swarm.ok("n1", "secret", "inspect", "my-secret")
     refused = swarm.on("n1", "secret", "rm", "my-secret")
     assert refused.code and "in use by the following service: vault" in refused.err
@@ -116,17 +99,8 @@ def test_secrets_and_configs_reach_tasks_in_memory_only(swarm: Lab) -> None:
 
 
 def test_a_task_that_fits_nowhere_says_why(swarm: Lab) -> None:
-    swarm.ok(
-        "n1",
-        "service",
-        "create",
-        "--detach",
-        "--name",
-        "picky",
-        "--constraint",
-        "node.labels.disk==ssd",
-        "hello",
-    )
+    words = ("--name", "picky", "--constraint", "node.labels.disk==ssd")
+    swarm.ok("n1", "service", "create", "--detach", *words, "hello")
     shown = ""
 
     def explained() -> bool:
@@ -143,17 +117,8 @@ def test_a_task_that_fits_nowhere_says_why(swarm: Lab) -> None:
 
 
 def test_a_missing_image_is_named(swarm: Lab) -> None:
-    swarm.ok(
-        "n1",
-        "service",
-        "create",
-        "--detach",
-        "--name",
-        "ghost",
-        "--restart-condition",
-        "none",
-        "no/such:image",
-    )
+    words = ("--name", "ghost", "--restart-condition", "none")
+    swarm.ok("n1", "service", "create", "--detach", *words, "no/such:image")
     swarm.wait("the failure is shown", 15, lambda: "no/such:image" in _errors(swarm, "ghost"))
     swarm.ok("n1", "service", "rm", "ghost")
 
@@ -209,8 +174,8 @@ def test_a_restart_of_a_daemon_moves_no_task(swarm: Lab) -> None:
 
 def test_a_dead_leader_is_replaced_and_its_tasks_run_elsewhere(swarm: Lab) -> None:
     old = _leader(swarm, "n1")
-    left = next(node for node in swarm.nodes() if node != old)
-    others = sorted(node for node in swarm.nodes() if node != old)
+    left = next(node for node in swarm.names if node != old)
+    others = sorted(node for node in swarm.names if node != old)
     assert swarm.lab("kill", old).code == 0
     swarm.wait("another leads", 15, lambda: _leader(swarm, left) not in ("", old))
     swarm.wait(
@@ -218,8 +183,8 @@ def test_a_dead_leader_is_replaced_and_its_tasks_run_elsewhere(swarm: Lab) -> No
         20,
         lambda: len(now := swarm.running(left, "web")) == 3 and set(now) <= set(others),
     )
-    url = f"http://{swarm.nodes()[left]['address']}:8080/"
-    assert all(fetch(swarm, left, url) for _ in range(6))
+    url = f"http://{swarm.node(left).address}:8080/"
+    swarm.wait("they answer", 20, lambda: all(fetch(swarm, left, url) for _ in range(6)))
     assert swarm.lab("start", old).code == 0
     swarm.wait("all are ready", 30, lambda: swarm.ok(left, "node", "ls").count("Ready") == 3)
 
@@ -238,9 +203,9 @@ def test_inspect_of_a_service_is_complete_json(swarm: Lab) -> None:
 
 def test_sigterm_of_a_manager_during_traffic(swarm: Lab) -> None:
     """The daemon of one node is stopped politely: the containers go on answering."""
-    row = swarm.nodes()["n3"]
+    row = swarm.status()["n3"]
     pids = [int(pid) for pid in row["pids"]]  # type: ignore[union-attr]
-    url = f"http://{swarm.nodes()['n1']['address']}:8080/"
+    url = f"http://{swarm.node('n1').address}:8080/"
     os.kill(pids[-1], signal.SIGTERM)
     answers = [fetch(swarm, "n1", url) for _ in range(10)]
     assert all(answers), answers

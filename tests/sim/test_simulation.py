@@ -20,7 +20,7 @@ from tests.sim.shrink import describe, shrink
 ROOT = Path(__file__).parent.parent.parent
 FIRST = int(os.environ.get("SWARMCTL_SIM_SEED", "1"))
 RUNS = int(os.environ.get("SWARMCTL_SIM_RUNS", "200"))
-CHUNK = 50
+CHUNK = 25
 CHUNKS = [range(start, min(start + CHUNK, FIRST + RUNS)) for start in range(FIRST, FIRST + RUNS, CHUNK)]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from engine.background import BackgroundTasks
@@ -214,3 +215,85 @@ async def test_a_container_that_waits_for_its_restart_can_be_stopped_and_removed
     await setup.lifecycle.remove(container, force=True, volumes=True)
     assert setup.store.containers == {}
     assert setup.host.did == ["release", "destroy volumes=True"]
+
+
+async def shut_down(setup: Setup, *containers: Container, codes: tuple[int, ...] = (143,)) -> None:
+    """The machine stops; each container's process ends with its code on the stop signal."""
+    stopping = asyncio.create_task(setup.lifecycle.shut_down(5.0))
+    while setup.host.did.count("signal 15") < len(containers):
+        await asyncio.sleep(0)
+    for container, code in zip(containers, codes, strict=True):
+        setup.lifecycle.exited(
+            ExitEvent(
+                id=container.id,
+                exec_id=None,
+                pid=container.state.pid,
+                exit_code=code,
+                oom_killed=False,
+                finished_at=2001.0,
+            )
+        )
+    await stopping
+    await setup.idle()
+
+
+@pytest.mark.parametrize(
+    ("policy", "code", "runs"),
+    [
+        ("always", 0, True),
+        ("unless-stopped", 143, True),
+        ("on-failure", 143, True),
+        ("on-failure", 0, False),
+        ("", 143, False),
+    ],
+)
+async def test_what_comes_back_after_the_machine_was_stopped_in_order(
+    setup: Setup, policy: str, code: int, runs: bool
+) -> None:
+    container = setup.add(running(), policy)
+    await shut_down(setup, container, codes=(code,))
+    assert "start" not in setup.host.did, "nothing starts while the machine stops"
+    assert (container.state.exit_code, container.state.stopped_by_user) == (code, False)
+    recorded = msgspec.json.decode(msgspec.json.encode(container), type=Container)  # what the next boot reads
+    container.state = recorded.state
+    setup.lifecycle._is_shutting_down = False
+    await setup.lifecycle.recover(container, None, running=False)
+    await setup.idle()
+    assert container.state.status is (Status.RUNNING if runs else Status.EXITED)
+
+
+async def test_what_the_user_stopped_before_the_machine_stays_so(setup: Setup) -> None:
+    container = setup.add(exited(0, stopped_by_user=True), "unless-stopped")
+    await shut_down(setup, codes=())
+    assert (container.state.status, container.state.stopped_by_user) == (Status.EXITED, True)
+
+
+async def test_a_container_that_ignores_the_stop_signal_is_killed_in_time(setup: Setup) -> None:
+    container = setup.add(running(), "always")
+    container.config.stop_timeout = 1000
+    stopping = asyncio.create_task(setup.lifecycle.shut_down(0.01))
+    while "signal 9" not in setup.host.did:
+        await asyncio.sleep(0.001)
+    await setup.end(container, 137)
+    await stopping
+    assert (container.state.status, container.state.exit_code) == (Status.RESTARTING, 137)
+
+
+async def test_a_container_to_be_removed_goes_with_the_machine(setup: Setup) -> None:
+    container = setup.add(running())
+    container.host_config.auto_remove = True
+    await shut_down(setup, container)
+    assert setup.store.containers == {}
+
+
+async def test_a_restart_that_waits_is_left_to_the_next_boot(setup: Setup) -> None:
+    container = setup.add(running(quick_exits=3), "always")
+    event = ExitEvent(
+        id=container.id, exec_id=None, pid=4711, exit_code=1, oom_killed=False, finished_at=1_700_000_001.0
+    )
+    setup.lifecycle.exited(event)
+    while container.state.status is not Status.RESTARTING:
+        await asyncio.sleep(0)
+    await shut_down(setup, codes=())
+    assert container.state.status is Status.RESTARTING
+    assert "start" not in setup.host.did

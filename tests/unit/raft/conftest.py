@@ -6,8 +6,9 @@ Only time, the network and the host are replaced. Disks are real files; a crash 
 from __future__ import annotations
 
 import contextlib
+import pickle
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pysyncobj.syncobj
@@ -23,6 +24,7 @@ from raft.snapshot import Snapshot, SnapshotMeta, make
 from raft.stock import SUCCESS, Timings
 from raft.syncobj import Engine
 from raft.wal import Wal
+from tests.unit.raft.consensus_world import World
 
 KEY = b"k" * 32
 STEP_S = 0.01
@@ -257,3 +259,22 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
     monkeypatch.setattr(pysyncobj.syncobj, "monotonicTime", lambda: made.now)
     yield made
     made.close()
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    made = World(tmp_path)
+    yield made
+    for node in list(made.nodes.values()):
+        await node.stop()
+
+
+@pytest.fixture
+def no_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What arrives must never become objects by being unpickled, nor what leaves be made so."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("pickle was used")
+
+    for name in ("loads", "load", "dumps", "dump", "_loads", "_load", "_dumps", "_dump"):
+        monkeypatch.setattr(pickle, name, refuse)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
-import socket
 import threading
-from collections.abc import AsyncIterator, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -17,97 +14,12 @@ from raft import transfers
 from raft.consensus import Consensus, ConsensusConfig
 from raft.errors import FailedPrecondition, InvalidArgument, MaybeCommitted, NotLeader, Unavailable
 from raft.founding import found
-from raft.objects.base import Annotations, Kind
-from raft.objects.service import Service, ServiceSpec
+from raft.objects.base import Kind
 from raft.snapshot import Snapshot
-from raft.stock import Timings
 from raft.store import Prepared, Store, Transaction
+from tests.unit.raft.consensus_world import FAST, Node, World, until
 
-FAST = Timings(election_min_s=0.3, election_max_s=0.6, heartbeat_s=0.05, leader_fallback_s=1.0)
-
-
-@pytest.fixture(autouse=True)
-def no_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise AssertionError("pickle was used")
-
-    for name in ("loads", "load", "dumps", "dump"):
-        monkeypatch.setattr(pickle, name, refuse)
-
-
-class Node:
-    def __init__(self, world: World, node_id: str) -> None:
-        self.world = world
-        self.id = node_id
-        self.config = ConsensusConfig(
-            node_id,
-            f"{node_id}:2377",
-            "c1",
-            world.folder / node_id,
-            b"k" * 32,
-            FAST,
-            snapshot_interval=40,
-            keep_entries=5,
-        )
-
-    async def start(self, how: str, *args: object) -> None:
-        self.store = Store()
-        self.consensus: Consensus = getattr(Consensus, how)(self.config, self.store, self, *args)
-        self.store.attach(self.consensus)
-        await self.consensus.start()
-        self.world.nodes[self.id] = self
-
-    async def stop(self) -> None:
-        del self.world.nodes[self.id]
-        await self.consensus.stop()
-
-    async def dial(self, node_id: str, address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        target = self.world.nodes.get(node_id)
-        if target is None or self.id not in self.world.nodes or address != target.config.address:
-            raise ConnectionRefusedError(address)
-        near, far = socket.socketpair()
-        target.consensus.accept(self.id, *await asyncio.open_connection(sock=far))
-        return await asyncio.open_connection(sock=near)
-
-    async def create(self, name: str) -> None:
-        spec = ServiceSpec(annotations=Annotations(name=name))
-        await self.store.update(lambda tx: tx.put(Service(id=name, spec=spec)))
-
-    def names(self) -> set[str]:
-        return set(self.store.view().services)
-
-
-class World:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.nodes: dict[str, Node] = {}
-
-    async def cluster(self, *ids: str) -> list[Node]:
-        """The first one leads."""
-        nodes = [Node(self, node_id) for node_id in ids]
-        await nodes[0].start("bootstrap")
-        for node in nodes[1:]:
-            await node.start("join", nodes[0].consensus.members())
-            await nodes[0].consensus.add_member(node.id, node.config.address)
-        return nodes
-
-    async def leader(self) -> Node:
-        await until(lambda: any(n.consensus.is_leader for n in self.nodes.values()))
-        return next(n for n in self.nodes.values() if n.consensus.is_leader)
-
-
-async def until(condition) -> None:
-    async with asyncio.timeout(8):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    made = World(tmp_path)
-    yield made
-    for node in list(made.nodes.values()):
-        await node.stop()
+pytestmark = pytest.mark.usefixtures("no_pickle")
 
 
 async def test_single_manager_leads_at_once_and_again_after_a_restart(world: World):
@@ -176,7 +88,6 @@ async def test_joiner_gets_the_snapshot_and_then_the_log(world: World):
     await nodes[0].create("last")
     await until(lambda: late.names() == nodes[0].names())
     assert late.consensus.members() == {"a": "a:2377", "b": "b:2377"}
-    assert late.consensus.is_member
 
 
 async def test_state_that_is_being_installed_shows_nothing_until_it_is_whole(

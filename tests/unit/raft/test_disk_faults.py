@@ -12,7 +12,7 @@ from raft import wal as wal_module
 from raft.errors import Unavailable
 from raft.membership import Configuration
 from raft.stock import LEADER_CHANGED, SUCCESS
-from raft.wal import Entry, Truncate, Vote, Wal
+from raft.wal import Entry, Recovered, Truncate, Vote, Wal
 from tests.unit.raft.conftest import Cluster, Manager
 from tests.unit.raft.faulty_files import FaultyFiles
 
@@ -27,6 +27,13 @@ CODES = pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO], ids=["full", 
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a few entries begin new ones."""
     monkeypatch.setattr(wal_module, "SEGMENT_BYTES", 220)
+
+
+def on_disk(folder: Path) -> Recovered:
+    """What whoever reads the log next finds."""
+    again, state = Wal.open(folder, KEY, "n")
+    again.close()
+    return state
 
 
 def write_all(wal: Wal, attempts: int) -> int:
@@ -90,8 +97,7 @@ def test_log_recovers_from_a_failure_of_any_operation(tmp_path: Path, times: int
             wal, _ = Wal.open(folder, KEY, "n", files)
         write_all(wal, attempts=times + 1)
         wal.close()
-        again, state = Wal.open(folder, KEY, "n")
-        again.close()
+        state = on_disk(folder)
         assert [(e.index, e.term, e.command) for e in state.entries] == [
             (index, index, b"command %d" % index) for index in range(1, 11)
         ], position
@@ -114,8 +120,7 @@ def test_log_that_is_given_up_at_a_failure_holds_what_was_promised(tmp_path: Pat
                 promised = index
         except (OSError, AssertionError):
             pass
-        again, state = Wal.open(folder, KEY, "n")
-        again.close()
+        state = on_disk(folder)
         assert state.last[0] in (promised, promised + 1), position
         assert [e.command for e in state.entries] == [b"command %d" % i for i in range(1, state.last[0] + 1)]
 
@@ -135,8 +140,7 @@ def test_segment_that_could_not_even_be_removed_is_no_obstacle(tmp_path: Path, c
     files.heal()
     wal.sync()
     wal.close()
-    again, state = Wal.open(tmp_path, KEY, "n")
-    again.close()
+    state = on_disk(tmp_path)
     assert [e.command for e in state.entries] == [b"a", b"b"]
 
 
@@ -158,8 +162,7 @@ def test_truncation_and_vote_that_failed_are_written_later(tmp_path: Path, code:
     files.heal()
     wal.sync()
     wal.close()
-    again, state = Wal.open(tmp_path, KEY, "n")
-    again.close()
+    state = on_disk(tmp_path)
     assert [e.command for e in state.entries] == [b"old", b"new"]
     assert (state.term, state.voted_for) == (2, "n2")
 

@@ -3,8 +3,6 @@ holes of the stock library that must stay closed."""
 
 from __future__ import annotations
 
-import pickle
-
 import msgspec
 import pytest
 
@@ -13,14 +11,7 @@ from raft.consensus import TICK_S
 from raft.messages import Ack, Append, RequestVote, VoteAnswer
 from raft.stock import LEADER_CHANGED, NOT_LEADER, SUCCESS, Timings
 
-
-@pytest.fixture(autouse=True)
-def no_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise AssertionError("pickle was used")
-
-    for name in ("loads", "load", "dumps", "dump", "_loads", "_load"):
-        monkeypatch.setattr(pickle, name, refuse)
+pytestmark = pytest.mark.usefixtures("no_pickle")
 
 
 def test_single_member_leads_and_commits_in_its_first_turns(cluster):

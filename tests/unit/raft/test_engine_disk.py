@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
-
 import pytest
 
 from raft.messages import RequestVote
 from raft.stock import LEADER_CHANGED
 
-
-@pytest.fixture(autouse=True)
-def no_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise AssertionError("pickle was used")
-
-    for name in ("loads", "load", "dumps", "dump", "_loads", "_load"):
-        monkeypatch.setattr(pickle, name, refuse)
+pytestmark = pytest.mark.usefixtures("no_pickle")
 
 
 # ---- the disk ----

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-
 import pytest
 
 from raft.errors import FailedPrecondition
@@ -11,14 +9,7 @@ from raft.membership import Configuration
 from raft.messages import Ack, PreVote, RequestVote, TimeoutNow
 from raft.stock import NOT_LEADER, SUCCESS
 
-
-@pytest.fixture(autouse=True)
-def no_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise AssertionError("pickle was used")
-
-    for name in ("loads", "load", "dumps", "dump", "_loads", "_load"):
-        monkeypatch.setattr(pickle, name, refuse)
+pytestmark = pytest.mark.usefixtures("no_pickle")
 
 
 # ---- elections ----

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from raft.errors import FailedPrecondition, MaybeCommitted, NotLeader, RaftError, Unavailable
-from tests.unit.raft.test_consensus import Node, World, until
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    made = World(tmp_path)
-    yield made
-    for node in list(made.nodes.values()):
-        await node.stop()
+from tests.unit.raft.consensus_world import Node, World, until
 
 
 async def join(world: World, node_id: str) -> Node:

@@ -223,6 +223,14 @@ async def test_goodbye_keeps_the_node_for_a_restart(tmp_path):
         assert handlers
 
 
+async def test_goodbye_for_good_has_the_tasks_replaced_at_once(tmp_path):
+    async with world(tmp_path) as w:
+        w.wire.serve.pop(LEADER)
+        await w.agent.goodbye(restarting=False)
+        await w.clock.advance(4)
+        assert w.node_state() is NodeState.DOWN
+
+
 # ---- logs ------------------------------------------------------------------------------------------------
 
 

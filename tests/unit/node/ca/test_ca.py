@@ -58,6 +58,7 @@ def test_token_format_and_round_trip():
         ROOT.worker_token.replace("SWMTKN-1", "SWMTKN-2"),
         ROOT.worker_token[:-1] + "é",
     ],
+    ids=["empty", "prefix only", "shorter", "longer", "upper case", "another version", "not ASCII"],
 )
 def test_malformed_tokens(text):
     with pytest.raises(tokens.InvalidToken, match="invalid join token"):

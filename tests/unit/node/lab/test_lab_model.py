@@ -25,6 +25,13 @@ def test_each_lab_has_addresses_of_its_own() -> None:
     assert [node.address for node in second.nodes] == ["10.77.1.11", "10.77.1.12"]
 
 
+def test_each_node_has_a_hardware_address_of_its_own_that_it_keeps() -> None:
+    first, second = new_lab("one", 3, 1), new_lab("one", 3, 1)
+    assert [node.mac for node in first.nodes] == [node.mac for node in second.nodes]
+    assert first.nodes[0].mac == "02:77:0a:4d:00:0b"
+    assert len({node.mac for node in first.nodes}) == 3
+
+
 def test_a_lab_is_found_again_as_it_was() -> None:
     lab = new_lab("one", 2, 1)
     lab.cuts = [("n1", "n2")]

@@ -34,18 +34,6 @@ async def leading(world: ControlWorld, clock: ManualClock) -> AsyncIterator[None
             await loop
 
 
-@pytest.fixture
-async def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-async def world(clock: ManualClock) -> ControlWorld:
-    world = ControlWorld(clock.now)
-    await world.bootstrap()
-    return world
-
-
 def states(world: ControlWorld) -> list[str]:
     tasks = sorted(world.store.view().tasks.values(), key=lambda t: (t.slot, t.meta.created_at, t.id))
     return [f"{t.slot} {t.status.state.name}/{t.desired_state.name} {t.node_id}" for t in tasks]

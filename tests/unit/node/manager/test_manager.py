@@ -18,18 +18,6 @@ from raft.objects.base import Kind
 from raft.objects.node import ManagerStatus, NodeRole, NodeSpec
 
 
-@pytest.fixture
-async def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-async def world(clock: ManualClock) -> ControlWorld:
-    world = ControlWorld(clock.now)
-    await world.bootstrap()
-    return world
-
-
 class Part:
     """Says when it runs; fails when told to."""
 

@@ -67,11 +67,6 @@ def next_state(task: Task) -> TaskState:
 
 
 @pytest.fixture
-async def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 async def world(clock: ManualClock) -> AsyncIterator[ControlWorld]:
     world = ControlWorld(clock.now)
     await world.bootstrap()

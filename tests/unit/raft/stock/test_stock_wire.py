@@ -188,12 +188,8 @@ def test_large_command_whose_pickle_is_longer_than_its_batches_raises_in_stock_f
     assert acknowledged
 
 
-def test_large_command_is_plain_bytes_in_ours(ours: EngineWorld, monkeypatch: pytest.MonkeyPatch):
-    def refuse(*args: object) -> None:
-        raise AssertionError("pickle was used")
-
-    for name in ("loads", "_loads", "dumps"):
-        monkeypatch.setattr(pickle, name, refuse)
+@pytest.mark.usefixtures("no_pickle")
+def test_large_command_is_plain_bytes_in_ours(ours: EngineWorld):
     assert written(ours) == (True, [])
 
 
