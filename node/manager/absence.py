@@ -13,7 +13,7 @@ import ipaddress
 from collections.abc import Awaitable, Callable
 
 from node.loop import Clock
-from node.manager.liveness import CLOSED_GRACE_S
+from node.manager.liveness import CLOSED_GRACE_S, RESTART_GRACE_S
 
 PROBE_S_MAX = 0.5
 PROBE_EVERY_S = 0.5
@@ -49,9 +49,13 @@ class Absences:
     def begin(self, node_id: str, address: str, *, restarting: bool) -> None:
         """The node's session ended just now; `address` is empty when it is not known."""
         self.end(node_id)
+        now = self._clock.monotonic()
+        silent_until = now + (RESTART_GRACE_S if restarting else CLOSED_GRACE_S)
+        self._expect(node_id, silent_until)
         if address:
-            until = self._clock.monotonic() + (RESTARTING_S_MAX if restarting else CRASHED_S_MAX)
-            self._watching[node_id] = asyncio.create_task(self._watch(node_id, address, until))
+            until = now + (RESTARTING_S_MAX if restarting else CRASHED_S_MAX)
+            watching = self._watch(node_id, address, silent_until, until)
+            self._watching[node_id] = asyncio.create_task(watching)
 
     def end(self, node_id: str) -> None:
         """The node is back, or down."""
@@ -62,8 +66,8 @@ class Absences:
         for node_id in list(self._watching):
             self.end(node_id)
 
-    async def _watch(self, node_id: str, address: str, until: float) -> None:
+    async def _watch(self, node_id: str, address: str, silent_until: float, until: float) -> None:
         while (now := self._clock.monotonic()) < until:
             if await self._answers(address):
-                self._expect(node_id, min(until, now + CLOSED_GRACE_S))
+                self._expect(node_id, min(until, max(silent_until, now + CLOSED_GRACE_S)))
             await self._clock.sleep(PROBE_EVERY_S)

@@ -19,13 +19,7 @@ import msgspec
 from node.loop import Clock
 from node.manager.absence import Absences
 from node.manager.draining import Draining
-from node.manager.liveness import (
-    CLOSED_GRACE_S,
-    RESTART_GRACE_S,
-    UNKNOWN_GRACE_S,
-    Liveness,
-    silence_s_max,
-)
+from node.manager.liveness import UNKNOWN_GRACE_S, Liveness, silence_s_max
 from node.manager.orphans import OrphanKeeper
 from node.manager.session import AgentSession
 from node.manager.status_writer import StatusWriter
@@ -272,11 +266,8 @@ class Dispatcher:
             log.info("node %s said that it ends", session.node_id)
             self._expect(session.node_id, self._clock.monotonic())
             return
-        restarting = session.goodbye is not None
-        grace = RESTART_GRACE_S if restarting else CLOSED_GRACE_S
         log.info("session of node %s closed, waiting for it to return", session.node_id)
-        self._expect(session.node_id, self._clock.monotonic() + grace)
-        self._absences.begin(session.node_id, node.status.address, restarting=restarting)
+        self._absences.begin(session.node_id, node.status.address, restarting=session.goodbye is not None)
 
     def _ready(self, hello: Hello) -> Callable[[Node], Node]:
         now = self._clock.now()

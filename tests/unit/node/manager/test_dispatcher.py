@@ -14,7 +14,7 @@ import pytest
 from node.loop import ManualClock
 from node.manager.absence import CRASHED_S_MAX, PROBE_EVERY_S, RESTARTING_S_MAX, machine_answers
 from node.manager.dispatcher import Dispatcher
-from node.manager.liveness import CLOSED_GRACE_S, UNKNOWN_GRACE_S
+from node.manager.liveness import CLOSED_GRACE_S, RESTART_GRACE_S, UNKNOWN_GRACE_S
 from node.rpc import WORKER, Identity, RpcError
 from raft.codec import to_json
 from raft.errors import MaybeCommitted
@@ -323,21 +323,31 @@ async def test_announced_restart_on_a_machine_that_answers_has_a_minute():
         assert w.state("n1") is NodeState.DOWN
 
 
-@pytest.mark.parametrize("restarting", [True, False])
-async def test_machine_that_stops_answering_has_the_short_grace(restarting):
+async def test_machine_that_stops_answering_has_the_short_grace():
     async with world("n1") as w:
         agent = w.open("n1")
         await w.clock.advance(0.1)
         w.answering = True
-        if restarting:
-            agent.say(Goodbye(restarting=True))
-        else:
-            await agent.stream.close()
+        await agent.stream.close()
         await w.clock.advance(5)
         w.answering = False
         await w.clock.advance(CLOSED_GRACE_S - PROBE_EVERY_S - 0.1)
         assert w.state("n1") is NodeState.READY
         await w.clock.advance(PROBE_EVERY_S + 0.2)
+        assert w.state("n1") is NodeState.DOWN
+
+
+async def test_announced_restart_at_another_address_has_the_long_grace():
+    async with world("n1") as w:
+        agent = w.open("n1")
+        await w.clock.advance(0.1)
+        w.answering = True
+        agent.say(Goodbye(restarting=True))
+        await w.clock.advance(1)
+        w.answering = False
+        await w.clock.advance(RESTART_GRACE_S - 1.2)
+        assert w.state("n1") is NodeState.READY
+        await w.clock.advance(0.4)
         assert w.state("n1") is NodeState.DOWN
 
 
