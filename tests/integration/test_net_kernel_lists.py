@@ -1,17 +1,19 @@
-"""What the kernel says of its links, addresses, routes and neighbours: our reading of it beside pyroute2's."""
+"""What the kernel says of its links, addresses, routes and neighbours: our reading of it beside that of iproute2."""
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pyroute2 import IPRoute
 
 from overlay_net import namespaces, netlink, rtnl
 
-INET, BRIDGE = 2, 7
-PERMANENT = 0x80
+pytestmark = pytest.mark.root
+
 BRIDGE_MAC, PEER_MAC, FAR_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03"
 
 
@@ -51,54 +53,52 @@ def namespace(tmp_path: Path) -> Iterator[Path]:
             namespaces.remove(made)
 
 
+def said(namespace: Path, *words: str) -> list[dict[str, Any]]:
+    command = ["nsenter", f"--net={namespace}", *words]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True)
+    # With -details, `ip` leaves empty objects where a filter did not match.
+    return [entry for entry in json.loads(shown.stdout or "[]") if entry]
+
+
 def test_both_read_the_same(namespace: Path) -> None:
     with rtnl.connection(namespace) as kernel:
         links, addresses = netlink.links(kernel), netlink.addresses(kernel)
         routes = netlink.route_subnets(kernel)
         vxlan = links["vxlan0"].index
         forwarding, neighbours = netlink.forwarding(kernel, vxlan), netlink.neighbours(kernel, vxlan)
-    with namespaces.inside(namespace), IPRoute() as library:
-        theirs = {entry.get_attr("IFLA_IFNAME"): entry for entry in library.get_links()}
-        assert set(links) == set(theirs) == {"lo", "bridge0", "vxlan0", "cable"}
-        for name, link in links.items():
-            entry = theirs[name]
-            information = entry.get_attr("IFLA_LINKINFO")
-            assert (link.index, link.up, link.mtu, link.mac, link.kind) == (
-                entry["index"],
-                bool(entry["flags"] & 1),
-                entry.get_attr("IFLA_MTU"),
-                entry.get_attr("IFLA_ADDRESS"),
-                information.get_attr("IFLA_INFO_KIND") if information else "",
-            )
-            assert link.master == (entry.get_attr("IFLA_MASTER") or 0)
-        data = theirs["vxlan0"].get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
-        assert (links["vxlan0"].vni, links["vxlan0"].local) == (4711, "10.66.0.1")
-        assert (data.get_attr("IFLA_VXLAN_ID"), data.get_attr("IFLA_VXLAN_LOCAL")) == (4711, "10.66.0.1")
-        assert links["cable"].peer == theirs["cable"].get_attr("IFLA_LINK") != 0
-        assert addresses == {
-            index: {
-                f"{entry.get_attr('IFA_LOCAL')}/{entry['prefixlen']}"
-                for entry in library.get_addr(family=INET)
-                if entry["index"] == index
-            }
-            for index in addresses
-        }
-        assert addresses[links["bridge0"].index] == {"10.66.0.1/24", "10.67.0.1/16"}
-        assert sorted(routes) == sorted(
-            f"{entry.get_attr('RTA_DST')}/{entry['dst_len']}"
-            for entry in library.get_routes(family=INET, table=254)
-            if entry.get_attr("RTA_DST")
+
+    theirs = {entry["ifname"]: entry for entry in said(namespace, "ip", "-j", "-d", "link")}
+    assert set(links) == set(theirs) == {"lo", "bridge0", "vxlan0", "cable"}
+    indexes = {entry["ifname"]: entry["ifindex"] for entry in theirs.values()}
+    for name, link in links.items():
+        entry = theirs[name]
+        assert (link.index, link.up, link.mtu, link.mac) == (
+            entry["ifindex"],
+            "UP" in entry["flags"],
+            entry["mtu"],
+            entry["address"],
         )
-        assert sorted(routes) == ["10.66.0.0/24", "10.67.0.0/16"]
-        assert forwarding == {
-            (entry.get_attr("NDA_LLADDR"), entry.get_attr("NDA_DST"))
-            for entry in library.get_neighbours(family=BRIDGE)
-            if entry["ifindex"] == vxlan and entry.get_attr("NDA_DST")
-        }
-        assert forwarding == {(FAR_MAC, "10.66.0.9")}
-        assert neighbours == {
-            (entry.get_attr("NDA_DST"), entry.get_attr("NDA_LLADDR"))
-            for entry in library.get_neighbours(family=INET)
-            if entry["ifindex"] == vxlan and entry["state"] & PERMANENT
-        }
-        assert neighbours == {("10.67.0.9", FAR_MAC)}
+        assert link.kind == entry.get("linkinfo", {}).get("info_kind", "")
+        assert link.master == indexes.get(entry.get("master"), 0)
+    data = theirs["vxlan0"]["linkinfo"]["info_data"]
+    assert (links["vxlan0"].vni, links["vxlan0"].local) == (data["id"], data["local"]) == (4711, "10.66.0.1")
+    assert links["cable"].peer == theirs["cable"]["link_index"] != 0
+
+    shown = {
+        entry["ifindex"]: {f"{found['local']}/{found['prefixlen']}" for found in entry["addr_info"]}
+        for entry in said(namespace, "ip", "-j", "-4", "address")
+    }
+    assert addresses == shown
+    assert addresses[links["bridge0"].index] == {"10.66.0.1/24", "10.67.0.1/16"}
+
+    destinations = {entry["dst"] for entry in said(namespace, "ip", "-j", "-4", "route")}
+    assert set(routes) == destinations - {"default"} == {"10.66.0.0/24", "10.67.0.0/16"}
+    assert "default" in destinations
+
+    tables = said(namespace, "bridge", "-j", "fdb", "show", "dev", "vxlan0")
+    assert forwarding == {(entry["mac"], entry["dst"]) for entry in tables if "dst" in entry}
+    assert forwarding == {(FAR_MAC, "10.66.0.9")}
+
+    permanent = said(namespace, "ip", "-j", "-4", "neighbour", "show", "dev", "vxlan0", "nud", "permanent")
+    assert neighbours == {(entry["dst"], entry["lladdr"]) for entry in permanent}
+    assert neighbours == {("10.67.0.9", FAR_MAC)}

@@ -21,6 +21,7 @@ def play(swarm: Swarm) -> None:
     tasks = swarm.tasks(first, "web")
     processes = swarm.processes(upgraded)
     swarm.expect("two containers run there", len(processes), 2)
+    (before,) = swarm.api(upgraded, "/info")
 
     with swarm.traffic(
         first, *swarm.web_urls(first, upgraded), f"http://{swarm.address(upgraded)}:9090/", per_second=2
@@ -37,7 +38,16 @@ def play(swarm: Swarm) -> None:
         swarm.quiet_s(5, "traffic after it")
     swarm.expect_no_failure(clients)
 
-    swarm.step("Nothing was restarted, nothing was moved")
+    swarm.step(
+        "Nothing was restarted, nothing was moved; the supervisor is the same process with the new code"
+    )
+    (after,) = swarm.api(upgraded, "/info")
+    swarm.expect("its pid", after["Supervisor"]["Pid"], before["Supervisor"]["Pid"])
+    swarm.expect(
+        "its build is a new one", after["Supervisor"]["Build"] != before["Supervisor"]["Build"], True
+    )
+    swarm.note(f"{before['Supervisor']['Build']} -> {after['Supervisor']['Build']}")
+    swarm.expect("warnings", after["Warnings"], before["Warnings"])
     swarm.expect("containers have their processes and start times", swarm.processes(upgraded), processes)
     swarm.expect("tasks are the same", swarm.tasks(first, "web"), tasks)
     swarm.expect_containers("web")
