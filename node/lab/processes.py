@@ -18,7 +18,7 @@ from node.lab.model import MARKER, LabError, LabNode
 _END_SECONDS = 15.0
 _PROC = Path("/proc")
 _SUPERVISOR = "swarmctl-supervisor"  # its last argument
-_PROGRAMS = ("node.main", _SUPERVISOR)
+_DAEMON = "node.main"  # among the first
 
 
 def _read(path: Path) -> bytes:
@@ -64,7 +64,7 @@ def _names_run_dir(arguments: list[str], node: LabNode) -> bool:
 
 
 def is_supervisor(pid: int) -> bool:
-    return _SUPERVISOR in _arguments(pid)[:8]
+    return _arguments(pid)[-1:] == [_SUPERVISOR]
 
 
 def daemon_pids(node: LabNode) -> list[int]:
@@ -83,7 +83,8 @@ def daemon_pids(node: LabNode) -> list[int]:
 def _is_daemon_program(pid: int, node: LabNode) -> bool:
     """For a process that cleared its environment: one of ours that was told this node's run folder."""
     arguments = _arguments(pid)
-    return any(word in _PROGRAMS for word in arguments[:8]) and _names_run_dir(arguments, node)
+    is_ours = _DAEMON in arguments[:8] or is_supervisor(pid)
+    return is_ours and _names_run_dir(arguments, node)
 
 
 def swarmd_pids(node: LabNode) -> list[int]:
