@@ -419,15 +419,17 @@ class RpcClient:
             raise decode_error(body)
         return body
 
-    async def stream(self, address: str, method: str, *, ping_s: float = PING_S) -> Stream:
-        """Open a stream. A refusal by the other side is raised by the first `receive`.
+    async def stream(
+        self, address: str, method: str, *, ping_s: float = PING_S, connect_s: float = CONNECT_S_MAX
+    ) -> Stream:
+        """Open a stream within `connect_s`. A refusal by the other side is raised by the first `receive`.
 
         A peer that does not answer a ping within half of `ping_s` seconds closes the stream. Raises RpcError.
         """
         host, port = split_address(address)
         session = (await self._session()).acquire()
         try:
-            async with asyncio.timeout(CONNECT_S_MAX):
+            async with asyncio.timeout(connect_s):
                 websocket = await session.http.ws_connect(
                     _url(host, port, "stream", method),
                     heartbeat=ping_s,

@@ -48,12 +48,15 @@ REPORTS_PER_MESSAGE = 500
 REDIRECTS_MAX = 3
 GOODBYE_S_MAX = 1.0
 NEXT_MANAGER_S = 0.1
+# A machine that lost its power answers nothing: the others must not wait for it for long. Doubled each round, for
+# those that are only slow.
+DIAL_S, DIAL_S_MAX = 1.0, 5.0
 
 
 class SessionStreams(Protocol):
     """Opens a stream to a manager (node.rpc.RpcClient)."""
 
-    async def stream(self, address: str, method: str) -> Stream: ...
+    async def stream(self, address: str, method: str, *, connect_s: float) -> Stream: ...
 
 
 class Agent:
@@ -87,6 +90,7 @@ class Agent:
         self._stream: Stream | None = None
         self._session_id = ""
         self._heartbeat_s = 1.0
+        self._dial_s = DIAL_S
         self._reports: dict[str, TaskStatus] = {}
         self._network_version = 0
         self._unsent = asyncio.Event()
@@ -125,7 +129,11 @@ class Agent:
                 log.warning("starting the session anew: %s", error)
             redirects = 0
             # The pause grows by the round: the one that answers must not wait for all that do not.
-            await self._clock.sleep(backoff.next() if self._managers.all_tried else NEXT_MANAGER_S)
+            if self._managers.all_tried:
+                self._dial_s = min(DIAL_S_MAX, 2 * self._dial_s)
+                await self._clock.sleep(backoff.next())
+            else:
+                await self._clock.sleep(NEXT_MANAGER_S)
 
     async def goodbye(self, *, restarting: bool) -> None:
         """Tell the manager that this daemon stops on purpose; its containers run on when `restarting`."""
@@ -139,7 +147,7 @@ class Agent:
 
     async def _session(self, address: str, worker: Worker, backoff: Backoff) -> bool:
         """One session from start to end; True when this node has to leave. Raises RpcError, AssignmentGap."""
-        stream = await self._streams.stream(address, METHOD)
+        stream = await self._streams.stream(address, METHOD, connect_s=self._dial_s)
         try:
             hello = Hello(description=self._describe(), address=self._address(), session_id=self._session_id)
             await stream.send(to_json(hello))
@@ -151,8 +159,11 @@ class Agent:
                 raise RpcError("internal", f"manager {address} did not start with the session's data")
             self._opened(address, stream, first)
             backoff.reset()
+            self._dial_s = DIAL_S
             return await self._converse(address, stream, worker)
         finally:
+            if self._stream is not None:
+                self._managers.lost(address)
             self._stream = None
             self.connected_to = ""
             worker.session_ended()

@@ -56,14 +56,23 @@ class KnownManagers:
             leader, self._leader = self._leader, ""
             return leader
         if not self._queue:
-            self._queue = [manager.address for manager in self._managers]
-            self._shuffle(self._queue)
+            self._queue = self._shuffled()
         return self._queue.pop() if self._queue else ""
+
+    def lost(self, address: str) -> None:
+        """The session with that manager ended: the others are tried first."""
+        others = self._shuffled(without=address)
+        self._queue = [address, *others] if others else []
 
     @property
     def all_tried(self) -> bool:
         """Has every one been named by `next` since the last time that this was so?"""
         return not self._queue
+
+    def _shuffled(self, without: str = "") -> list[str]:
+        found = [manager.address for manager in self._managers if manager.address != without]
+        self._shuffle(found)
+        return found
 
     def _load(self) -> tuple[ManagerAddress, ...]:
         try:

@@ -1,4 +1,4 @@
-"""Nodes whose session ended: is their machine still there?
+"""Nodes without a session: is their machine still there?
 
 A daemon that crashed or is being restarted takes its connections with it, and so does a machine that dies in an
 orderly way. The difference is in the machine: a living kernel accepts or refuses a connection at once, a dead
@@ -13,7 +13,7 @@ import ipaddress
 from collections.abc import Awaitable, Callable
 
 from node.loop import Clock
-from node.manager.liveness import CLOSED_GRACE_S, RESTART_GRACE_S
+from node.manager.liveness import CLOSED_GRACE_S
 
 PROBE_S_MAX = 0.5
 PROBE_EVERY_S = 0.5
@@ -46,15 +46,14 @@ class Absences:
         self._expect = expect
         self._watching: dict[str, asyncio.Task[None]] = {}
 
-    def begin(self, node_id: str, address: str, *, restarting: bool) -> None:
-        """The node's session ended just now; `address` is empty when it is not known."""
+    def begin(self, node_id: str, address: str, *, silent_s: float, answering_s: float) -> None:
+        """From now on the node is absent. It has `silent_s` in any case, as long as its machine answers up to
+        `answering_s`; `address` is empty when it is not known."""
         self.end(node_id)
         now = self._clock.monotonic()
-        silent_until = now + (RESTART_GRACE_S if restarting else CLOSED_GRACE_S)
-        self._expect(node_id, silent_until)
+        self._expect(node_id, now + silent_s)
         if address:
-            until = now + (RESTARTING_S_MAX if restarting else CRASHED_S_MAX)
-            watching = self._watch(node_id, address, silent_until, until)
+            watching = self._watch(node_id, address, now + silent_s, now + answering_s)
             self._watching[node_id] = asyncio.create_task(watching)
 
     def end(self, node_id: str) -> None:

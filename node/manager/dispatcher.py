@@ -17,9 +17,9 @@ from collections.abc import Awaitable, Callable, Collection
 import msgspec
 
 from node.loop import Clock
-from node.manager.absence import Absences
+from node.manager.absence import CRASHED_S_MAX, RESTARTING_S_MAX, Absences
 from node.manager.draining import Draining
-from node.manager.liveness import UNKNOWN_GRACE_S, Liveness, silence_s_max
+from node.manager.liveness import CLOSED_GRACE_S, RESTART_GRACE_S, UNKNOWN_GRACE_S, Liveness, silence_s_max
 from node.manager.orphans import OrphanKeeper
 from node.manager.session import AgentSession
 from node.manager.status_writer import StatusWriter
@@ -135,14 +135,13 @@ class Dispatcher:
                 await session.close()
 
     def _expect_everybody(self) -> None:
-        """The nodes have to find the new leader first: twice the usual silence."""
-        now = self._clock.monotonic()
+        """The nodes have to find the new leader first: twice the usual silence, and longer while they are there."""
         grace = 2 * silence_s_max(self._heartbeat_s())
         for node in self._store.view().nodes.values():
             if node.status.state is NodeState.UNKNOWN:
-                self._liveness.expect(node.id, now + max(grace, UNKNOWN_GRACE_S))
+                self._expect(node.id, self._clock.monotonic() + max(grace, UNKNOWN_GRACE_S))
             elif node.status.state is not NodeState.DOWN:
-                self._liveness.expect(node.id, now + grace)
+                self._absences.begin(node.id, node.status.address, silent_s=grace, answering_s=CRASHED_S_MAX)
 
     def _heartbeat_s(self) -> float:
         cluster = self._store.view().cluster
@@ -267,7 +266,10 @@ class Dispatcher:
             self._expect(session.node_id, self._clock.monotonic())
             return
         log.info("session of node %s closed, waiting for it to return", session.node_id)
-        self._absences.begin(session.node_id, node.status.address, restarting=session.goodbye is not None)
+        silent_s, answering_s = CLOSED_GRACE_S, CRASHED_S_MAX
+        if session.goodbye is not None:
+            silent_s, answering_s = RESTART_GRACE_S, RESTARTING_S_MAX
+        self._absences.begin(session.node_id, node.status.address, silent_s=silent_s, answering_s=answering_s)
 
     def _ready(self, hello: Hello) -> Callable[[Node], Node]:
         now = self._clock.now()

@@ -9,7 +9,7 @@ NEEDS_SWARM = True
 QUICK = True
 # From the plug to the last failed request: detection takes 2 to 3 s, requests that were under way then wait for up
 # to 4 s, and the emulated machines need their time to hear of it.
-BAD_S_MAX = 15
+BAD_S_MAX = 10
 ELSEWHERE_S_MAX = 30
 
 

@@ -145,12 +145,14 @@ class FakeWire:
     def __init__(self, identity: Identity) -> None:
         self.serve: dict[str, dict[str, Serve]] = {}
         self.dialled: list[str] = []
+        self.patience: list[float] = []
         self._identity = identity
         self._ends: list[_End] = []
         self._serving: set[asyncio.Task[None]] = set()
 
-    async def stream(self, address: str, method: str) -> _End:
+    async def stream(self, address: str, method: str, *, connect_s: float = 5.0) -> _End:
         self.dialled.append(address)
+        self.patience.append(connect_s)
         if address not in self.serve:
             raise RpcError("unavailable", f"cannot reach {address}")
         ours, theirs = _End(asyncio.Queue()), _End(asyncio.Queue())

@@ -125,7 +125,9 @@ KINDS = {Node: Kind.NODE, Task: Kind.TASK, Secret: Kind.SECRET, Network: Kind.NE
 
 
 @contextlib.asynccontextmanager
-async def world(*node_ids: str, state: NodeState = NodeState.UNKNOWN) -> AsyncIterator[World]:
+async def world(
+    *node_ids: str, state: NodeState = NodeState.UNKNOWN, answering: bool = False
+) -> AsyncIterator[World]:
     clock = ManualClock()
     store = Store(clock=clock.now)
     LocalProposer(store)
@@ -141,8 +143,9 @@ async def world(*node_ids: str, state: NodeState = NodeState.UNKNOWN) -> AsyncIt
     dispatcher = Dispatcher(
         store, clock, leader_address=lambda: "10.0.0.9:2377", confirm=confirm, answers=answers
     )
-    made = World(store, clock, dispatcher)
-    nodes = [Node(id=node_id, status=NodeStatus(state=state)) for node_id in node_ids]
+    made = World(store, clock, dispatcher, answering=answering)
+    status = NodeStatus(state=state, address="10.1.0.1")
+    nodes = [Node(id=node_id, status=status) for node_id in node_ids]
     await made.put(Cluster(id=CLUSTER_ID, cluster_id="c1"), *nodes)
     running = asyncio.create_task(dispatcher.run())
     await clock.settle()
@@ -390,6 +393,14 @@ async def test_down_node_that_returns_is_ready_again():
 async def test_new_leader_gives_double_grace():
     async with world("n1", state=NodeState.READY) as w:
         await w.clock.advance(6.0)
+        assert w.state("n1") is NodeState.READY
+        await w.clock.advance(1.0)
+        assert w.state("n1") is NodeState.DOWN
+
+
+async def test_new_leader_waits_longer_for_nodes_whose_machines_answer():
+    async with world("n1", state=NodeState.READY, answering=True) as w:
+        await w.clock.advance(CRASHED_S_MAX - 0.5)
         assert w.state("n1") is NodeState.READY
         await w.clock.advance(1.0)
         assert w.state("n1") is NodeState.DOWN
