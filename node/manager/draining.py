@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
-DRAIN_S_MAX = 1.0
+# Longer than a silent node has until it counts as down: only slow nodes are waited for.
+DRAIN_S_MAX = 5.0
 
 
 class _Held(msgspec.Struct):
