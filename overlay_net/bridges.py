@@ -20,7 +20,7 @@ from overlay_net.audit import TableAudit
 from overlay_net.errors import InvalidNetwork, KernelRefused, NetworkInUse
 from overlay_net.files import write_atomically
 from overlay_net.namespaces import Workers
-from overlay_net.records import Finding, IpamBlock, Network, NetworkSpec, Publish
+from overlay_net.records import Finding, IpamBlock, Network, NetworkSpec, Publish, Sandbox
 from overlay_net.sandbox import Attachment
 
 DEFAULT_BRIDGE = "bridge"
@@ -45,8 +45,11 @@ class Bridges:
 
     # ---- networks -----------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Devices and rules of the networks on disk, and of the default ones; those of nobody go."""
+    async def start(self, live: Iterable[Sandbox]) -> None:
+        """Devices and rules of the networks on disk, and of the default ones; those of nobody go.
+
+        `live`: what runs on from an earlier life of the daemon; its published ports answer all the time.
+        """
         if self._state_file.exists():
             loaded = msgspec.json.decode(self._state_file.read_bytes(), type=list[Network])
             self._networks = {network.id: network for network in loaded}
@@ -57,7 +60,11 @@ class Bridges:
                 await self.add(NetworkSpec(name=name, driver=driver))
         for network in self._with_device():
             await self._workers.run(_make, network)
-        await self._workers.run(nft.apply, self._chains())
+        for sandbox in live:
+            self._published |= self._elements(sandbox)
+        anew = f"table ip {firewall.TABLE} {{}}\ndelete table ip {firewall.TABLE}\n"
+        rules = anew + self._chains() + firewall.publish_elements(self._published)
+        await self._workers.run(nft.apply, rules)
 
     def all(self) -> list[Network]:
         return list(self._networks.values())
@@ -130,8 +137,11 @@ class Bridges:
 
     # ---- published ports ----------------------------------------------------------------------------------
 
-    async def publish(self, ports: Iterable[Publish], address: str) -> None:
-        elements = {_key(port): (address, port.container_port) for port in ports}
+    async def publish(self, made: Sandbox) -> None:
+        """InvalidNetwork when it has ports and no bridge network."""
+        elements = self._elements(made)
+        if not elements:
+            return
         async with self._programming:
             await self._workers.run(nft.apply, firewall.publish_elements(elements))
             self._published |= elements
@@ -177,6 +187,15 @@ class Bridges:
         gateway = ipam.AddressPool(block.subnet, block.ip_range, aux).allocate()
         return msgspec.structs.replace(block, gateway=gateway.partition("/")[0])
 
+    def _elements(self, made: Sandbox) -> dict[tuple[str, str, int], tuple[str, int]]:
+        if not made.ports:
+            return {}
+        endpoint = next((e for e in made.endpoints if self.has(e.network)), None)
+        if endpoint is None:
+            raise InvalidNetwork("ports can only be published on a bridge network")
+        address = endpoint.cidr.partition("/")[0]
+        return {_key(port): (address, port.container_port) for port in made.ports}
+
     def _with_device(self) -> list[Network]:
         return [network for network in self._networks.values() if network.spec.driver == "bridge"]
 
@@ -204,7 +223,6 @@ class Bridges:
         for name in present:
             if name not in kept and (name in _DEVICES.values() or name.startswith(_DEVICE_PREFIX)):
                 netlink.delete_link(name)
-        nft.apply(f"table ip {firewall.TABLE} {{}}\ndelete table ip {firewall.TABLE}\n")
 
 
 def device(network: Network) -> str:

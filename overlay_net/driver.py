@@ -71,7 +71,7 @@ class NetworkDriver:
         live = self._load_sandboxes(live_sandboxes)
         await self._workers.run(self._remove_leftovers, set(live))
         await self._overlays.restore(live)
-        await self._bridges.start()
+        await self._bridges.start(live.values())
         for found in live.values():
             await self._adopt(found)
 
@@ -152,7 +152,7 @@ class NetworkDriver:
             undo.callback(self._resolver.remove_names, made.id)
             await self._name_endpoints(made)
             await self._open_resolver(made)
-            await self._publish(made)
+            await self._bridges.publish(made)
             await self._join_overlays(made)
             undo.pop_all()
         self._sandboxes[made.id] = made
@@ -336,14 +336,6 @@ class NetworkDriver:
             )
             self._resolver.set_networks(made.id, made.endpoints)
 
-    async def _publish(self, made: Sandbox) -> None:
-        if not made.ports:
-            return
-        endpoint = next((e for e in made.endpoints if self._bridges.has(e.network)), None)
-        if endpoint is None:
-            raise InvalidNetwork("ports can only be published on a bridge network")
-        await self._bridges.publish(made.ports, endpoint.cidr.partition("/")[0])
-
     def _has_dns(self, endpoint: Endpoint) -> bool:
         return self._overlays.has(endpoint.network) or bridges.has_own_dns(endpoint.network_name)
 
@@ -380,7 +372,6 @@ class NetworkDriver:
         self._sandboxes[found.id] = found
         await self._name_endpoints(found)
         await self._open_resolver(found)
-        await self._publish(found)
 
     def _remove_leftovers(self, live: Sequence[str]) -> None:
         """In a worker thread: pins that belong to nobody."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = """
-import asyncio, pathlib, socket, subprocess, sys
+import asyncio, pathlib, socket, subprocess, sys, threading
 from overlay_net import firewall
 from overlay_net.driver import NetworkDriver
 from overlay_net.errors import PortInUse
@@ -25,6 +25,23 @@ def ask(host):
     with socket.create_connection((host, 8080), 3) as c:
         return c.recv(9)
 
+async def asking_all_the_time(work):
+    over, asked, failed = threading.Event(), [], []
+    def client():
+        while not over.is_set():
+            try:
+                asked.append(ask("172.17.0.1"))
+            except OSError as error:
+                failed.append(error)
+    thread = threading.Thread(target=client)
+    thread.start()
+    try:
+        await work()
+    finally:
+        over.set()
+        thread.join()
+    return len(asked), failed
+
 async def main():
     make = lambda: NetworkDriver(state_dir=root, run_dir=root)
     driver = make()
@@ -33,6 +50,14 @@ async def main():
                                           publishes=(Publish(container_port=80, host_port=8080),))
     made = await driver.create_sandbox(request("a"))
     server = subprocess.Popen(["nsenter", "--net=" + made.netns_path, sys.executable, "-c", SERVER], stdout=subprocess.PIPE)
+
+    async def restarts():
+        nonlocal driver
+        for _ in range(5):
+            await driver.close()
+            driver = make()
+            await driver.start({"a" * 64})
+
     try:
         server.stdout.readline()
         assert ask("127.0.0.1") == ask("172.17.0.1") == b"ok"
@@ -42,10 +67,8 @@ async def main():
             assert str(error) == "Bind for 0.0.0.0:8080 failed: port is already allocated"
         else:
             raise AssertionError("the port was given twice")
-        await driver.close()
-        driver = make()
-        await driver.start({"a" * 64})
-        assert ask("127.0.0.1") == b"ok", "after a restart"
+        asked, failed = await asking_all_the_time(restarts)
+        assert asked > 100 and not failed, (asked, failed[:3])
         subprocess.run(["nft", "delete", "table", "ip", firewall.TABLE], check=True)
         assert [found.repaired for found in await driver.audit()] == [True]
         assert ask("127.0.0.1") == b"ok", "after the audit"
@@ -61,7 +84,7 @@ asyncio.run(main())
 
 
 @pytest.mark.root
-def test_published_port_survives_a_restart_and_a_lost_table(tmp_path: Path) -> None:
+def test_published_port_answers_during_restarts_and_after_a_lost_table(tmp_path: Path) -> None:
     inside = 'mount --make-rprivate / && ip link set lo up && exec "$@"'
     command = ["unshare", "--net", "--mount", "sh", "-c", inside, "sh", sys.executable, "-c", SCRIPT]
     done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=30, check=False)

@@ -14,6 +14,7 @@ import pytest
 from node.loop import ManualClock
 from node.manager.absence import CRASHED_S_MAX, PROBE_EVERY_S, RESTARTING_S_MAX, machine_answers
 from node.manager.dispatcher import Dispatcher
+from node.manager.draining import DRAIN_S_MAX
 from node.manager.liveness import CLOSED_GRACE_S, RESTART_GRACE_S, UNKNOWN_GRACE_S
 from node.rpc import WORKER, Identity, RpcError
 from raft.codec import to_json
@@ -636,8 +637,10 @@ async def test_stop_is_sent_when_every_node_has_taken_the_task_out_of_its_map():
 async def test_stop_is_not_held_back_for_ever():
     async with world("n1", "n2") as w:
         first, _ = await networked_world(w)
+        w.agents[1].beat()
         await stop_t1(w)
-        await w.clock.advance(0.9)
+        first.beat()
+        await w.clock.advance(DRAIN_S_MAX - 0.1)
         assert desired(first) is TaskState.RUNNING
         await w.clock.advance(0.2)
         assert desired(first) is TaskState.SHUTDOWN
