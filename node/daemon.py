@@ -31,6 +31,7 @@ from node.loop import SystemClock
 from node.network_audit import NetworkAudit
 from node.networks import EngineNetworks
 from node.notify import notify
+from node.peers import overlook_late_aborts
 from node.swarm import SwarmMembership
 from overlay_net.driver import NetworkDriver
 
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 # Of packaging/swarmd.service's TimeoutStopSec=60; the rest is for SIGKILL and for everything but containers.
 CONTAINERS_STOP_S = 40.0
+# When the machine stops: until the other nodes have taken this one's tasks out of their load balancing.
+TRAFFIC_LEAVES_S = 2.0
 
 
 class Daemon:
@@ -99,7 +102,10 @@ class Daemon:
         if self._audit is not None:
             stops.append(("audit", self._audit.stop))
         if self._swarm is not None:
+            takes_part = self._swarm.local_state() == "active"
             stops.append(("swarm", functools.partial(self._swarm.stop, restarting=not machine_stops)))
+            if machine_stops and takes_part:
+                stops.append(("traffic", functools.partial(asyncio.sleep, TRAFFIC_LEAVES_S)))
         if self._engine is not None and machine_stops:
             stops.append(("containers", functools.partial(self._engine.shut_down, CONTAINERS_STOP_S)))
         if self._engine is not None:
@@ -118,6 +124,7 @@ class Daemon:
 
 async def run(config: NodeConfig, stopping: asyncio.Event) -> None:
     """Serve until `stopping` is set."""
+    overlook_late_aborts(asyncio.get_running_loop())
     daemon = Daemon(config)
     machine_stops = False
     try:

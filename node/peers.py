@@ -129,6 +129,18 @@ def abort(transport: asyncio.BaseTransport) -> None:
         transport.abort()
 
 
+def overlook_late_aborts(loop: asyncio.AbstractEventLoop) -> None:
+    """aiohttp aborts a TLS transport a moment after it was closed; until Python 3.11.4 that is an error when it has
+    ended by then. Nothing is wrong, so nothing is logged."""
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not (isinstance(error, AttributeError) and error.name == "_abort" and error.obj is None):
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(handle)
+
+
 # ---- errors on the wire ----------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from scenarios.swarm import Swarm
 
 MACHINES = 3
 NEEDS_SWARM = True
-QUICK = True
+QUICK = False
 
 
 def play(swarm: Swarm) -> None:
