@@ -1,7 +1,7 @@
 """Connections to the kernel's network, and the changes to links, addresses, routes and neighbours.
 
 Packed by hand: a library's objects cost half a millisecond per message, which a container start feels.
-Message functions are pure: they return bytes for `Connection.send`. Layouts: linux/netlink.h, rtnetlink.h,
+Message functions return bytes for `Connection.send`. Layouts: linux/netlink.h, rtnetlink.h,
 if_link.h, if_addr.h, neighbour.h. What is there is read in netlink.py.
 """
 
@@ -143,8 +143,7 @@ def index_of(name: str) -> int | None:
 def new_bridge(name: str, *, mtu: int, mac: str = "", index: int = 0, namespace: int | None = None) -> bytes:
     """Up. `index` 0: the kernel chooses; `namespace`: descriptor of the one to make it in."""
     attributes = _name(name) + attribute(_IFLA_MTU, _u32(mtu)) + _in_namespace(namespace)
-    if mac:
-        attributes += attribute(_IFLA_ADDRESS, _mac(mac))
+    attributes += _fixed_address(mac)
     return _new_link(index, attributes + _kind("bridge"))
 
 
@@ -160,6 +159,7 @@ def new_vxlan(
     data += attribute(_VXLAN_LEARNING, b"\0") + attribute(_VXLAN_PROXY, b"\1")
     data += attribute(_VXLAN_PORT, struct.pack(">H", port))
     attributes = _name(name) + attribute(_IFLA_MTU, _u32(mtu)) + attribute(_IFLA_MASTER, _u32(master))
+    attributes += _fixed_address()
     return _new_link(0, attributes + _in_namespace(namespace) + _kind("vxlan", data))
 
 
@@ -169,6 +169,7 @@ def new_veth(name: str, *, master: int, mtu: int, peer: str, peer_namespace: int
     inner += attribute(_IFLA_MTU, _u32(mtu)) + attribute(_IFLA_ADDRESS, _mac(peer_mac))
     inner += _in_namespace(peer_namespace)
     attributes = _name(name) + attribute(_IFLA_MTU, _u32(mtu)) + attribute(_IFLA_MASTER, _u32(master))
+    attributes += _fixed_address()
     return _new_link(0, attributes + _kind("veth", attribute(_VETH_PEER, inner)))
 
 
@@ -241,6 +242,12 @@ def _new_link(index: int, attributes: bytes) -> bytes:
 def _kind(kind: str, data: bytes = b"") -> bytes:
     inner = attribute(_INFO_KIND, kind.encode()) + (attribute(_INFO_DATA, data) if data else b"")
     return attribute(_IFLA_LINKINFO, inner)
+
+
+def _fixed_address(mac: str = "") -> bytes:
+    """A hardware address that was set, not left to the kernel: those udev exchanges a moment later
+    (systemd.link(5), MACAddressPolicy=persistent), and the kernel then forgets the device's ARP entries."""
+    return attribute(_IFLA_ADDRESS, _mac(mac) if mac else b"\x02" + os.urandom(5))
 
 
 def _name(name: str) -> bytes:

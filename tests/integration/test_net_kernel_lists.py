@@ -102,3 +102,11 @@ def test_both_read_the_same(namespace: Path) -> None:
     permanent = said(namespace, "ip", "-j", "-4", "neighbour", "show", "dev", "vxlan0", "nud", "permanent")
     assert neighbours == {(entry["dst"], entry["lladdr"]) for entry in permanent}
     assert neighbours == {("10.67.0.9", FAR_MAC)}
+
+
+def test_no_hardware_address_is_left_to_be_exchanged_by_udev(namespace: Path) -> None:
+    """linux/netdevice.h, NET_ADDR_SET: udev leaves such addresses alone."""
+    look = "mount -t sysfs none /sys && cd /sys/class/net && cat {bridge0,vxlan0,cable}/addr_assign_type"
+    command = ["nsenter", f"--net={namespace}", "unshare", "--mount", "bash", "-c", look]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert shown.stdout.split() == ["3", "3", "3"]
