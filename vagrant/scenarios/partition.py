@@ -5,7 +5,7 @@ from scenarios.swarm import Swarm
 MACHINES = 3
 NEEDS_SWARM = True
 QUICK = True
-BAD_S_MAX = 15  # as when a machine is lost
+BAD_S_MAX = 10  # as when a machine is lost
 
 
 def play(swarm: Swarm) -> None:
