@@ -76,6 +76,11 @@ class Setup:
 
     async def end(self, container: Container, code: int) -> None:
         """The first process ends; returns when a restart that follows at once has happened."""
+        self.exited(container, code)
+        await self.idle()
+
+    def exited(self, container: Container, code: int) -> None:
+        """The runtime says that the first process has ended."""
         event = ExitEvent(
             id=container.id,
             exec_id=None,
@@ -85,7 +90,6 @@ class Setup:
             finished_at=2001.0,
         )
         self.lifecycle.exited(event)
-        await self.idle()
 
     async def idle(self) -> None:
         while tasks := tuple(self.background._tasks):
@@ -223,16 +227,7 @@ async def shut_down(setup: Setup, *containers: Container, codes: tuple[int, ...]
     while setup.host.did.count("signal 15") < len(containers):
         await asyncio.sleep(0)
     for container, code in zip(containers, codes, strict=True):
-        setup.lifecycle.exited(
-            ExitEvent(
-                id=container.id,
-                exec_id=None,
-                pid=container.state.pid,
-                exit_code=code,
-                oom_killed=False,
-                finished_at=2001.0,
-            )
-        )
+        setup.exited(container, code)
     await stopping
     await setup.idle()
 

@@ -13,17 +13,23 @@ pytestmark = pytest.mark.usefixtures("no_pickle")
 # ---- the disk ----
 
 
+def fill_disk(patch, node):
+    """What was written cannot be synced while something is unsynced."""
+
+    def full() -> None:
+        if node.log._wal.dirty:
+            raise OSError(28, "No space left on device")
+
+    patch.setattr(node.log._wal, "sync", full)
+
+
 def test_manager_with_a_full_disk_promises_nothing_and_comes_back(cluster, monkeypatch):
     cluster.start("a", "b", "c")
     cluster.write(b"one")
     old = cluster.leader()
 
-    def full() -> None:
-        if old.log._wal.dirty:
-            raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patch:
-        patch.setattr(old.log._wal, "sync", full)
+        fill_disk(patch, old)
         lost = old.propose(b"two")
         cluster.until(lambda: lost)
         assert lost == [(None, LEADER_CHANGED)]
@@ -40,12 +46,8 @@ def test_single_manager_whose_disk_has_healed_does_not_spin(cluster, monkeypatch
     (node,) = cluster.start("a")
     cluster.write(b"x")
 
-    def full() -> None:
-        if node.log._wal.dirty:
-            raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patch:
-        patch.setattr(node.log._wal, "sync", full)
+        fill_disk(patch, node)
         outcome = node.propose(b"y")
         cluster.step()
         assert outcome == [(None, LEADER_CHANGED)]
