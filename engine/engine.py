@@ -1,6 +1,7 @@
 """The engine of one host, whole: what the API and the swarm agent call.
 
-A facade: each verb goes to the module that owns it. References are a full id, a name or a unique id prefix.
+A facade: each verb of containers goes to the module that owns it; images, volumes and networks are objects of
+their own. References are a full id, a name or a unique id prefix.
 Knows nothing of clusters; their networks and tasks come in through `create_container`'s keywords.
 """
 
@@ -13,7 +14,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,11 @@ from engine.attach import AttachSession
 from engine.background import BackgroundTasks
 from engine.config import (
     ContainerCreate,
-    EndpointConfig,
     ExecConfig,
     LogOptions,
     LogRecord,
-    NetworkCreate,
     SecretFile,
     TaskEndpoint,
-    VolumeCreate,
 )
 from engine.container import Container, Status
 from engine.containers import Containers, checked_name
@@ -57,6 +55,7 @@ from engine.stats import read_network_counters, stats_sample, system_cpu_ns
 from engine.storage.driver import open_driver
 from engine.update import apply_update
 from engine.views import container_inspect, container_summary
+from engine.volume_service import VolumeService
 from engine.volumes import VolumeStore
 
 logger = logging.getLogger(__name__)
@@ -103,6 +102,7 @@ class Engine:
         )
         self.images = Imaging(self._images, self._containers, self.events_bus, settings.root / "tmp")
         self.networks = NetworkService(networks, self._containers, self.events_bus)
+        self.volumes = VolumeService(self._volumes, self.events_bus)
         self._lookups = Lookups(
             container=find,
             image_family=self._image_family,
@@ -345,83 +345,6 @@ class Engine:
 
     async def exec_resize(self, exec_id: str, rows: int, cols: int) -> None:
         await self._execs.resize(exec_id, rows, cols)
-
-    # ---- images -------------------------------------------------------------------------------------------
-
-    async def list_images(self, filters: Mapping[str, list[str]]) -> list[dict[str, Any]]:
-        return await self.images.summaries(filters)
-
-    async def inspect_image(self, ref: str) -> dict[str, Any]:
-        return self.images.inspect(ref)
-
-    async def image_history(self, ref: str) -> list[dict[str, Any]]:
-        return self.images.history(ref)
-
-    async def tag_image(self, ref: str, repo: str, tag: str) -> None:
-        self.images.tag(ref, repo, tag)
-
-    async def remove_image(self, ref: str, *, force: bool, noprune: bool) -> list[dict[str, str]]:
-        return await self.images.remove(ref, force=force, noprune=noprune)
-
-    def load_images(self, source: AsyncIterator[bytes], *, quiet: bool) -> AsyncIterator[dict[str, Any]]:
-        return self.images.load(source, quiet=quiet)
-
-    def save_images(self, refs: list[str]) -> AsyncIterator[bytes]:
-        return self.images.save(refs)
-
-    def import_image(
-        self, source: AsyncIterator[bytes], repo: str, tag: str, changes: Iterable[str], message: str
-    ) -> AsyncIterator[dict[str, Any]]:
-        return self.images.import_rootfs(source, repo, tag, changes, message)
-
-    def pull_image(self, ref: str, auth: str = "") -> AsyncIterator[dict[str, Any]]:
-        return self.images.pull(ref)
-
-    async def prune_images(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
-        return await self.images.prune(filters)
-
-    # ---- volumes ------------------------------------------------------------------------------------------
-
-    async def list_volumes(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
-        return self._volumes.summaries(filters)
-
-    async def create_volume(self, request: VolumeCreate) -> dict[str, Any]:
-        created = self._volumes.create(request)
-        self.events_bus.publish("volume", "create", str(created["Name"]), {"driver": str(created["Driver"])})
-        return created
-
-    async def inspect_volume(self, name: str) -> dict[str, Any]:
-        return self._volumes.inspect(name)
-
-    async def remove_volume(self, name: str, *, force: bool) -> None:
-        await asyncio.to_thread(self._volumes.remove, name, force=force)
-        self.events_bus.publish("volume", "destroy", name, {"driver": "local"})
-
-    async def prune_volumes(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
-        return await asyncio.to_thread(self._volumes.prune, filters)
-
-    # ---- networks -----------------------------------------------------------------------------------------
-
-    async def list_networks(self, filters: Mapping[str, list[str]]) -> list[dict[str, Any]]:
-        return self.networks.summaries(filters)
-
-    async def create_network(self, body: NetworkCreate) -> str:
-        return await self.networks.create(body)
-
-    async def inspect_network(self, ref: str) -> dict[str, Any]:
-        return self.networks.inspect(ref)
-
-    async def remove_network(self, ref: str) -> None:
-        await self.networks.remove(ref)
-
-    async def connect_network(self, ref: str, container: str, wish: EndpointConfig | None) -> None:
-        await self.networks.connect(ref, self._containers.find(container), wish or EndpointConfig())
-
-    async def disconnect_network(self, ref: str, container: str, *, force: bool) -> None:
-        await self.networks.disconnect(ref, self._containers.find(container), force=force)
-
-    async def prune_networks(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
-        return await self.networks.prune(filters)
 
     # ---- the host -----------------------------------------------------------------------------------------
 

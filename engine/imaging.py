@@ -32,13 +32,13 @@ class Imaging:
     async def summaries(self, filters: Mapping[str, list[str]]) -> list[dict[str, Any]]:
         return self.store.summaries(filters, containers=[c.image_id for c in self._containers.all()])
 
-    def inspect(self, ref: str) -> dict[str, Any]:
+    async def inspect(self, ref: str) -> dict[str, Any]:
         return self.store.inspect(ref)
 
-    def history(self, ref: str) -> list[dict[str, Any]]:
+    async def history(self, ref: str) -> list[dict[str, Any]]:
         return self.store.history(ref)
 
-    def tag(self, ref: str, repo: str, tag: str) -> None:
+    async def tag(self, ref: str, repo: str, tag: str) -> None:
         image = self.store.resolve(ref)
         self.store.tag(ref, repo, tag)
         self._events.publish("image", "tag", image.id, {"name": f"{repo}:{tag or 'latest'}"})
@@ -82,7 +82,7 @@ class Imaging:
             while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
                 yield chunk
 
-    async def pull(self, ref: str) -> AsyncIterator[dict[str, Any]]:
+    async def pull(self, ref: str, auth: str = "") -> AsyncIterator[dict[str, Any]]:
         """An image that is here already is reported as Docker does; others cannot be fetched yet."""
         try:
             image = self.store.resolve(ref)

@@ -31,7 +31,7 @@ class NetworkService:
         self._containers = containers
         self._events = events
 
-    def summaries(self, filters: Mapping[str, list[str]]) -> list[dict[str, Any]]:
+    async def summaries(self, filters: Mapping[str, list[str]]) -> list[dict[str, Any]]:
         check_filters(filters, LISTING)
         return [
             self._to_api(network, detailed=False)
@@ -74,7 +74,7 @@ class NetworkService:
         self._events.publish("network", "create", network.id, {"name": body.name, "type": spec.driver})
         return network.id
 
-    def inspect(self, ref: str) -> dict[str, Any]:
+    async def inspect(self, ref: str) -> dict[str, Any]:
         return self._to_api(self._provider.find(ref), detailed=True)
 
     async def remove(self, ref: str) -> None:
@@ -93,7 +93,9 @@ class NetworkService:
             "network", "destroy", network.id, {"name": network.spec.name, "type": network.spec.driver}
         )
 
-    async def connect(self, ref: str, container: Container, wish: EndpointConfig) -> None:
+    async def connect(self, ref: str, container_ref: str, wish: EndpointConfig | None) -> None:
+        wish = wish or EndpointConfig()
+        container = self._containers.find(container_ref)
         network = self._provider.find(ref)
         mode = container.network_mode
         if mode == "host" or mode.startswith("container:"):
@@ -116,7 +118,8 @@ class NetworkService:
         self._containers.save(container)
         self._publish(network, container, "connect")
 
-    async def disconnect(self, ref: str, container: Container, *, force: bool) -> None:
+    async def disconnect(self, ref: str, container_ref: str, *, force: bool) -> None:
+        container = self._containers.find(container_ref)
         network = self._provider.find(ref)
         known = next((name for name in container.endpoints if self._same(network, name)), None)
         if known is None:

@@ -15,32 +15,32 @@ CHUNK_BYTES = 1 << 20
 
 
 async def listing(context: Context, request: web.Request) -> web.StreamResponse:
-    return json_response(await context.engine.list_images(filters(request)))
+    return json_response(await context.engine.images.summaries(filters(request)))
 
 
 async def inspect(context: Context, request: web.Request) -> web.StreamResponse:
-    return json_response(await context.engine.inspect_image(request.match_info["name"]))
+    return json_response(await context.engine.images.inspect(request.match_info["name"]))
 
 
 async def history(context: Context, request: web.Request) -> web.StreamResponse:
-    return json_response(await context.engine.image_history(request.match_info["name"]))
+    return json_response(await context.engine.images.history(request.match_info["name"]))
 
 
 async def tag(context: Context, request: web.Request) -> web.StreamResponse:
     repo = request.query.get("repo", "")
-    await context.engine.tag_image(request.match_info["name"], repo, request.query.get("tag", ""))
+    await context.engine.images.tag(request.match_info["name"], repo, request.query.get("tag", ""))
     return web.Response(status=201)
 
 
 async def remove(context: Context, request: web.Request) -> web.StreamResponse:
-    removed = await context.engine.remove_image(
+    removed = await context.engine.images.remove(
         request.match_info["name"], force=flag(request, "force"), noprune=flag(request, "noprune")
     )
     return json_response(removed)
 
 
 async def load(context: Context, request: web.Request) -> web.StreamResponse:
-    messages = context.engine.load_images(_upload(request), quiet=flag(request, "quiet"))
+    messages = context.engine.images.load(_upload(request), quiet=flag(request, "quiet"))
     return await stream_json(request, messages)
 
 
@@ -66,7 +66,7 @@ async def create(context: Context, request: web.Request) -> web.StreamResponse:
         repo, tag_name = query.get("repo", ""), query.get("tag", "")
         if not tag_name and ":" in repo.rpartition("/")[2]:
             repo, _, tag_name = repo.rpartition(":")
-        messages = context.engine.import_image(
+        messages = context.engine.images.import_rootfs(
             _upload(request), repo, tag_name, query.getall("changes", []), query.get("message", "")
         )
         return await stream_json(request, messages)
@@ -77,13 +77,13 @@ async def create(context: Context, request: web.Request) -> web.StreamResponse:
     if version:
         name += f"@{version}" if version.startswith("sha256:") else f":{version}"
     return await stream_json(
-        request, context.engine.pull_image(name, request.headers.get("X-Registry-Auth", ""))
+        request, context.engine.images.pull(name, request.headers.get("X-Registry-Auth", ""))
     )
 
 
 async def prune(context: Context, request: web.Request) -> web.StreamResponse:
     wanted = prune_filters(request, ("dangling", "label", "label!", "until"), time.time())
-    return json_response(await context.engine.prune_images(wanted))
+    return json_response(await context.engine.images.prune(wanted))
 
 
 async def _upload(request: web.Request) -> AsyncIterator[bytes]:
@@ -93,7 +93,7 @@ async def _upload(request: web.Request) -> AsyncIterator[bytes]:
 
 async def _send_archive(context: Context, request: web.Request, refs: list[str]) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
-    async with closing(context.engine.save_images(refs)) as chunks:
+    async with closing(context.engine.images.save(refs)) as chunks:
         async for chunk in chunks:
             if not response.prepared:
                 await response.prepare(request)

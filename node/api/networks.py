@@ -34,7 +34,7 @@ async def listing(context: Context, request: web.Request) -> web.StreamResponse:
     for key in wanted:
         if key not in LIST_FILTERS:
             raise InvalidParameter(f"invalid filter '{key}'")
-    rows = await context.engine.list_networks(wanted)
+    rows = await context.engine.networks.summaries(wanted)
     known = {row["Id"] for row in rows}
     rows += [row for row in await _cluster_networks(context, wanted) if row["Id"] not in known]
     return json_response(rows)
@@ -48,14 +48,14 @@ async def create(context: Context, request: web.Request) -> web.StreamResponse:
         return json_response({"Id": network.id, "Warning": ""}, 201)
     refuse_key(request)
     check_local_network(asked)
-    return json_response({"Id": await context.engine.create_network(asked), "Warning": ""}, 201)
+    return json_response({"Id": await context.engine.networks.create(asked), "Warning": ""}, 201)
 
 
 async def inspect(context: Context, request: web.Request) -> web.StreamResponse:
     ref = request.match_info["id"]
     if request.query.get("scope") != "swarm":
         try:
-            shown = await context.engine.inspect_network(ref)
+            shown = await context.engine.networks.inspect(ref)
         except NotFound:
             shown = None
         if shown is not None and not (shown["Scope"] == "swarm" and context.swarm.is_manager()):
@@ -63,7 +63,7 @@ async def inspect(context: Context, request: web.Request) -> web.StreamResponse:
     network = await _find_in_cluster(context, ref)
     shown = network_to_api(network)
     try:
-        shown["Containers"] = (await context.engine.inspect_network(network.id))["Containers"]
+        shown["Containers"] = (await context.engine.networks.inspect(network.id))["Containers"]
     except NotFound:
         shown["Containers"] = {}
     return json_response(shown)
@@ -72,12 +72,12 @@ async def inspect(context: Context, request: web.Request) -> web.StreamResponse:
 async def remove(context: Context, request: web.Request) -> web.StreamResponse:
     ref = request.match_info["id"]
     try:
-        local = await context.engine.inspect_network(ref)
+        local = await context.engine.networks.inspect(ref)
     except NotFound:
         local = None
     if local is not None and local["Scope"] == "local":
         refuse_key(request)
-        await context.engine.remove_network(ref)
+        await context.engine.networks.remove(ref)
         return no_content()
     if not context.swarm.is_manager():
         raise NotFound(f"network {ref} not found")
@@ -89,20 +89,20 @@ async def connect(context: Context, request: web.Request) -> web.StreamResponse:
     asked = await body(request, NetworkConnect)
     if not asked.container:
         raise InvalidParameter("Container is required: name the container to connect")
-    await context.engine.connect_network(request.match_info["id"], asked.container, asked.endpoint_config)
+    await context.engine.networks.connect(request.match_info["id"], asked.container, asked.endpoint_config)
     return web.Response(status=200)
 
 
 async def disconnect(context: Context, request: web.Request) -> web.StreamResponse:
     asked = await body(request, NetworkDisconnect)
-    await context.engine.disconnect_network(request.match_info["id"], asked.container, force=asked.force)
+    await context.engine.networks.disconnect(request.match_info["id"], asked.container, force=asked.force)
     return web.Response(status=200)
 
 
 async def prune(context: Context, request: web.Request) -> web.StreamResponse:
     """Those of this host, and on a manager those of the cluster: a worker knows of neither use nor label."""
     wanted = prune_filters(request, ("label", "label!", "until"), time.time())
-    pruned = await context.engine.prune_networks(wanted)
+    pruned = await context.engine.networks.prune(wanted)
     if context.swarm.is_manager():
         pruned["NetworksDeleted"] += await context.swarm.control.prune_networks(wanted)
     return json_response(pruned)

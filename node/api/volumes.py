@@ -11,27 +11,27 @@ from node.api.query import filters, flag, json_response, no_content, optional_bo
 
 
 async def listing(context: Context, request: web.Request) -> web.StreamResponse:
-    return json_response(await context.engine.list_volumes(filters(request)))
+    return json_response(await context.engine.volumes.summaries(filters(request)))
 
 
 async def create(context: Context, request: web.Request) -> web.StreamResponse:
     asked = await optional_body(request, VolumeCreate) or VolumeCreate()
     if asked.cluster_volume_spec is not None:
         raise NotImplementedHere("ClusterVolumeSpec: cluster volumes are not supported yet: leave it out")
-    return json_response(await context.engine.create_volume(asked), 201)
+    return json_response(await context.engine.volumes.create(asked), 201)
 
 
 async def inspect(context: Context, request: web.Request) -> web.StreamResponse:
-    return json_response(await context.engine.inspect_volume(request.match_info["name"]))
+    return json_response(await context.engine.volumes.inspect(request.match_info["name"]))
 
 
 async def remove(context: Context, request: web.Request) -> web.StreamResponse:
-    await context.engine.remove_volume(request.match_info["name"], force=flag(request, "force"))
+    await context.engine.volumes.remove(request.match_info["name"], force=flag(request, "force"))
     return no_content()
 
 
 async def prune(context: Context, request: web.Request) -> web.StreamResponse:
-    return json_response(await context.engine.prune_volumes(filters(request)))
+    return json_response(await context.engine.volumes.prune(filters(request)))
 
 
 ROUTES = [

@@ -32,8 +32,8 @@ class Service(NetworkService):
         await self.networks.create_sandbox(SandboxRequest(id=container.id))
         return container
 
-    def names(self, **filters: list[str]) -> list[str]:
-        return [shown["Name"] for shown in self.summaries(filters)]
+    async def names(self, **filters: list[str]) -> list[str]:
+        return [shown["Name"] for shown in await self.summaries(filters)]
 
     def actions(self) -> list[str]:
         return [event.action for event in self.bus._history]
@@ -53,7 +53,7 @@ async def test_a_network_as_it_was_asked_for(service: Service) -> None:
             name="shop", internal=True, ipam=Ipam(config=[pool]), labels={"a": "1"}, options={"o": "2"}
         )
     )
-    shown = service.inspect(made)
+    shown = await service.inspect(made)
     assert (shown["Name"], shown["Driver"], shown["Internal"], shown["Scope"]) == (
         "shop",
         "bridge",
@@ -92,7 +92,7 @@ async def test_removal_waits_for_running_containers_only(service: Service) -> No
         await service.remove("shop")
     container.state = exited(0)
     await service.remove("shop")
-    assert "shop" not in service.names()
+    assert "shop" not in await service.names()
     with pytest.raises(Forbidden, match="bridge is a pre-defined network and cannot be removed"):
         await service.remove("bridge")
 
@@ -100,17 +100,17 @@ async def test_removal_waits_for_running_containers_only(service: Service) -> No
 async def test_connecting_and_disconnecting_a_running_container(service: Service) -> None:
     network = service.networks.add("shop")
     container = await service.add_running("web")
-    await service.connect("shop", container, EndpointConfig(aliases=["db"]))
-    shown = service.inspect("shop")["Containers"][container.id]
+    await service.connect("shop", container.id, EndpointConfig(aliases=["db"]))
+    shown = (await service.inspect("shop"))["Containers"][container.id]
     assert (shown["Name"], shown["IPv4Address"]) == ("web", "172.17.0.2/16")
     with pytest.raises(Forbidden, match="endpoint with name web already exists in network shop"):
-        await service.connect(network.id, container, EndpointConfig())
-    await service.disconnect(network.id, container, force=False)
+        await service.connect(network.id, container.id, EndpointConfig())
+    await service.disconnect(network.id, container.id, force=False)
     assert container.endpoints == {}
-    assert service.inspect("shop")["Containers"] == {}
+    assert (await service.inspect("shop"))["Containers"] == {}
     with pytest.raises(InvalidParameter, match="is not connected to network shop"):
-        await service.disconnect("shop", container, force=False)
-    await service.disconnect("shop", container, force=True)
+        await service.disconnect("shop", container.id, force=False)
+    await service.disconnect("shop", container.id, force=True)
     assert service.actions() == ["connect", "disconnect"]
 
 
@@ -118,7 +118,7 @@ async def test_a_stopped_container_is_connected_when_it_starts(service: Service)
     service.networks.add("shop")
     container = container_record(state=exited(0))
     service.store.add(container)
-    await service.connect("shop", container, EndpointConfig())
+    await service.connect("shop", container.id, EndpointConfig())
     assert list(container.endpoints) == ["shop"]
     assert service.networks.sandboxes == {}
 
@@ -131,7 +131,7 @@ async def test_networks_that_go_with_no_other(service: Service, mode: str, netwo
     service.networks.add("shop")
     container = await service.add_running("web", host=HostConfig(network_mode=mode))
     with pytest.raises(InvalidParameter, match="cannot be connected"):
-        await service.connect(network, container, EndpointConfig())
+        await service.connect(network, container.id, EndpointConfig())
     assert container.endpoints == {}
 
 
@@ -160,7 +160,7 @@ async def some(service: Service) -> Service:
     ],
 )
 async def test_filters_of_the_list(some: Service, filters: dict[str, list[str]], names: str) -> None:
-    assert some.names(**filters) == names.split()
+    assert await some.names(**filters) == names.split()
 
 
 @pytest.mark.parametrize(
@@ -182,13 +182,13 @@ async def test_pruning_passes_over_what_a_clusters_task_uses(some: Service) -> N
         SandboxRequest(id="task", endpoints=(EndpointRequest(network=old.id),))
     )
     assert (await some.prune({}))["NetworksDeleted"] == ["new"]
-    assert "old" in some.names()
+    assert "old" in await some.names()
 
 
 async def test_filters_that_are_not_known(some: Service) -> None:
-    before = some.names()
+    before = await some.names()
     with pytest.raises(InvalidParameter, match="invalid filter 'dangling'"):
         await some.prune({"dangling": ["true"]})
     with pytest.raises(InvalidParameter, match="invalid filter 'colour'"):
-        some.names(colour=["red"])
-    assert some.names() == before
+        await some.names(colour=["red"])
+    assert await some.names() == before

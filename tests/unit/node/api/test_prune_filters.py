@@ -25,6 +25,17 @@ from node.api.server import serve
 Filters = dict[str, list[str]]
 
 
+class FakeArea:
+    """Images or networks of the engine."""
+
+    def __init__(self, name: str, asked: list[tuple[str, Filters]], answer: dict[str, Any]) -> None:
+        self.name, self.asked, self.answer = name, asked, answer
+
+    async def prune(self, filters: Filters) -> dict[str, Any]:
+        self.asked.append((self.name, filters))
+        return self.answer
+
+
 class FakeBackend:
     """Engine and swarm; keeps the filters of each prune."""
 
@@ -40,14 +51,17 @@ class FakeBackend:
         self.asked.append(("containers", filters))
         return {}
 
-    async def prune_images(self, filters: Filters) -> dict[str, Any]:
-        self.asked.append(("images", filters))
-        return {}
+    @property
+    def images(self) -> FakeArea:
+        return FakeArea("images", self.asked, {})
+
+    @property
+    def networks(self) -> FakeArea:
+        return FakeArea("networks", self.asked, {"NetworksDeleted": ["local"]})
 
     async def prune_networks(self, filters: Filters) -> Any:
         self.asked.append(("networks", filters))
-        first = len(self.asked) == 1
-        return {"NetworksDeleted": ["local"]} if first else ["of the cluster"]
+        return ["of the cluster"]
 
     async def list_networks(self, _filters: Filters) -> list[dict[str, Any]]:
         return []

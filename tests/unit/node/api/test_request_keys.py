@@ -48,9 +48,13 @@ class Swarm:
         return "active"
 
 
-class Engine:
-    async def inspect_network(self, ref: str) -> dict[str, Any]:
+class Networks:
+    async def inspect(self, ref: str) -> dict[str, Any]:
         raise NoSuchNetwork(f"network {ref} not found")
+
+
+class Engine:
+    networks = Networks()
 
 
 @pytest.fixture
