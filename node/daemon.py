@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import functools
+import grp
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -58,8 +59,8 @@ class Daemon:
     async def start(self) -> None:
         """ConfigError when another daemon has this state, OSError when the host refuses."""
         config = self._config
-        for folder in (config.root, config.run_dir):
-            folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        _private_folder(config.root)
+        _private_folder(config.run_dir, _group_id(config.group))
         self._lock_file = _lock(config.root / "swarmd.lock")
         (config.run_dir / "swarmd.pid").write_text(f"{os.getpid()}\n")
         try:
@@ -136,6 +137,23 @@ async def run(config: NodeConfig, stopping: asyncio.Event) -> None:
         logger.info("stopping; containers %s", "end with the machine" if machine_stops else "run on")
     finally:
         await daemon.stop(machine_stops=machine_stops)
+
+
+def _private_folder(folder: Path, group: int = -1) -> None:
+    """Others of the host must not reach what lies there: files of images that are set-uid, above all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o710)
+    if group >= 0:
+        os.chown(folder, -1, group)
+
+
+def _group_id(name: str) -> int:
+    if not name:
+        return -1
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError as error:
+        raise ConfigError(f"--group {name}: there is no such group here: make it with groupadd") from error
 
 
 def _lock(path: Path) -> int:

@@ -91,6 +91,8 @@ def main() -> int:
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    # Files that containers see (hosts, resolv.conf, volumes) have the same modes however the daemon was started.
+    os.umask(0o022)
     try:
         return asyncio.run(_serve(config))
     except (ConfigError, OSError) as error:

@@ -60,14 +60,15 @@ class HostDaemon:
     def namespaces(self) -> list[str]:
         return ["nsenter", f"--net=/proc/{self._keeper.pid}/ns/net"]
 
-    def start(self) -> None:
+    def start(self, *options: str, umask: int = -1) -> None:
         command = [
             *self.namespaces,
             *(str(BIN / "swarmd"), "--root", str(self.root), "--run-dir", str(self.run_dir)),
             *("--cgroup-parent", self.cgroup, "--hostname", "host1", "--advertise-addr", "127.0.0.1"),
+            *options,
         ]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, umask=umask)
         deadline = time.monotonic() + READY_S
         while not self._answers():
             assert self._process.poll() is None, f"swarmd ended:\n{self.log.read_text()[-3000:]}"

@@ -128,7 +128,7 @@ class RuntimeClient:
 
         Unavailable when it does not come up, or speaks no protocol of ours.
         """
-        run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+        run_dir.mkdir(mode=0o710, parents=True, exist_ok=True)
         syscalls.allow_many_files()
         client = cls(run_dir, host.gather(run_dir), installation or this_installation(""))
         await client._connected()
