@@ -93,7 +93,8 @@ class Machine:
         pid = self.pid()
         if pid is None or os.geteuid() != 0:
             return
-        os.setpriority(os.PRIO_PROCESS, pid, _NICENESS)
+        for thread in Path(f"/proc/{pid}/task").iterdir():  # the emulated processor is a thread of its own
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), _NICENESS)
         # Its session is a group of its own for the kernel's scheduler, which shares time between groups first.
         group = Path(f"/proc/{pid}/autogroup")
         if group.exists():
