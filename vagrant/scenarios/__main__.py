@@ -36,6 +36,7 @@ NAMES = (
     "upgrade",
     "reboot",
     "cgroup_v2",
+    "engine_suite",
 )
 EXIT_FAILED = 1
 

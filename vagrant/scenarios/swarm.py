@@ -322,6 +322,7 @@ class Swarm:
                     "swarmctl ps -a --no-trunc; ls /run/swarmctl/netns; findmnt -l | grep swarmctl",
                 ),
                 ("network", "ip -br address; ip route; nft list ruleset"),
+                ("tests", "cat /root/failures 2>/dev/null"),
             ):
                 said = machine.ssh([command], check=False, timeout_s=60)
                 (folder / f"{machine.name}.{name}").write_text(said.stdout + said.stderr)
