@@ -13,6 +13,7 @@ from aiohttp import web
 
 from engine import filter_values
 from engine.errors import InvalidParameter
+from node.api import go_json
 
 BODY_BYTES_MAX = 16 << 20
 _T = TypeVar("_T")
@@ -109,7 +110,7 @@ async def optional_body(request: web.Request, kind: type[_T]) -> _T | None:
 
 def decode(data: bytes, kind: type[_T]) -> _T:
     try:
-        return msgspec.json.decode(data, type=kind)
+        return go_json.decode(data, kind)
     except msgspec.ValidationError as error:
         raise InvalidParameter(f"invalid request body: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
