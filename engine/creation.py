@@ -209,7 +209,6 @@ def _refuse_unsupported(host: HostConfig) -> None:
     unsupported = {
         "UsernsMode": host.userns_mode not in ("", "host"),
         "DeviceRequests": bool(host.device_requests),
-        "StorageOpt": bool(host.storage_opt),
         "Links": bool(host.links),
         "Init": bool(host.init),
         "VolumeDriver": host.volume_driver not in ("", "local"),

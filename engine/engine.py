@@ -52,7 +52,7 @@ from engine.runtime.limit_support import read_limit_support
 from engine.settings import EngineSettings
 from engine.state import StateStore
 from engine.stats import read_network_counters, stats_sample, system_cpu_ns
-from engine.storage.driver import open_driver
+from engine.storage.choice import choose_driver
 from engine.update import apply_update
 from engine.views import container_inspect, container_summary
 from engine.volume_service import VolumeService
@@ -72,7 +72,7 @@ class Engine:
         self._background = BackgroundTasks()
         self._runtime = runtime
         settings.containers_dir.mkdir(mode=0o710, parents=True, exist_ok=True)
-        self._storage = open_driver(settings.storage_driver, settings.root / settings.storage_driver)
+        self._storage = choose_driver(settings.root, settings.storage_driver, settings.storage_options)
         self._state = StateStore(settings.root / "engine.db")
         self._containers = Containers(self._state)
         self._support = read_limit_support()
@@ -83,7 +83,7 @@ class Engine:
         self._provider = networks
         networking = ContainerNetworking(settings, networks, find)
         preparation = HostPreparation(
-            settings, self._storage, self._volumes, networking, self._memory_files, find
+            settings, self._storage, self._volumes, networking, self._memory_files, find, self._images.collect
         )
         self._creation = Creation(
             self._containers,
@@ -384,7 +384,7 @@ class Engine:
             "ContainersStopped": len(containers) - counts["running"] - counts["paused"],
             "Images": len(self._images.all()),
             "Driver": self._storage.name,
-            "DriverStatus": [],
+            "DriverStatus": self._storage.status(),
             "Plugins": {
                 "Volume": ["local"],
                 "Network": ["bridge", "host", "null", "overlay"],

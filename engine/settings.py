@@ -10,14 +10,16 @@ import msgspec
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`root` holds state that survives a reboot, `run_dir` what does not (sockets, namespaces, secrets).
 
-    `cgroup_parent` is a path below every controller; `hostname` the node's name.
+    `cgroup_parent` is a path below every controller; `hostname` the node's name; `storage_driver` "" lets
+    `storage.choice` choose.
     """
 
     root: Path
     run_dir: Path
     cgroup_parent: str = "swarmctl"
     hostname: str = ""
-    storage_driver: str = "overlay"
+    storage_driver: str = ""
+    storage_options: tuple[str, ...] = ()
     labels: dict[str, str] = {}
     engine_version: str = "0.1.0"
 

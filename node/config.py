@@ -28,7 +28,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     listen_port: int = DEFAULT_PORT
     cgroup_parent: str = "swarmctl"
     hostname: str = ""
-    storage_driver: str = "overlay"
+    storage_driver: str = ""
+    storage_options: tuple[str, ...] = ()
     labels: dict[str, str] = {}
     group: str = ""
     log_level: str = "info"

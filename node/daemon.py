@@ -18,7 +18,7 @@ from pathlib import Path
 from aiohttp import web
 
 from engine.engine import Engine
-from engine.errors import Unavailable
+from engine.errors import EngineError, Unavailable
 from engine.runtime.client import RuntimeClient
 from engine.runtime.launch import this_installation
 from engine.settings import EngineSettings
@@ -78,10 +78,14 @@ class Daemon:
             cgroup_parent=config.cgroup_parent,
             hostname=config.name,
             storage_driver=config.storage_driver,
+            storage_options=config.storage_options,
             labels=config.labels,
             engine_version=VERSION,
         )
-        self._engine = Engine(settings, runtime, EngineNetworks(self._driver))
+        try:
+            self._engine = Engine(settings, runtime, EngineNetworks(self._driver))
+        except EngineError as error:
+            raise ConfigError(f"storage: {error}") from error
         await self._driver.start(await self._engine.live_sandboxes())
         await self._engine.start()
         self._swarm = SwarmMembership(config, self._engine, self._driver)

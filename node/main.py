@@ -45,7 +45,18 @@ def parse_arguments(arguments: Sequence[str]) -> NodeConfig:
     )
     parser.add_argument("--cgroup-parent", default="swarmctl", help="cgroup below which containers are made")
     parser.add_argument("--hostname", default="", help="name of this node (the machine's name)")
-    parser.add_argument("--storage-driver", default="overlay", help="overlay or vfs")
+    parser.add_argument(
+        "--storage-driver",
+        default="",
+        help="overlay, fuse-overlayfs, btrfs or vfs (the one of last time, else the first that works here)",
+    )
+    parser.add_argument(
+        "--storage-opt",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="option of the storage driver",
+    )
     parser.add_argument(
         "--label", action="append", default=[], metavar="KEY=VALUE", help="label of this engine"
     )
@@ -69,6 +80,7 @@ def parse_arguments(arguments: Sequence[str]) -> NodeConfig:
         cgroup_parent=given.cgroup_parent.strip("/"),
         hostname=given.hostname,
         storage_driver=given.storage_driver,
+        storage_options=tuple(given.storage_opt),
         labels=labels,
         group=given.group,
         log_level=given.log_level,
