@@ -17,6 +17,7 @@ from engine.containers import Containers, checked_name
 from engine.devices import device_rule
 from engine.errors import Conflict, EngineError, InvalidParameter, NotFound
 from engine.events import EventBus
+from engine.foreign import check_runtime
 from engine.health import checked_health
 from engine.images.store import ImageStore
 from engine.limits import discard_unsupported
@@ -167,6 +168,7 @@ def checked_host_config(host: HostConfig, config: ContainerConfig, support: Limi
             )
         if policy.name not in ("", "no") and host.auto_remove:
             raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
+    check_runtime(host.runtime)
     log_settings(host.log_config)
     SecurityOptions.parse(host)
     for entry in host.extra_hosts or ():
@@ -212,7 +214,6 @@ def _refuse_unsupported(host: HostConfig) -> None:
         "Links": bool(host.links),
         "Init": bool(host.init),
         "VolumeDriver": host.volume_driver not in ("", "local"),
-        "Runtime": host.runtime not in ("", "swarmctl", "runc"),
         "Isolation": host.isolation not in ("", "default"),
         "CpuRealtimePeriod": bool(host.cpu_realtime_period or host.cpu_realtime_runtime),
     }

@@ -35,6 +35,7 @@ from engine.errors import Conflict, InvalidParameter, NotFound
 from engine.events import EventBus
 from engine.execs import Execs
 from engine.filters import Lookups, listing_filter, prune_filter
+from engine.foreign import BUILT_IN, Bundles, ForeignPreparation, installed
 from engine.health import ExecProber, HealthMonitor
 from engine.images.store import ImageStore
 from engine.imaging import Imaging
@@ -95,7 +96,9 @@ class Engine:
             self._storage.name,
             self._support,
         )
-        self._lifecycle = Lifecycle(self._containers, runtime, preparation, self.events_bus, self._background)
+        self._bundles = Bundles(settings.run_dir)
+        starts = ForeignPreparation(preparation, self._bundles)
+        self._lifecycle = Lifecycle(self._containers, runtime, starts, self.events_bus, self._background)
         self._execs = Execs(self._containers, runtime, preparation, self.events_bus, self._background)
         self._lifecycle.health_watch = HealthMonitor(
             ExecProber(self._execs), self._containers, self.events_bus, self._background
@@ -119,6 +122,7 @@ class Engine:
             if leftover.name not in self._state.containers:
                 await asyncio.to_thread(_remove_tree, leftover)
         self._memory_files.recover(self._state.containers)
+        await asyncio.to_thread(self._bundles.recover, set(self._state.containers))
         known_layers = {chain for image in self._images.all() for chain in image.chain_ids}
         await asyncio.to_thread(self._storage.recover, known_layers, set(self._state.containers))
         states = {state.id: state for state in await self._runtime.list()}
@@ -416,7 +420,9 @@ class Engine:
             "Name": self.settings.hostname,
             "Labels": [f"{name}={value}" for name, value in self.settings.labels.items()],
             "ServerVersion": self.settings.engine_version,
-            "Runtimes": {"swarmctl": {"path": "built in"}},
+            "Runtimes": {
+                name: {"path": path} for name, path in {BUILT_IN: "built in", **installed()}.items()
+            },
             "DefaultRuntime": "swarmctl",
             "LiveRestoreEnabled": True,
             "SecurityOptions": ["name=seccomp,profile=builtin"],

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from engine.errors import InvalidParameter
 from engine.runtime import syscalls
+from engine.runtime.plan import RootfsLike
 from engine.storage.driver import ADDED, DELETED, MODIFIED, DriverUnusable, Rootfs
 from engine.storage.file_system import file_system_name, mount_of
 from engine.storage.layer_folders import LayerFolders
@@ -84,8 +85,7 @@ class OverlayDriver(LayerFolders):
     @contextlib.contextmanager
     def _mounted(self, rootfs: Rootfs) -> Iterator[Path]:
         with self._mount_point() as target:
-            with _short_names(rootfs) as options:
-                syscalls.mount("overlay", str(target), "overlay", 0, options)
+            mount_overlay(rootfs, target)
             yield target
 
     def changes(self, container_id: str) -> list[tuple[str, int]]:
@@ -110,8 +110,13 @@ def changes_of(rootfs: Rootfs) -> list[tuple[str, int]]:
     return sorted(found)
 
 
+def mount_overlay(rootfs: RootfsLike, target: Path) -> None:
+    with _short_names(rootfs) as options:
+        syscalls.mount("overlay", str(target), "overlay", 0, options)
+
+
 @contextlib.contextmanager
-def _short_names(rootfs: Rootfs) -> Iterator[str]:
+def _short_names(rootfs: RootfsLike) -> Iterator[str]:
     """The mount options by open descriptors: a page of options takes 200 of them, but only 40 long paths."""
     with contextlib.ExitStack() as opened:
 
