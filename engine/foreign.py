@@ -2,7 +2,7 @@
 
 A bundle per container in <run-dir>/bundles/<id>: config.json as `bundle` builds it, with what the built-in runtime gets
 beside it (network namespace, control group), and `rootfs`, the container's root mounted on the host. Everything else
-(pipes, logs, execs, limits) is the supervisor's, as for the built-in runtime: docs/adr/0019.
+(pipes, logs, execs, limits) is the supervisor's, as for the built-in runtime: docs/adr/0020.
 """
 
 from __future__ import annotations
