@@ -53,6 +53,11 @@ class Bundles:
         self._states = run_dir / "runtimes"
 
     def make(self, container: Container, start: ContainerStart) -> ForeignStart:
+        runtime = container.host_config.runtime
+        if start.spec["linux"].get("uidMappings"):
+            raise InvalidParameter(
+                f"--runtime {runtime} serves no remapped users: use {BUILT_IN}, or --userns host"
+            )
         self.remove(container.id)
         folder = self._folder / container.id
         (folder / "rootfs").mkdir(mode=0o711, parents=True)
@@ -61,7 +66,6 @@ class Bundles:
             mount_overlay(start.rootfs, root)
         else:
             root = Path(start.rootfs.upper)
-        runtime = container.host_config.runtime
         (folder / "runtime").write_text(runtime)
         (folder / "config.json").write_text(json.dumps(foreign_spec(start, root)))
         return ForeignStart(command=self._command(runtime), bundle=str(folder))
