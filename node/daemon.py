@@ -85,6 +85,11 @@ class Daemon:
         try:
             self._engine = Engine(settings, runtime, EngineNetworks(self._driver))
         except EngineError as error:
+            # A supervisor that was started for nothing ends again; one that has containers goes on with them.
+            if await runtime.list():
+                await runtime.close()
+            else:
+                await runtime.shutdown()
             raise ConfigError(f"storage: {error}") from error
         await self._driver.start(await self._engine.live_sandboxes())
         await self._engine.start()

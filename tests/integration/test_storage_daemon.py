@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.commands import BIN, run
-from tests.conftest import HostDaemon
+from tests.commands import BIN, PATIENCE, run
+from tests.conftest import HostDaemon, processes
 
 pytestmark = pytest.mark.root
 
@@ -81,3 +82,7 @@ def test_a_driver_that_cannot_be_is_said_at_the_start(tmp_path: Path, name: str)
     words = ["--root", str(tmp_path / "root"), "--run-dir", str(tmp_path / "run"), "--storage-driver", name]
     result = run([str(BIN / "swarmd"), *words], "", os.environ)
     assert result.code == 1 and "overlay" in result.err and "Traceback" not in result.err
+    deadline = time.monotonic() + 10 * PATIENCE
+    while processes(f"engine.runtime.supervisor|{tmp_path}"):
+        assert time.monotonic() < deadline, "its supervisor ends with it"
+        time.sleep(0.02)
