@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import PATIENCE, Result, run
-from tests.conftest import HostDaemon
+from tests.conftest import HostDaemon, processes
 
 pytestmark = pytest.mark.root
 
@@ -86,6 +87,23 @@ def test_one_that_stays(host: HostDaemon, runtime: str) -> None:
     ok(host, "start", "c1")
     ok(host, "kill", "c1")
     assert ok(host, "wait", "c1") == "137"
+
+
+def test_it_outlives_the_supervisor_that_adopted_it(host: HostDaemon) -> None:
+    loop = "trap 'exit 6' TERM; while :; do echo line; sleep 0.05; done"
+    ok(host, "run", "-d", "--name", "c1", "--runtime", "runc", "hello", "sh", "-c", loop)
+    (supervisor,) = processes(f"engine.runtime.supervisor|{host.run_dir}")
+    os.kill(supervisor, signal.SIGKILL)
+    deadline = time.monotonic() + 10 * PATIENCE
+    while processes(f"engine.runtime.supervisor|{host.run_dir}") in ([], [supervisor]):
+        assert time.monotonic() < deadline, "no successor"
+        time.sleep(0.02)
+    assert docker(host, "exec", "c1", "true").code == 0
+    before = len(ok(host, "logs", "c1").splitlines())
+    while len(ok(host, "logs", "c1").splitlines()) <= before:
+        assert time.monotonic() < deadline, "its log goes on"
+    ok(host, "stop", "c1")
+    assert ok(host, "inspect", "-f", "{{.State.ExitCode}}", "c1") == "6"
 
 
 def test_a_runtime_that_is_not_here(host: HostDaemon) -> None:
