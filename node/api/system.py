@@ -8,9 +8,10 @@ import sys
 from aiohttp import web
 
 from engine.errors import InvalidParameter, NotImplementedHere
-from node.api.context import API_VERSION, API_VERSION_MIN, SERVER_VERSION, Context, Route
+from node.api.context import SERVER_VERSION, Context, Route
 from node.api.keys import INDEX_HEADER
 from node.api.query import filters, json_response, moment, stream_lines
+from node.api.versions import API_VERSION, API_VERSION_MIN
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 DISK_USERS = {
