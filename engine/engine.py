@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import platform
 import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -29,6 +27,7 @@ from engine.config import (
     TaskEndpoint,
 )
 from engine.container import Container, Status
+from engine.container_defaults import complete
 from engine.containers import Containers, checked_name
 from engine.creation import Creation
 from engine.errors import Conflict, InvalidParameter, NotFound
@@ -36,10 +35,10 @@ from engine.events import EventBus
 from engine.execs import Execs
 from engine.filters import Lookups, listing_filter, prune_filter
 from engine.health import ExecProber, HealthMonitor
+from engine.host_facts import HostFacts
 from engine.images.store import ImageStore
 from engine.imaging import Imaging
 from engine.lifecycle import ContainerExit, Lifecycle
-from engine.limits import missing_limits
 from engine.logs import read_batches
 from engine.memory_files import MemoryFiles
 from engine.network_service import NetworkService
@@ -103,6 +102,17 @@ class Engine:
         self.images = Imaging(self._images, self._containers, self.events_bus, settings.root / "tmp")
         self.networks = NetworkService(networks, self._containers, self.events_bus)
         self.volumes = VolumeService(self._volumes, self.events_bus)
+        self.host = HostFacts(
+            settings,
+            self._containers,
+            self._images,
+            self._volumes,
+            self._support,
+            self._storage,
+            self.events_bus,
+            self.supervisor,
+            lambda: self.list_containers(True, 0, True, {}),
+        )
         self._lookups = Lookups(
             container=find,
             image_family=self._image_family,
@@ -176,6 +186,7 @@ class Engine:
         files: Sequence[SecretFile] = (),
         endpoints: Sequence[TaskEndpoint] = (),
     ) -> tuple[str, list[str]]:
+        complete(body, self.settings.live.defaults)
         return await self._creation.create(name, body, files, endpoints)
 
     async def start_container(self, ref: str) -> None:
@@ -259,7 +270,7 @@ class Engine:
         shown = container_inspect(container, self._provider.sandbox(container.id), self.settings)
         if size:
             usage = await asyncio.to_thread(self._storage.usage, container.id)
-            shown |= {"SizeRw": usage, "SizeRootFs": usage + self._images.resolve(container.image_id).size}
+            shown |= {"SizeRw": usage, "SizeRootFs": usage + self._image_size(container)}
         return shown
 
     async def list_containers(
@@ -273,7 +284,8 @@ class Engine:
         for container in chosen[: limit if limit > 0 else None]:
             row = container_summary(container, self._provider.sandbox(container.id))
             if size:
-                row["SizeRw"] = await asyncio.to_thread(self._storage.usage, container.id)
+                usage = await asyncio.to_thread(self._storage.usage, container.id)
+                row |= {"SizeRw": usage, "SizeRootFs": usage + self._image_size(container)}
             rows.append(row)
         return rows
 
@@ -324,6 +336,13 @@ class Engine:
         above = (image for image in self._images.all() if layers and image.diff_ids[: len(layers)] == layers)
         return {ancestor.id, *(image.id for image in above)}
 
+    def _image_size(self, container: Container) -> int:
+        """0 when the image was removed by force."""
+        try:
+            return self._images.resolve(container.image_id).size
+        except NotFound:
+            return 0
+
     def _running(self, ref: str) -> Container:
         container = self._containers.find(ref)
         if not container.is_running:
@@ -367,77 +386,6 @@ class Engine:
         shown = {"Pid": str(facts.pid), "Build": facts.build or "unknown", "Protocol": str(facts.protocol)}
         return shown | ({"Problem": facts.problem} if facts.problem else {})
 
-    async def info(self) -> dict[str, Any]:
-        """The engine's part of GET /info."""
-        supervisor = self.supervisor()
-        stays = f"the supervisor stays build {supervisor['Build']}: {supervisor.get('Problem')}"
-        containers = tuple(self._containers.all())
-        counts = {
-            status: sum(c.state.status == status for c in containers) for status in ("running", "paused")
-        }
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return {
-            "ID": self.settings.hostname,
-            "Containers": len(containers),
-            "ContainersRunning": counts["running"],
-            "ContainersPaused": counts["paused"],
-            "ContainersStopped": len(containers) - counts["running"] - counts["paused"],
-            "Images": len(self._images.all()),
-            "Driver": self._storage.name,
-            "DriverStatus": [],
-            "Plugins": {
-                "Volume": ["local"],
-                "Network": ["bridge", "host", "null", "overlay"],
-                "Authorization": None,
-                "Log": ["json-file", "none"],
-            },
-            "MemoryLimit": self._support.memory,
-            "SwapLimit": self._support.swap,
-            "CpuCfsPeriod": self._support.cpu,
-            "CpuCfsQuota": self._support.cpu,
-            "CPUShares": self._support.cpu,
-            "CPUSet": self._support.cpuset,
-            "PidsLimit": self._support.pids,
-            "IPv4Forwarding": True,
-            "Debug": False,
-            "OomKillDisable": self._support.oom_kill_disable,
-            "NFd": len(list(Path("/proc/self/fd").iterdir())),
-            "SystemTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "LoggingDriver": "json-file",
-            "CgroupDriver": "cgroupfs",
-            "CgroupVersion": str(self._support.version),
-            "KernelVersion": platform.release(),
-            "OperatingSystem": _operating_system(),
-            "OSType": "linux",
-            "Architecture": platform.machine(),
-            "NCPU": os.cpu_count() or 1,
-            "MemTotal": memory,
-            "DockerRootDir": str(self.settings.root),
-            "Name": self.settings.hostname,
-            "Labels": [f"{name}={value}" for name, value in self.settings.labels.items()],
-            "ServerVersion": self.settings.engine_version,
-            "Runtimes": {"swarmctl": {"path": "built in"}},
-            "DefaultRuntime": "swarmctl",
-            "LiveRestoreEnabled": True,
-            "SecurityOptions": ["name=seccomp,profile=builtin"],
-            "Supervisor": supervisor,
-            "Warnings": missing_limits(self._support) + ([stays] if "Problem" in supervisor else []),
-            "IndexServerAddress": "https://index.docker.io/v1/",
-            "RegistryConfig": {"IndexConfigs": {}, "InsecureRegistryCIDRs": [], "Mirrors": []},
-        }
-
-    async def disk_usage(self) -> dict[str, Any]:
-        """GET /system/df."""
-        images = await self.images.summaries({})
-        volumes = self._volumes.summaries({})["Volumes"] or []
-        return {
-            "LayersSize": sum(image.get("Size", 0) for image in images),
-            "Images": images,
-            "Containers": await self.list_containers(True, 0, True, {}),
-            "Volumes": volumes,
-            "BuildCache": [],
-        }
-
 
 def _adopt(container: Container, state: ContainerState) -> None:
     container.state.status = Status.RUNNING
@@ -454,16 +402,6 @@ def _exit_of(state: ContainerState) -> ExitEvent:
         oom_killed=state.oom_killed,
         finished_at=state.finished_at,
     )
-
-
-def _operating_system() -> str:
-    try:
-        for line in Path("/etc/os-release").read_text().splitlines():
-            if line.startswith("PRETTY_NAME="):
-                return line.partition("=")[2].strip('"')
-    except OSError:
-        return "Linux"
-    return "Linux"
 
 
 def _remove_tree(path: Path) -> None:

@@ -59,6 +59,10 @@ class EventBus:
         self._history: collections.deque[Event] = collections.deque(maxlen=HISTORY_EVENTS_MAX)
         self._subscribers: set[asyncio.Queue[Event | None]] = set()
 
+    @property
+    def subscribers(self) -> int:
+        return len(self._subscribers)
+
     def publish(
         self, kind: str, action: str, actor_id: str, attributes: Mapping[str, str] | None = None
     ) -> Event:
