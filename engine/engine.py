@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.attach import AttachSession
+from engine.attachment_events import AttachmentEvents
 from engine.background import BackgroundTasks
 from engine.config import (
     ContainerCreate,
@@ -102,6 +103,7 @@ class Engine:
         self.images = Imaging(self._images, self._containers, self.events_bus, settings.root / "tmp")
         self.networks = NetworkService(networks, self._containers, self.events_bus)
         self.volumes = VolumeService(self._volumes, self.events_bus)
+        self.events_bus.companion = AttachmentEvents(find, networks)
         self.host = HostFacts(
             settings,
             self._containers,
@@ -219,16 +221,16 @@ class Engine:
             raise InvalidParameter("Neither old nor new names may be empty")
         old = container.name
         self._state.rename(container, checked_name(name))
-        self.events_bus.publish(
-            "container", "rename", container.id, {**container.event_attributes(), "oldName": f"/{old}"}
-        )
+        self._tell(container, "rename", oldName=f"/{old}")
 
     async def resize_container(self, ref: str, rows: int, cols: int) -> None:
         container = self._running(ref)
         await self._runtime.resize(container.id, None, rows, cols)
+        self._tell(container, "resize", height=str(rows), width=str(cols))
 
     async def top_container(self, ref: str, ps_args: str) -> dict[str, Any]:
         container = self._running(ref)
+        self._tell(container, "top")
         return await process_table(await self._runtime.pids(container.id), ps_args)
 
     async def update_container(self, ref: str, changes: Mapping[str, Any]) -> list[str]:
@@ -237,7 +239,7 @@ class Engine:
         if container.is_running and resources:
             await self._runtime.update(container.id, resources)
         self._containers.save(container)
-        self.events_bus.publish("container", "update", container.id, container.event_attributes())
+        self._tell(container, "update")
         return warnings
 
     async def changes_container(self, ref: str) -> list[dict[str, Any]]:
@@ -314,7 +316,9 @@ class Engine:
     ) -> AttachSession:
         container = self._containers.find(ref)
         streams = frozenset(number for number, wanted in ((1, stdout), (2, stderr)) if wanted)
-        return await self._lifecycle.attach(container, stdin=stdin and stream, streams=streams)
+        session = await self._lifecycle.attach(container, stdin=stdin and stream, streams=streams)
+        self._tell(container, "attach")
+        return session
 
     async def prune_containers(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
         matches = prune_filter(filters, time.time())
@@ -324,6 +328,7 @@ class Engine:
                 reclaimed += await asyncio.to_thread(self._storage.usage, container.id)
                 await self._lifecycle.remove(container, force=False, volumes=False)
                 deleted.append(container.id)
+        self.events_bus.publish("container", "prune", "", {"reclaimed": str(reclaimed)})
         return {"ContainersDeleted": deleted, "SpaceReclaimed": reclaimed}
 
     def _image_family(self, ref: str) -> set[str]:
@@ -342,6 +347,9 @@ class Engine:
             return self._images.resolve(container.image_id).size
         except NotFound:
             return 0
+
+    def _tell(self, container: Container, action: str, **extra: str) -> None:
+        self.events_bus.publish("container", action, container.id, {**container.event_attributes(), **extra})
 
     def _running(self, ref: str) -> Container:
         container = self._containers.find(ref)

@@ -38,6 +38,7 @@ from node.peers import overlook_late_aborts
 from node.reload import Reloader, set_log_level
 from node.stack_dump import StackDump
 from node.swarm import SwarmMembership
+from node.swarm_events import SwarmEvents
 from node.tls_files import ApiTls
 from overlay_net.driver import NetworkDriver
 
@@ -94,6 +95,7 @@ class Daemon:
         await self._driver.start(await self._engine.live_sandboxes())
         await self._engine.start()
         self._swarm = SwarmMembership(config, self._engine, self._driver)
+        self._swarm.events = SwarmEvents(self._engine.events_bus)
         await self._swarm.start()
         self._audit = NetworkAudit(self._driver, SystemClock())
         self._audit.start()
