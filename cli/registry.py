@@ -106,11 +106,11 @@ SYSTEM = Noun(
     "system",
     "Manage swarmctl",
     (
-        Entry("df", "system:df", "Show disk usage"),
+        Entry("df", "usage:df", "Show disk usage"),
         Entry("dial-stdio", "dial:dial_stdio", "Proxy the stdio stream to the daemon (for ssh:// addresses)"),
-        Entry("events", "system:events", "Get real time events from the server"),
+        Entry("events", "events:events", "Get real time events from the server"),
         Entry("info", "system:info", "Display system-wide information"),
-        Entry("prune", "system:prune", "Remove unused data"),
+        Entry("prune", "usage:prune", "Remove unused data"),
     ),
 )
 
@@ -258,7 +258,7 @@ LAB_NOUNS = (LAB,)
 
 TOP_LEVEL = (
     *(entry for entry in CONTAINER.verbs if entry.name in ("attach", "create", "diff")),
-    Entry("events", "system:events", "Get real time events from the server"),
+    Entry("events", "events:events", "Get real time events from the server"),
     Entry("history", "image:history", "Show the history of an image"),
     Entry("import", "image:import_", "Import the contents from a tarball to create a filesystem image"),
     Entry("inspect", "inspect:inspect", "Return low-level information on objects of any kind"),
