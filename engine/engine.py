@@ -53,6 +53,7 @@ from engine.settings import EngineSettings
 from engine.state import StateStore
 from engine.stats import read_network_counters, stats_sample, system_cpu_ns
 from engine.storage.driver import open_driver
+from engine.timings import Timings
 from engine.update import apply_update
 from engine.views import container_inspect, container_summary
 from engine.volume_service import VolumeService
@@ -69,6 +70,7 @@ class Engine:
     def __init__(self, settings: EngineSettings, runtime: RuntimeClient, networks: NetworkProvider) -> None:
         self.settings = settings
         self.events_bus = EventBus()
+        self.timings = Timings(("changes", "create", "delete", "start"))
         self._background = BackgroundTasks()
         self._runtime = runtime
         settings.containers_dir.mkdir(mode=0o710, parents=True, exist_ok=True)
@@ -189,10 +191,12 @@ class Engine:
         endpoints: Sequence[TaskEndpoint] = (),
     ) -> tuple[str, list[str]]:
         complete(body, self.settings.live.defaults)
-        return await self._creation.create(name, body, files, endpoints)
+        with self.timings.of("create"):
+            return await self._creation.create(name, body, files, endpoints)
 
     async def start_container(self, ref: str) -> None:
-        await self._lifecycle.start(self._containers.find(ref))
+        with self.timings.of("start"):
+            await self._lifecycle.start(self._containers.find(ref))
 
     async def stop_container(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
         await self._lifecycle.stop(self._containers.find(ref), timeout, signal)
@@ -210,7 +214,8 @@ class Engine:
         await self._lifecycle.unpause(self._containers.find(ref))
 
     async def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
-        await self._lifecycle.remove(self._containers.find(ref), force=force, volumes=volumes)
+        with self.timings.of("delete"):
+            await self._lifecycle.remove(self._containers.find(ref), force=force, volumes=volumes)
 
     async def wait_container(self, ref: str, condition: str = "") -> ContainerExit:
         return await self._lifecycle.wait(self._containers.find(ref), condition)
@@ -244,7 +249,8 @@ class Engine:
 
     async def changes_container(self, ref: str) -> list[dict[str, Any]]:
         container = self._containers.find(ref)
-        changes = await asyncio.to_thread(self._storage.changes, container.id)
+        with self.timings.of("changes"):
+            changes = await asyncio.to_thread(self._storage.changes, container.id)
         return [{"Path": path, "Kind": kind} for path, kind in changes]
 
     async def stats_container(

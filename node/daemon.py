@@ -22,7 +22,7 @@ from engine.engine import Engine
 from engine.errors import Unavailable
 from engine.runtime.client import RuntimeClient
 from engine.runtime.launch import this_installation
-from node import machine
+from node import machine, metrics
 from node.api.app import build_app
 from node.api.context import Context
 from node.api.routes import OWN_ROUTES, ROUTES
@@ -69,6 +69,7 @@ class Daemon:
         self._engine: Engine | None = None
         self._swarm: SwarmMembership | None = None
         self._runner: web.AppRunner | None = None
+        self._metrics: web.AppRunner | None = None
         self._tls: ApiTls | None = None
         self._stacks: StackDump | None = None
         self._obeying: list[asyncio.Task[None]] = []
@@ -100,6 +101,8 @@ class Daemon:
         self._audit = NetworkAudit(self._driver, SystemClock())
         self._audit.start()
         app = build_app(Context(engine=self._engine, swarm=self._swarm), (*ROUTES, *OWN_ROUTES))
+        if config.metrics_address:
+            self._metrics = await metrics.start(config.metrics_address, self._engine, self._swarm)
         await self._open_doors(app)
         self._obey(self._engine)
         logger.info("swarmd %s answers on %s", VERSION, ", ".join(map(str, config.api_hosts)))
@@ -145,8 +148,9 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*self._obeying, return_exceptions=True)
         stops: list[tuple[str, Callable[[], Awaitable[object]]]] = []
-        if self._runner is not None:
-            stops.append(("API", self._runner.cleanup))
+        for name, runner in (("API", self._runner), ("metrics", self._metrics)):
+            if runner is not None:
+                stops.append((name, runner.cleanup))
         if self._audit is not None:
             stops.append(("audit", self._audit.stop))
         if self._swarm is not None:

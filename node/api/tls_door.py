@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 HANDSHAKE_S = 10.0
 CONNECTIONS_MAX = 1024
 _BLOCK = 65536
+_NOT_TLS = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
 
 
 class TlsDoor:
@@ -109,9 +110,11 @@ class _Connection:
                 if not data:
                     raise ConnectionResetError("the client left before TLS was agreed on") from None
                 self._incoming.write(data)
-            except ssl.SSLError:
+            except ssl.SSLError as error:
                 with contextlib.suppress(ConnectionError):
                     await self._flush()
+                    if error.reason == "HTTP_REQUEST":
+                        self._writer.write(_NOT_TLS)
                 raise
             else:
                 await self._flush()
