@@ -108,6 +108,8 @@ class _Tunnel:
                 data = self._tls.read(_BLOCK)
             except ssl.SSLWantReadError:
                 return
+            except ssl.SSLZeroReturnError:  # instead of nothing, when our own direction has ended already
+                data = b""
             self._to_inner += data
             self._answer_ended = not data
 

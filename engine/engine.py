@@ -104,13 +104,13 @@ class Engine:
         )
         self.images = Imaging(self._images, self._containers, self.events_bus, settings.root / "tmp")
         self.networks = NetworkService(networks, self._containers, self.events_bus)
-        self.volumes = VolumeService(self._volumes, self.events_bus)
+        self.volumes = VolumeService(self._volumes, self.events_bus, self._containers.users_of_volume)
         self.events_bus.companion = AttachmentEvents(find, networks)
         self.host = HostFacts(
             settings,
             self._containers,
             self._images,
-            self._volumes,
+            self.volumes,
             self._support,
             self._storage,
             self.events_bus,

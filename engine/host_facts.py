@@ -26,7 +26,7 @@ from engine.log_settings import DRIVERS
 from engine.runtime.limit_support import LimitSupport
 from engine.settings import EngineSettings, LiveSettings
 from engine.storage.driver import StorageDriver
-from engine.volumes import VolumeStore
+from engine.volume_service import VolumeService
 
 RUNTIME = "swarmctl"
 INDEX_SERVER = "https://index.docker.io/v1/"
@@ -44,7 +44,7 @@ class HostFacts:
         settings: EngineSettings,
         containers: Containers,
         images: ImageStore,
-        volumes: VolumeStore,
+        volumes: VolumeService,
         support: LimitSupport,
         storage: StorageDriver,
         events: EventBus,
@@ -130,7 +130,7 @@ class HostFacts:
         if "container" in kinds:
             shown["Containers"] = await self._list_containers()
         if "volume" in kinds:
-            shown["Volumes"] = await asyncio.to_thread(self._volume_usage)
+            shown["Volumes"] = await self._volumes.usage()
         if "build-cache" in kinds:
             shown["BuildCache"] = []
         return shown
@@ -149,13 +149,6 @@ class HostFacts:
     def _image_row(self, image: Image, containers: int, shared: int) -> dict[str, Any]:
         return {**summary(image, containers), "SharedSize": shared}
 
-    def _volume_usage(self) -> list[dict[str, Any]]:
-        rows = self._volumes.summaries({})["Volumes"] or []
-        for row in rows:
-            size = tree_bytes(Path(row["Mountpoint"])) if row["Driver"] == "local" else -1
-            row["UsageData"] = {"Size": size, "RefCount": len(self._containers.users_of_volume(row["Name"]))}
-        return list(rows)
-
 
 def shared_sizes(layers: dict[str, dict[str, int]]) -> dict[str, int]:
     """Image id -> bytes of those of its layers that another image has as well. `layers`: id -> chain id -> bytes."""
@@ -164,24 +157,6 @@ def shared_sizes(layers: dict[str, dict[str, int]]) -> dict[str, int]:
         image: sum(size for chain, size in of_image.items() if holders[chain] > 1)
         for image, of_image in layers.items()
     }
-
-
-def tree_bytes(root: Path) -> int:
-    """Of all files below; one with several names counts once. What vanishes meanwhile counts as nothing."""
-    total, seen, folders = 0, set(), [os.fspath(root)]
-    while folders:
-        try:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    facts = entry.stat(follow_symlinks=False)
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    elif facts.st_nlink == 1 or (facts.st_dev, facts.st_ino) not in seen:
-                        seen.add((facts.st_dev, facts.st_ino))
-                        total += facts.st_size
-        except OSError:
-            continue
-    return total
 
 
 def _engine_id(path: Path) -> str:

@@ -130,6 +130,8 @@ class _Connection:
                         data = self._tls.read(_BLOCK)
                     except ssl.SSLWantReadError:
                         break
+                    except ssl.SSLZeroReturnError:  # instead of nothing, when we have ended first
+                        data = b""
                     if data:
                         inner.write(data)
                         await inner.drain()

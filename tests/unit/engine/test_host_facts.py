@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from engine.host_facts import _engine_id, shared_sizes, tree_bytes
+from engine.host_facts import _engine_id, shared_sizes
+from engine.volume_service import tree_bytes
 
 
 def test_layers_that_others_have_as_well() -> None:
