@@ -41,6 +41,7 @@ from node.swarm import SwarmMembership
 from node.swarm_events import SwarmEvents
 from node.tls_files import ApiTls
 from overlay_net.driver import NetworkDriver
+from overlay_net.records import BridgeDefaults
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,11 @@ class Daemon:
             state_dir=config.root / "network",
             run_dir=config.run_dir,
             underlay_address=config.advertise_address,
+            bridge_defaults=BridgeDefaults(
+                bip=config.bridge.bip,
+                mtu=config.bridge.mtu,
+                pools=tuple((pool.base, pool.size) for pool in config.bridge.pools),
+            ),
         )
         settings = engine_settings(config)
         self._tls = None if config.tls is None else ApiTls(config.tls)

@@ -7,7 +7,7 @@ from engine.config import HostConfig, LogConfig
 from engine.errors import EngineError
 from engine.log_settings import log_settings
 from engine.settings import EngineSettings
-from node.config import VERSION, BridgeDefaults, ConfigError, NodeConfig
+from node.config import VERSION, ConfigError, NodeConfig
 from node.hosts import TcpHost
 from node.tls_files import ApiTls
 
@@ -21,8 +21,6 @@ def engine_settings(config: NodeConfig) -> EngineSettings:
             SecurityOptions.parse(HostConfig(security_opt=[f"seccomp={defaults.seccomp_profile}"]))
     except EngineError as error:
         raise ConfigError(f"defaults of containers: {error}") from error
-    if config.bridge != BridgeDefaults():
-        raise ConfigError("bip, mtu and default-address-pools are not supported yet: leave them out")
     if config.userns_remap:
         raise ConfigError("userns-remap is not supported yet: leave it out")
     return EngineSettings(

@@ -17,6 +17,7 @@ import pytest
 from tests import certificates
 from tests.commands import PATIENCE, Result, run
 from tests.conftest import HostDaemon
+from tests.labs import Lab, lab_of
 
 pytestmark = pytest.mark.root
 ADDRESS = "127.0.0.1:2376"
@@ -72,6 +73,9 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, hello_archive: Path) -> Ite
                 "log-opts": {"max-size": "1m"},
                 "default-ulimits": {"nofile": {"Name": "nofile", "Soft": 123, "Hard": 456}},
                 "metrics-addr": "127.0.0.1:9323",
+                "bip": "10.201.0.1/24",
+                "mtu": 1400,
+                "default-address-pools": [{"base": "10.202.0.0/16", "size": 24}],
             }
         )
         made.good("load", "-i", str(hello_archive))
@@ -132,6 +136,16 @@ def test_settings_reach_containers(daemon: Guarded) -> None:
         == "map[max-size:1m]"
     )
     daemon.good("rm", "logged")
+
+
+def test_settings_reach_networks(daemon: Guarded) -> None:
+    shown = daemon.good("run", "--rm", "hello", "ip", "addr", "show", "eth0")
+    assert "inet 10.201.0.2/24" in shown and "mtu 1400" in shown, shown
+    for name, subnet in (("one", "10.202.0.0/24"), ("two", "10.202.1.0/24")):
+        daemon.good("network", "create", name)
+        config = json.loads(daemon.good("network", "inspect", name))[0]["IPAM"]["Config"][0]
+        assert config["Subnet"] == subnet
+    daemon.good("network", "rm", "one", "two")
 
 
 def test_events_of_a_containers_life(daemon: Guarded) -> None:
@@ -213,6 +227,33 @@ def test_metrics(daemon: Guarded) -> None:
         'engine_daemon_container_actions_seconds_count{action="start"} ',
     ):
         assert line in shown, shown
+
+
+def test_events_of_a_swarm(hello_archive: Path) -> None:
+    with lab_of(1, image=hello_archive, kind=Lab) as lab:
+        node = lab.node("n1")
+
+        def docker(*words: str) -> str:
+            result = run(["docker", *words], "", os.environ | {"DOCKER_HOST": node.host})
+            assert result.code == 0, result.err
+            return result.out
+
+        docker("swarm", "init", "--advertise-addr", node.address)
+        since = f"{time.time():.6f}"
+        docker("service", "create", "-d", "--name", "told", "--replicas", "1", "hello")
+        docker("service", "scale", "-d", "told=2")
+        docker("service", "rm", "told")
+
+        def shown() -> str:
+            words = ("--filter", "scope=swarm", "--filter", "type=service", "--format", "{{json .}}")
+            return docker("events", "--since", since, "--until", f"{time.time():.6f}", *words)
+
+        lab.wait("service remove", 10, lambda: '"Action":"remove"' in shown())
+        rows = [json.loads(line) for line in shown().splitlines()]
+        assert [row["Action"] for row in rows if row["Action"] != "update"] == ["create", "remove"]
+        assert {row["Actor"]["Attributes"]["name"] for row in rows} == {"told"}
+        scaled = [row["Actor"]["Attributes"] for row in rows if "replicas.new" in row["Actor"]["Attributes"]]
+        assert scaled == [{"name": "told", "replicas.old": "1", "replicas.new": "2"}]
 
 
 def test_tcp_without_tls_is_refused(tmp_path: Path) -> None:
