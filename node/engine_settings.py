@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from engine.bundle import SecurityOptions
 from engine.config import HostConfig, LogConfig
 from engine.errors import EngineError
@@ -33,7 +35,15 @@ def engine_settings(config: NodeConfig) -> EngineSettings:
         userns_remap=config.userns_remap,
         live=config.live,
         engine_version=VERSION,
+        warnings=tuple(_warnings(config)),
     )
+
+
+def _warnings(config: NodeConfig) -> Iterator[str]:
+    for host in config.api_hosts:
+        if isinstance(host, TcpHost) and (config.tls is None or not config.tls.verify):
+            without = "encryption" if config.tls is None else "asking for a certificate"
+            yield f"WARNING: the API is accessible on {host} without {without}: whoever reaches it is root on this host"
 
 
 def check(config: NodeConfig) -> None:

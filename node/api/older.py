@@ -1,6 +1,6 @@
-"""Answers in the shape of older versions of the API. Pure; the only place that knows how shapes changed.
+"""Requests and answers of older versions of the API. Pure; the only place that knows what changed.
 
-Handlers make the newest shape. A row of `_CHANGES` says what an answer had before the version it names: clients
+Handlers take and make the newest shape. A row of `_CHANGES` says what an answer had before the version it names: clients
 that speak an older one get it put back (Docker Engine API version history).
 """
 
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 from aiohttp import web
 
+from engine.config import ContainerCreate, HostConfig
 from node.api.context import Route
 from node.api.versions import numbers
 
@@ -43,6 +44,16 @@ def adapted(route: Route, version: str, answer: web.StreamResponse) -> web.Strea
     answer.body = msgspec.json.encode(body)
     answer.content_type = _JSON
     return answer
+
+
+def meant_by_older(body: ContainerCreate, version: str) -> None:
+    """What a container gets where a client of `version` says nothing: defaults changed."""
+    asked = numbers(version)
+    host = body.host_config = body.host_config or HostConfig()
+    if asked < (1, 40):
+        host.ipc_mode = host.ipc_mode or "shareable"
+    if asked < (1, 41):
+        host.cgroupns_mode = host.cgroupns_mode or "host"
 
 
 def _virtual_size(image: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from engine.engine import Engine
 from engine.events import EventBus
 from node.config import ConfigError, NodeConfig, node_config
+from node.engine_settings import engine_settings
 from node.reload import Reloader
 
 
@@ -70,6 +71,15 @@ async def test_what_is_wrong_changes_nothing(
     assert (config.live.labels, config.live.debug) == ({"a": "b"}, False)
     assert words in caplog.text
     assert not engine.events_bus._history
+
+
+def test_an_open_api_is_warned_of() -> None:
+    def warnings(**given: Any) -> tuple[str, ...]:
+        return engine_settings(node_config({"hosts": ["tcp://127.0.0.1"], **given})).warnings
+
+    assert "tcp://127.0.0.1:2375 without encryption" in warnings(tls=False)[0]
+    assert "without asking for a certificate" in warnings(tls=True)[0]
+    assert warnings(tlsverify=True) == ()
 
 
 def test_the_reader_says_what_is_wrong() -> None:

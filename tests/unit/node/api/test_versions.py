@@ -9,10 +9,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from engine.config import ContainerCreate, HostConfig
 from node.api.app import build_app
 from node.api.backend import EngineBackend, SwarmBackend
 from node.api.context import Context, Route
-from node.api.older import ADAPTED_ROUTES
+from node.api.older import ADAPTED_ROUTES, meant_by_older
 from node.api.query import json_response
 from node.api.routes import ROUTES
 from node.api.versions import API_VERSION, is_before
@@ -127,6 +128,22 @@ async def test_info_of_the_oldest(client: Any) -> None:
     assert oldest["RuncCommit"]["Expected"] == oldest["RuncCommit"]["ID"]
     assert oldest["BridgeNfIptables"] is False
     assert await shown(client, "/info", API_VERSION) == ANSWERS["/info"]
+
+
+def test_defaults_that_were_others() -> None:
+    def modes(version: str, host: HostConfig | None = None) -> tuple[str, str]:
+        body = ContainerCreate(image="x", host_config=host)
+        meant_by_older(body, version)
+        assert body.host_config is not None
+        return body.host_config.ipc_mode, body.host_config.cgroupns_mode
+
+    assert [modes(version) for version in ("1.39", "1.40", "1.41")] == [
+        ("shareable", "host"),
+        ("", "host"),
+        ("", ""),
+    ]
+    own = HostConfig(ipc_mode="private", cgroupns_mode="private")
+    assert modes("1.24", own) == ("private", "private")
 
 
 def test_only_routes_that_exist_are_adapted() -> None:
