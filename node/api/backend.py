@@ -108,13 +108,19 @@ class SystemBackend(Protocol):
         """Pid, Build, Protocol, and a Problem when it does not run the daemon's build."""
 
     def events(self, since: float, until: float, filters: Filters) -> AsyncIterator[dict[str, Any]]: ...
+
+
+class HostBackend(Protocol):
     async def info(self) -> dict[str, Any]: ...
-    async def disk_usage(self) -> dict[str, Any]: ...
+    async def disk_usage(self, kinds: frozenset[str]) -> dict[str, Any]:
+        """image, container, volume, build-cache."""
 
 
 class EngineBackend(ContainerBackend, ExecBackend, SystemBackend, Protocol):
     """The engine of one host, whole: containers themselves, and an object for each of its other areas."""
 
+    @property
+    def host(self) -> HostBackend: ...
     @property
     def images(self) -> ImageBackend: ...
     @property

@@ -16,6 +16,7 @@ from node.api.checks import check_container
 from node.api.context import Context, Route
 from node.api.convert import check_container_mount
 from node.api.hijack import Session, hijack
+from node.api.older import meant_by_older
 from node.api.query import (
     body,
     encode_json,
@@ -28,12 +29,14 @@ from node.api.query import (
     stream_lines,
 )
 from node.api.streams import LogEntry, log_attributes, log_options, stream_logs
+from node.api.versions import asked_version
 
 STATUSES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
 
 
 async def create(context: Context, request: web.Request) -> web.StreamResponse:
     asked = await body(request, ContainerCreate)
+    meant_by_older(asked, asked_version(request))
     check_container(asked)
     for mount in (asked.host_config and asked.host_config.mounts) or ():
         check_container_mount(mount)
