@@ -40,6 +40,7 @@ from engine.images.store import ImageStore
 from engine.imaging import Imaging
 from engine.lifecycle import ContainerExit, Lifecycle
 from engine.limits import missing_limits
+from engine.links import without_link
 from engine.logs import read_batches
 from engine.memory_files import MemoryFiles
 from engine.network_service import NetworkService
@@ -54,7 +55,7 @@ from engine.state import StateStore
 from engine.stats import read_network_counters, stats_sample, system_cpu_ns
 from engine.storage.driver import open_driver
 from engine.update import apply_update
-from engine.views import container_inspect, container_summary
+from engine.views import container_inspect, container_summary, graph_driver_data
 from engine.volume_service import VolumeService
 from engine.volumes import VolumeStore
 
@@ -81,8 +82,8 @@ class Engine:
         self._volumes = VolumeStore(settings.root / "volumes", self._containers.users_of_volume)
         self._memory_files = MemoryFiles(settings.memory_files_dir)
         self._provider = networks
-        networking = ContainerNetworking(settings, networks, find)
-        preparation = HostPreparation(
+        networking = ContainerNetworking(settings, networks, find, self._containers.all)
+        preparation = self._preparation = HostPreparation(
             settings, self._storage, self._volumes, networking, self._memory_files, find
         )
         self._creation = Creation(
@@ -118,7 +119,7 @@ class Engine:
         for leftover in self.settings.containers_dir.iterdir():
             if leftover.name not in self._state.containers:
                 await asyncio.to_thread(_remove_tree, leftover)
-        self._memory_files.recover(self._state.containers)
+        self._preparation.recover(self._state.containers)
         known_layers = {chain for image in self._images.all() for chain in image.chain_ids}
         await asyncio.to_thread(self._storage.recover, known_layers, set(self._state.containers))
         states = {state.id: state for state in await self._runtime.list()}
@@ -199,6 +200,10 @@ class Engine:
     async def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         await self._lifecycle.remove(self._containers.find(ref), force=force, volumes=volumes)
 
+    async def remove_link(self, ref: str) -> None:
+        """`rm --link CONTAINER/ALIAS`: the container keeps its name for the other no longer."""
+        self._containers.save(without_link(ref, self._containers.find))
+
     async def wait_container(self, ref: str, condition: str = "") -> ContainerExit:
         return await self._lifecycle.wait(self._containers.find(ref), condition)
 
@@ -257,6 +262,8 @@ class Engine:
     async def inspect_container(self, ref: str, size: bool = False) -> dict[str, Any]:
         container = self._containers.find(ref)
         shown = container_inspect(container, self._provider.sandbox(container.id), self.settings)
+        shown["ExecIDs"] = self._execs.ids_of(container.id)
+        shown["GraphDriver"]["Data"] = graph_driver_data(self._storage.rootfs(container.id))
         if size:
             usage = await asyncio.to_thread(self._storage.usage, container.id)
             shown |= {"SizeRw": usage, "SizeRootFs": usage + self._images.resolve(container.image_id).size}
@@ -273,7 +280,9 @@ class Engine:
         for container in chosen[: limit if limit > 0 else None]:
             row = container_summary(container, self._provider.sandbox(container.id))
             if size:
-                row["SizeRw"] = await asyncio.to_thread(self._storage.usage, container.id)
+                usage = await asyncio.to_thread(self._storage.usage, container.id)
+                whole = usage + self._images.resolve(container.image_id).size
+                row |= {"SizeRw": usage, "SizeRootFs": whole}
             rows.append(row)
         return rows
 

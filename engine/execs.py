@@ -116,6 +116,10 @@ class Execs:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(made.pid, signal.SIGKILL)
 
+    def ids_of(self, container_id: str) -> list[str] | None:
+        """Those that run in a container; None for none, as inspect shows it."""
+        return [m.id for m in self._execs.values() if m.running and m.container_id == container_id] or None
+
     def discard(self, exec_id: str) -> None:
         """Forget one that nobody will ask for."""
         self._execs.pop(exec_id, None)

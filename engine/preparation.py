@@ -13,10 +13,10 @@ import os
 import posixpath
 import resource
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
-from engine.bundle import BundleContext, build_spec
+from engine.bundle import DEFAULT_SHM_BYTES, BundleContext, build_spec
 from engine.config import SecretFile
 from engine.container import Container
 from engine.errors import Conflict, EngineFailure, InvalidParameter
@@ -29,6 +29,7 @@ from engine.runtime.client import ContainerStart
 from engine.runtime.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
 from engine.runtime.users import ResolvedUser, resolve_user
 from engine.settings import EngineSettings
+from engine.shared_memory import SharedMemory
 from engine.storage.driver import StorageDriver
 from engine.volumes import VolumeStore, copy_up
 
@@ -51,6 +52,12 @@ class HostPreparation:
         self._networking = networking
         self._memory_files = memory_files
         self._find = find
+        self._shared_memory = SharedMemory(settings.run_dir / "shm")
+
+    def recover(self, known: Collection[str]) -> None:
+        """After a crash: nothing is left of containers that are not known."""
+        self._memory_files.recover(known)
+        self._shared_memory.recover(known)
 
     async def create(self, container: Container, top_layer: str | None, files: Sequence[SecretFile]) -> None:
         """Folder, root file system, copied-up volumes, files in memory."""
@@ -73,9 +80,13 @@ class HostPreparation:
         netns = await self._networking.prepare(container)
         host = container.host_config
         hostname = self._hostname(container)
+        self._networking.refresh_links(container)
         network_files = self._networking.write_files(container, hostname)
         user = self._user(container)
-        environment = runtime_environment(container.config, hostname)
+        environment = [
+            *self._networking.link_environment(container),
+            *runtime_environment(container.config, hostname),
+        ]
         if not any(entry.startswith("HOME=") for entry in environment):
             environment.append(f"HOME={user.home or '/'}")
         context = BundleContext(
@@ -89,10 +100,12 @@ class HostPreparation:
             resolv_path=network_files.resolv,
             open_files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
             memory_files=tuple(self._memory_files.paths(container.id)),
+            init_program=init_program() if host.init else "",
             pid_namespace=self._namespace(host.pid_mode, "pid"),
             ipc_namespace=self._namespace(host.ipc_mode, "ipc"),
             uts_namespace="host" if host.uts_mode == "host" else "",
             cgroup_namespace="host" if host.cgroupns_mode == "host" else "",
+            shm_path=self._shm_path(container),
         )
         log = log_settings(host.log_config)
         return ContainerStart(
@@ -113,6 +126,7 @@ class HostPreparation:
 
     async def release(self, container: Container) -> None:
         await self._networking.release(container)
+        self._shared_memory.remove(container.id)
 
     async def destroy(self, container: Container, *, volumes: bool) -> None:
         await asyncio.to_thread(self._destroy, container, volumes)
@@ -147,6 +161,21 @@ class HostPreparation:
             return container.config.hostname or self._settings.hostname
         return container.config.hostname or container.short_id
 
+    def _shm_path(self, container: Container) -> str:
+        mode = container.host_config.ipc_mode
+        if mode == "shareable":
+            return self._shared_memory.make(container.id, container.host_config.shm_size or DEFAULT_SHM_BYTES)
+        if not mode.startswith("container:"):
+            return ""
+        donor = self._find(mode.partition(":")[2])
+        path = self._shared_memory.path(donor.id)
+        if not path:
+            raise Conflict(
+                f"cannot join IPC of container {donor.id}: non-shareable IPC (hint: use IpcMode:shareable for the "
+                "donor container)"
+            )
+        return path
+
     def _namespace(self, mode: str, kind: str) -> str:
         if mode in ("", "private", "shareable", "none"):
             return ""
@@ -165,6 +194,17 @@ class HostPreparation:
             return resolve_user(text, rootfs, extra_groups=extra)
         except LookupError as error:
             raise InvalidParameter(str(error)) from error
+
+
+def init_program() -> str:
+    """The program for `--init`. EngineFailure when it was not built."""
+    path = Path(syscalls.__file__).with_name("docker-init")
+    if not os.access(path, os.X_OK):
+        raise EngineFailure(
+            f"the program for --init is missing: {path}; install gcc and libc6-dev, and install this software anew "
+            "(or: python setup.py build_ext --inplace)"
+        )
+    return str(path)
 
 
 def cgroup_path(parent: str, container_id: str) -> str:

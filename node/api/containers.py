@@ -77,7 +77,8 @@ async def kill(context: Context, request: web.Request) -> web.StreamResponse:
 
 async def remove(context: Context, request: web.Request) -> web.StreamResponse:
     if flag(request, "link"):
-        raise InvalidParameter("links are not supported: use a user-defined network and container names")
+        await context.engine.remove_link(_ref(request))
+        return no_content()
     await context.engine.remove_container(
         _ref(request), force=flag(request, "force"), volumes=flag(request, "v")
     )
@@ -210,7 +211,7 @@ ROUTES = [
     Route("POST", "/containers/{id}/stop", stop),
     Route("POST", "/containers/{id}/restart", restart),
     Route("POST", "/containers/{id}/kill", kill),
-    Route("DELETE", "/containers/{id}", remove),
+    Route("DELETE", "/containers/{id:.+}", remove),
     Route("POST", "/containers/{id}/wait", wait, streams=True),
     Route("GET", "/containers/{id}/logs", logs, streams=True),
     Route("POST", "/containers/{id}/attach", attach),
