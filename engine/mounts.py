@@ -34,6 +34,13 @@ _TMPFS_FLAGS = frozenset(
 _TMPFS_VALUES = frozenset({"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol", "huge"})
 
 
+# What lxcfs and the like show in place of the kernel's; everything else in /proc is the kernel's alone.
+_PROC_FILES = frozenset(
+    f"/proc/{name}"
+    for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev")
+)
+
+
 class Volumes(Protocol):
     """What is needed of the volume store."""
 
@@ -334,4 +341,6 @@ def _target(target: str) -> str:
     normal = posixpath.normpath(target)
     if normal == "/":
         raise InvalidParameter("invalid specification: destination can't be '/'")
+    if normal.startswith("/proc/") and normal not in _PROC_FILES:
+        raise InvalidParameter(f'"{normal}" cannot be mounted because it is inside /proc')
     return normal

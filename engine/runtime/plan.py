@@ -41,6 +41,8 @@ from engine.runtime.syscalls import (
     MS_PRIVATE,
     MS_REC,
     MS_SLAVE,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_SYMLINKS,
     SIOCSIFFLAGS,
     TIOCSCTTY,
 )
@@ -236,10 +238,16 @@ def _root(rootfs: RootfsLike, host: HostFacts) -> Iterator[Op]:
 
 
 def _sysctls(linux: Mapping[str, Any]) -> Iterator[Op]:
-    for name, value in (linux.get("sysctl") or {}).items():
-        path = "proc/sys/" + name.replace(".", "/")
+    """Through a /proc of our own that is nowhere attached: what the container shows at /proc may be somebody's volume."""
+    settings = linux.get("sysctl") or {}
+    if settings:
+        yield from plan_mounts.new_mount("proc", "proc", (), 0, SOURCE, "open the kernel's settings")
+    flags = plan_mounts.O_WRONLY | plan_mounts.O_CLOEXEC
+    how = struct.pack("<3Q", flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
+    for name, value in settings.items():
+        path = "sys/" + name.replace(".", "/")
         label = f"set the sysctl {name}"
-        yield plan_mounts.open_inside(path, plan_mounts.O_WRONLY, SCRATCH, label=label)
+        yield call("openat2", SOURCE, path.encode(), how, len(how), out=SCRATCH, label=label)
         text = str(value).encode()
         yield call("write", SCRATCH, text, len(text), label=label)
 

@@ -88,6 +88,8 @@ def test_modes_of_a_volume_flag() -> None:
         "/a:b",
         "/a:/",
         "/a:/x/..",
+        "/a:/proc/sys",
+        "/a:/x/../proc/kcore",
         "./a:/b",
         "a/b:/c",
         "x:/b",  # one letter is no name
