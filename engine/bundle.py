@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 
+from engine import remapped
 from engine.config import HostConfig
 from engine.container import Container, ResolvedMount
 from engine.devices import all_host_devices, block_device, device_rule, host_devices
 from engine.errors import InvalidParameter
 from engine.runtime import capabilities, seccomp
+from engine.runtime.user_namespaces import Remapping
 
 MASKED_PATHS = (
     "/proc/asound",
@@ -51,6 +53,8 @@ class BundleContext(msgspec.Struct, frozen=True, kw_only=True):
     open_files_max: int = OPEN_FILES_HARD  # RLIMIT_NOFILE that can be given at most
     memory_files: tuple[tuple[str, str], ...] = ()  # (path on the host's tmpfs, target)
     shm_path: str = ""  # of a /dev/shm that other containers may share; "" makes one of its own
+    user_namespace: str = ""  # path of one with the mapping `remapping`
+    remapping: Remapping | None = None
     init_program: str = ""  # on the host; "" runs the command itself as the first process
     pid_namespace: str = ""  # path of a namespace to join; "host" shares the host's
     ipc_namespace: str = ""
@@ -93,9 +97,15 @@ def build_spec(container: Container, context: BundleContext) -> dict[str, Any]:
         given = {device["path"] for device in devices}
         devices += [device for device in all_host_devices() if device["path"] not in given]
     spec["linux"]["devices"] = devices
+    if context.remapping is not None:
+        remapped.apply(spec, context.remapping, context.user_namespace, _volume_targets(container))
     if security.seccomp != "unconfined" and (security.seccomp or not host.privileged):
         spec["linux"]["seccomp"] = seccomp.container_profile(security.seccomp, caps)
     return spec
+
+
+def _volume_targets(container: Container) -> set[str]:
+    return {mount.target for mount in container.mounts if mount.kind == "volume"}
 
 
 class SecurityOptions(msgspec.Struct, frozen=True):

@@ -32,7 +32,7 @@ from engine.name_files import parse_extra_host
 from engine.names import random_name
 from engine.networking import checked_networks, publishes
 from engine.networks import NetworkProvider
-from engine.option_checks import check_endpoint, check_options
+from engine.option_checks import check_endpoint, check_options, check_remapped
 from engine.preparation import HostPreparation, init_program
 from engine.process import merged_config, process_args
 from engine.runtime import capabilities
@@ -56,6 +56,8 @@ class Creation:
         events: EventBus,
         driver_name: str,
         support: LimitSupport,
+        *,
+        remaps: bool = False,
     ) -> None:
         self._containers = containers
         self._images = images
@@ -65,6 +67,7 @@ class Creation:
         self._events = events
         self._driver_name = driver_name
         self._support = support
+        self._remaps = remaps
         self._mounts = MountResolver(volumes, containers.find)
 
     async def create(
@@ -82,6 +85,8 @@ class Creation:
         config = merged_config(body, image.config)
         args = process_args(config)
         warnings = checked_host_config(host, config, self._support)
+        if self._remaps:
+            warnings += check_remapped(host)
         links = checked_links(host, self._containers.find)
         if host.init:
             init_program()

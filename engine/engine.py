@@ -95,6 +95,7 @@ class Engine:
             self.events_bus,
             self._storage.name,
             self._support,
+            remaps=preparation.remaps,
         )
         self._lifecycle = Lifecycle(self._containers, runtime, preparation, self.events_bus, self._background)
         self._execs = Execs(self._containers, runtime, preparation, self.events_bus, self._background)
@@ -159,6 +160,7 @@ class Engine:
         await self._background.close()
         await self._runtime.close()
         self._memory_files.close()
+        self._preparation.close()
         self._state.close()
 
     def _exited(self, event: ExitEvent) -> None:
@@ -428,7 +430,10 @@ class Engine:
             "Runtimes": {"swarmctl": {"path": "built in"}},
             "DefaultRuntime": "swarmctl",
             "LiveRestoreEnabled": True,
-            "SecurityOptions": ["name=seccomp,profile=builtin"],
+            "SecurityOptions": [
+                "name=seccomp,profile=builtin",
+                *(["name=userns"] if self._preparation.remaps else []),
+            ],
             "Supervisor": supervisor,
             "Warnings": missing_limits(self._support) + ([stays] if "Problem" in supervisor else []),
             "IndexServerAddress": "https://index.docker.io/v1/",

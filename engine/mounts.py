@@ -37,7 +37,17 @@ _TMPFS_VALUES = frozenset({"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks
 # What lxcfs and the like show in place of the kernel's; everything else in /proc is the kernel's alone.
 _PROC_FILES = frozenset(
     f"/proc/{name}"
-    for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev")
+    for name in (
+        "cpuinfo",
+        "diskstats",
+        "meminfo",
+        "stat",
+        "swaps",
+        "uptime",
+        "loadavg",
+        "slabinfo",
+        "net/dev",
+    )
 )
 
 

@@ -20,6 +20,12 @@ from engine.name_files import HostFiles, hosts_text, resolv_text
 from engine.networks import EndpointRequest, NetworkProvider, Publish, Sandbox, SandboxRequest
 from engine.settings import EngineSettings
 
+# As Docker's: any user of a container may use low ports, and ping.
+_OPEN_TO_ALL = {
+    "net.ipv4.ip_unprivileged_port_start": "0",
+    "net.ipv4.ping_group_range": "0 2147483647",
+}
+
 
 class NetworkFiles(msgspec.Struct, frozen=True):
     """Host paths of the files that are shown in the container; "" is not shown."""
@@ -120,7 +126,8 @@ class ContainerNetworking:
 
     def _request(self, container: Container) -> SandboxRequest:
         host = container.host_config
-        sysctls = {name: value for name, value in (host.sysctls or {}).items() if name.startswith("net.")}
+        wished = {name: value for name, value in (host.sysctls or {}).items() if name.startswith("net.")}
+        sysctls = {**_OPEN_TO_ALL, **wished}
         if container.network_mode == "none" or container.config.network_disabled:
             return SandboxRequest(id=container.id, name=container.name, sysctls=sysctls)
         endpoints = [self._endpoint(container, ref, wish) for ref, wish in container.endpoints.items()]

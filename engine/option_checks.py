@@ -47,6 +47,29 @@ def check_options(host: HostConfig, config: ContainerConfig) -> None:
         raise InvalidParameter(f"invalid ConsoleSize {size}: it is [height, width]")
 
 
+def check_remapped(host: HostConfig) -> list[str]:
+    """For a container whose users are remapped: InvalidParameter for what cannot be had then, and warnings."""
+    if host.userns_mode == "host":
+        return []
+    if host.privileged:
+        raise InvalidParameter(
+            "privileged mode is incompatible with user namespaces. You must run the container in the host namespace "
+            "when running privileged mode (--userns host)"
+        )
+    if host.network_mode == "host":
+        raise InvalidParameter(
+            "cannot share the host's network namespace when user namespaces are enabled (use --userns host)"
+        )
+    if host.pid_mode == "host":
+        raise InvalidParameter(
+            "cannot share the host PID namespace when user namespaces are enabled (use --userns host)"
+        )
+    return [
+        f"{name} was added, but gives no right over the kernel's namespaces to a container whose users are remapped"
+        for name in host.cap_add or ()
+    ]
+
+
 def check_namespaces(host: HostConfig) -> None:
     for name, mode, words, prefixes in (
         ("PID", host.pid_mode, ("", "host", "private"), _JOINED),

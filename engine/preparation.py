@@ -16,17 +16,20 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
 from engine.bundle import DEFAULT_SHM_BYTES, BundleContext, build_spec
 from engine.config import SecretFile
 from engine.container import Container
 from engine.errors import Conflict, EngineFailure, InvalidParameter
 from engine.log_settings import log_settings
 from engine.memory_files import MemoryFiles
-from engine.networking import ContainerNetworking
+from engine.networking import ContainerNetworking, NetworkFiles
 from engine.process import runtime_environment
 from engine.runtime import syscalls
 from engine.runtime.client import ContainerStart
 from engine.runtime.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
+from engine.runtime.user_namespaces import NamespaceKeeper, Remapping, check_kernel, parse_remapping
 from engine.runtime.users import ResolvedUser, resolve_user
 from engine.settings import EngineSettings
 from engine.shared_memory import SharedMemory
@@ -53,6 +56,22 @@ class HostPreparation:
         self._memory_files = memory_files
         self._find = find
         self._shared_memory = SharedMemory(settings.run_dir / "shm")
+        self._remapping = parse_remapping(settings.userns_remap)
+        if self._remapping is not None:
+            check_kernel(os.uname().release)
+            self._user_namespace = NamespaceKeeper(self._remapping)
+
+    @property
+    def remaps(self) -> bool:
+        """Whether containers have users of their own, unless they say otherwise."""
+        return self._remapping is not None
+
+    def close(self) -> None:
+        if self._remapping is not None:
+            self._user_namespace.close()
+
+    def _remapping_of(self, container: Container) -> Remapping | None:
+        return None if container.host_config.userns_mode == "host" else self._remapping
 
     def recover(self, known: Collection[str]) -> None:
         """After a crash: nothing is left of containers that are not known."""
@@ -67,7 +86,7 @@ class HostPreparation:
             if any(mount.copy_up for mount in container.mounts):
                 await asyncio.to_thread(self._copy_up, container)
             if files:
-                self._memory_files.write(container.id, files)
+                self._memory_files.write(container.id, _shifted(files, self._remapping_of(container)))
         except BaseException:
             await self.destroy(container, volumes=False)
             raise
@@ -82,6 +101,9 @@ class HostPreparation:
         hostname = self._hostname(container)
         self._networking.refresh_links(container)
         network_files = self._networking.write_files(container, hostname)
+        remapping = self._remapping_of(container)
+        if remapping is not None:
+            _own_files(network_files, remapping)
         user = self._user(container)
         environment = [
             *self._networking.link_environment(container),
@@ -105,7 +127,9 @@ class HostPreparation:
             ipc_namespace=self._namespace(host.ipc_mode, "ipc"),
             uts_namespace="host" if host.uts_mode == "host" else "",
             cgroup_namespace="host" if host.cgroupns_mode == "host" else "",
-            shm_path=self._shm_path(container),
+            shm_path=self._shm_path(container, remapping),
+            remapping=remapping,
+            user_namespace="" if remapping is None else await asyncio.to_thread(self._user_namespace.path),
         )
         log = log_settings(host.log_config)
         return ContainerStart(
@@ -161,10 +185,12 @@ class HostPreparation:
             return container.config.hostname or self._settings.hostname
         return container.config.hostname or container.short_id
 
-    def _shm_path(self, container: Container) -> str:
+    def _shm_path(self, container: Container, remapping: Remapping | None) -> str:
         mode = container.host_config.ipc_mode
         if mode == "shareable":
-            return self._shared_memory.make(container.id, container.host_config.shm_size or DEFAULT_SHM_BYTES)
+            size = container.host_config.shm_size or DEFAULT_SHM_BYTES
+            owner = (remapping.uid, remapping.gid) if remapping else (0, 0)
+            return self._shared_memory.make(container.id, size, *owner)
         if not mode.startswith("container:"):
             return ""
         donor = self._find(mode.partition(":")[2])
@@ -194,6 +220,21 @@ class HostPreparation:
             return resolve_user(text, rootfs, extra_groups=extra)
         except LookupError as error:
             raise InvalidParameter(str(error)) from error
+
+
+def _shifted(files: Sequence[SecretFile], remapping: Remapping | None) -> list[SecretFile]:
+    """Owners as the host numbers them: these files are shown as they are."""
+    if remapping is None:
+        return list(files)
+    uid, gid = remapping.uid, remapping.gid
+    return [msgspec.structs.replace(file, uid=uid + file.uid, gid=gid + file.gid) for file in files]
+
+
+def _own_files(files: NetworkFiles, remapping: Remapping) -> None:
+    """/etc/hosts and the like belong to the container's root."""
+    for path in (files.hostname, files.hosts, files.resolv):
+        if path:
+            os.chown(path, remapping.uid, remapping.gid)
 
 
 def init_program() -> str:

@@ -19,6 +19,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str = ""
     storage_driver: str = "overlay"
     labels: dict[str, str] = {}
+    userns_remap: str = ""  # "default", USER or USER:GROUP of /etc/subuid and /etc/subgid; "" maps nothing
     engine_version: str = "0.1.0"
 
     @property

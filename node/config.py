@@ -29,6 +29,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     cgroup_parent: str = "swarmctl"
     hostname: str = ""
     storage_driver: str = "overlay"
+    userns_remap: str = ""
     labels: dict[str, str] = {}
     group: str = ""
     log_level: str = "info"

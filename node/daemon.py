@@ -78,6 +78,7 @@ class Daemon:
             cgroup_parent=config.cgroup_parent,
             hostname=config.name,
             storage_driver=config.storage_driver,
+            userns_remap=config.userns_remap,
             labels=config.labels,
             engine_version=VERSION,
         )

@@ -47,6 +47,12 @@ def parse_arguments(arguments: Sequence[str]) -> NodeConfig:
     parser.add_argument("--hostname", default="", help="name of this node (the machine's name)")
     parser.add_argument("--storage-driver", default="overlay", help="overlay or vfs")
     parser.add_argument(
+        "--userns-remap",
+        default="",
+        metavar="USER[:GROUP]",
+        help='run containers as subordinate ids of this user ("default": dockremap), see /etc/subuid',
+    )
+    parser.add_argument(
         "--label", action="append", default=[], metavar="KEY=VALUE", help="label of this engine"
     )
     parser.add_argument("--log-level", choices=LEVELS, default="info")
@@ -69,6 +75,7 @@ def parse_arguments(arguments: Sequence[str]) -> NodeConfig:
         cgroup_parent=given.cgroup_parent.strip("/"),
         hostname=given.hostname,
         storage_driver=given.storage_driver,
+        userns_remap=given.userns_remap,
         labels=labels,
         group=given.group,
         log_level=given.log_level,

@@ -44,6 +44,7 @@ from engine.runtime.syscalls import (
     FSMOUNT_CLOEXEC,
     FSOPEN_CLOEXEC,
     MOUNT_ATTR_ATIME_MASK,
+    MOUNT_ATTR_IDMAP,
     MOUNT_ATTR_NOATIME,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NODIRATIME,
@@ -119,6 +120,7 @@ class MountOptions:
         self.cleared = 0
         self.propagation = 0
         self.recursive = False
+        self.shifted = False  # owners as the container's user namespace has them
         self.data: list[tuple[str, str | None]] = []
         for option in options:
             self._add(option)
@@ -127,6 +129,8 @@ class MountOptions:
         if option == "rro":
             self.attributes |= MOUNT_ATTR_RDONLY
             self.below |= MOUNT_ATTR_RDONLY
+        elif option == "idmap":
+            self.shifted = True
         elif option in _ATTRIBUTES:
             self.attributes |= _ATTRIBUTES[option]
         elif option in _CLEARED:
@@ -213,6 +217,8 @@ class MountPlanner:
         if source is None:
             source = SOURCE
             yield from _bind_source(mount, options, label)
+        if options.shifted:
+            yield shift_owners(source, label=label)
         yield set_attributes(
             source,
             options.attributes if not options.recursive else options.below,
@@ -291,6 +297,13 @@ def set_attributes(
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     packed = struct.pack("<4Q", attributes, cleared, propagation, 0)
     return call("mount_setattr", mount, b"", flags, packed, len(packed), label=label)
+
+
+def shift_owners(mount: Register, *, label: str) -> Op:
+    """Owners on a detached mount are shown as the user namespace at descriptor 0 maps them, and written back so."""
+    packed = struct.pack("<4Q", MOUNT_ATTR_IDMAP, 0, MS_PRIVATE, 0)
+    label = f"{label}: shift its owners"
+    return call("mount_setattr", mount, b"", AT_EMPTY_PATH, packed, len(packed), label=label)
 
 
 def open_inside(
