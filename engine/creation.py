@@ -32,7 +32,7 @@ from engine.name_files import parse_extra_host
 from engine.names import random_name
 from engine.networking import checked_networks, publishes
 from engine.networks import NetworkProvider
-from engine.option_checks import check_endpoint, check_options, check_remapped
+from engine.option_checks import check_endpoint, check_options, check_platform, check_remapped
 from engine.preparation import HostPreparation, init_program
 from engine.process import merged_config, process_args
 from engine.runtime import capabilities
@@ -76,12 +76,14 @@ class Creation:
         body: ContainerCreate,
         files: Sequence[SecretFile] = (),
         endpoints: Sequence[TaskEndpoint] = (),
+        platform: str = "",
     ) -> tuple[str, list[str]]:
         """Returns (id, warnings). Errors: InvalidParameter, NotFound (image), Conflict (name)."""
         host = body.host_config or HostConfig()
         if not body.image:
             raise InvalidParameter("Config.Image is required: name the image to run")
         image = self._images.resolve(body.image)
+        check_platform(body.image, platform, image.architecture)
         config = merged_config(body, image.config)
         args = process_args(config)
         warnings = checked_host_config(host, config, self._support)

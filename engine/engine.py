@@ -178,8 +178,9 @@ class Engine:
         *,
         files: Sequence[SecretFile] = (),
         endpoints: Sequence[TaskEndpoint] = (),
+        platform: str = "",
     ) -> tuple[str, list[str]]:
-        return await self._creation.create(name, body, files, endpoints)
+        return await self._creation.create(name, body, files, endpoints, platform)
 
     async def start_container(self, ref: str) -> None:
         await self._lifecycle.start(self._containers.find(ref))
@@ -214,6 +215,8 @@ class Engine:
         if not name:
             raise InvalidParameter("Neither old nor new names may be empty")
         old = container.name
+        if checked_name(name) == old:
+            raise InvalidParameter("Renaming a container with the same name as its current name")
         self._state.rename(container, checked_name(name))
         self.events_bus.publish(
             "container", "rename", container.id, {**container.event_attributes(), "oldName": f"/{old}"}
@@ -265,7 +268,8 @@ class Engine:
         container = self._containers.find(ref)
         shown = container_inspect(container, self._provider.sandbox(container.id), self.settings)
         shown["ExecIDs"] = self._execs.ids_of(container.id)
-        shown["GraphDriver"]["Data"] = graph_driver_data(self._storage.rootfs(container.id))
+        with contextlib.suppress(NotFound):  # one that is being removed has lost it
+            shown["GraphDriver"]["Data"] = graph_driver_data(self._storage.rootfs(container.id))
         if size:
             usage = await asyncio.to_thread(self._storage.usage, container.id)
             shown |= {"SizeRw": usage, "SizeRootFs": usage + self._images.resolve(container.image_id).size}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from engine.bundle import SecurityOptions
 from engine.config import ContainerConfig, EndpointConfig, HostConfig
 from engine.devices import device_rule
-from engine.errors import InvalidParameter
+from engine.errors import InvalidParameter, NotFound
 from engine.signals import parse_signal
 
 RUNTIMES = ("", "swarmctl", "runc")
@@ -21,6 +21,10 @@ _IPC_SYSCTLS = frozenset(
     for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
 )
 _JOINED = ("container:",)
+_ARCHITECTURE_NAMES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386"}
+_ARCHITECTURES = frozenset(
+    ("amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64", "mips64le", "loong64")
+)
 
 
 def check_options(host: HostConfig, config: ContainerConfig) -> None:
@@ -45,6 +49,24 @@ def check_options(host: HostConfig, config: ContainerConfig) -> None:
     size = host.console_size
     if size is not None and (len(size) != 2 or not all(0 <= number <= 0xFFFF for number in size)):
         raise InvalidParameter(f"invalid ConsoleSize {size}: it is [height, width]")
+
+
+def check_platform(image: str, wished: str, architecture: str) -> None:
+    """`--platform OS[/ARCHITECTURE[/VARIANT]]` against the image's; NotFound lets a client pull another one."""
+    if not wished:
+        return
+    system, _, rest = wished.lower().partition("/")
+    asked = rest.partition("/")[0]
+    asked = _ARCHITECTURE_NAMES.get(asked, asked)
+    if system in _ARCHITECTURES:
+        system, asked = "linux", system
+    if system not in ("linux", "windows", "darwin", "freebsd") or (asked and asked not in _ARCHITECTURES):
+        raise InvalidParameter(f'"{wished}": unknown operating system or architecture: such as linux/amd64')
+    if system != "linux" or (asked and architecture and asked != architecture):
+        raise NotFound(
+            f"image with reference {image} was found but its platform (linux/{architecture}) does not match the "
+            f"specified platform ({wished})"
+        )
 
 
 def check_remapped(host: HostConfig) -> list[str]:

@@ -37,7 +37,9 @@ async def create(context: Context, request: web.Request) -> web.StreamResponse:
     check_container(asked)
     for mount in (asked.host_config and asked.host_config.mounts) or ():
         check_container_mount(mount)
-    container_id, warnings = await context.engine.create_container(request.query.get("name", ""), asked)
+    container_id, warnings = await context.engine.create_container(
+        request.query.get("name", ""), asked, platform=request.query.get("platform", "")
+    )
     return json_response({"Id": container_id, "Warnings": warnings}, 201)
 
 

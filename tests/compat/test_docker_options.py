@@ -318,3 +318,19 @@ def test_update_and_filters(docker: Docker, box: str) -> None:
         )
         assert listed.strip() == box, name
     assert "invalid filter" in docker.run("ps", "--filter", "bogus=1").err
+
+
+def test_restart_and_rename(docker: Docker, box: str) -> None:
+    docker.ok("run", "-d", "--rm", "--name", box, "--stop-timeout", "0", "hello", "sleep", "1000")
+    docker.ok("restart", box)
+    assert docker.ok("inspect", "-f", "{{.State.Running}} {{.HostConfig.AutoRemove}}", box).split() == [
+        "true",
+        "true",
+    ]
+    same = docker.run("rename", box, box)
+    assert "Renaming a container with the same name as its current name" in same.err
+    docker.ok("stop", box)
+    assert (
+        "does not match the specified platform"
+        in docker.run("create", "--pull", "never", "--platform", "linux/arm64", "hello").err
+    )
