@@ -40,6 +40,7 @@ from engine.host_facts import HostFacts
 from engine.images.store import ImageStore
 from engine.imaging import Imaging
 from engine.lifecycle import ContainerExit, Lifecycle
+from engine.links import without_link
 from engine.logs import read_batches
 from engine.memory_files import MemoryFiles
 from engine.network_service import NetworkService
@@ -55,7 +56,7 @@ from engine.stats import read_network_counters, stats_sample, system_cpu_ns
 from engine.storage.driver import open_driver
 from engine.timings import Timings
 from engine.update import apply_update
-from engine.views import container_inspect, container_summary
+from engine.views import container_inspect, container_summary, graph_driver_data
 from engine.volume_service import VolumeService
 from engine.volumes import VolumeStore
 
@@ -83,8 +84,8 @@ class Engine:
         self._volumes = VolumeStore(settings.root / "volumes", self._containers.users_of_volume)
         self._memory_files = MemoryFiles(settings.memory_files_dir)
         self._provider = networks
-        networking = ContainerNetworking(settings, networks, find)
-        preparation = HostPreparation(
+        networking = ContainerNetworking(settings, networks, find, self._containers.all)
+        preparation = self._preparation = HostPreparation(
             settings, self._storage, self._volumes, networking, self._memory_files, find
         )
         self._creation = Creation(
@@ -96,6 +97,7 @@ class Engine:
             self.events_bus,
             self._storage.name,
             self._support,
+            remaps=preparation.remaps,
         )
         self._lifecycle = Lifecycle(self._containers, runtime, preparation, self.events_bus, self._background)
         self._execs = Execs(self._containers, runtime, preparation, self.events_bus, self._background)
@@ -132,7 +134,7 @@ class Engine:
         for leftover in self.settings.containers_dir.iterdir():
             if leftover.name not in self._state.containers:
                 await asyncio.to_thread(_remove_tree, leftover)
-        self._memory_files.recover(self._state.containers)
+        self._preparation.recover(self._state.containers)
         known_layers = {chain for image in self._images.all() for chain in image.chain_ids}
         await asyncio.to_thread(self._storage.recover, known_layers, set(self._state.containers))
         states = {state.id: state for state in await self._runtime.list()}
@@ -172,6 +174,7 @@ class Engine:
         await self._background.close()
         await self._runtime.close()
         self._memory_files.close()
+        self._preparation.close()
         self._state.close()
 
     def _exited(self, event: ExitEvent) -> None:
@@ -189,10 +192,11 @@ class Engine:
         *,
         files: Sequence[SecretFile] = (),
         endpoints: Sequence[TaskEndpoint] = (),
+        platform: str = "",
     ) -> tuple[str, list[str]]:
         complete(body, self.settings.live.defaults)
         with self.timings.of("create"):
-            return await self._creation.create(name, body, files, endpoints)
+            return await self._creation.create(name, body, files, endpoints, platform)
 
     async def start_container(self, ref: str) -> None:
         with self.timings.of("start"):
@@ -217,6 +221,10 @@ class Engine:
         with self.timings.of("delete"):
             await self._lifecycle.remove(self._containers.find(ref), force=force, volumes=volumes)
 
+    async def remove_link(self, ref: str) -> None:
+        """`rm --link CONTAINER/ALIAS`: the container keeps its name for the other no longer."""
+        self._containers.save(without_link(ref, self._containers.find))
+
     async def wait_container(self, ref: str, condition: str = "") -> ContainerExit:
         return await self._lifecycle.wait(self._containers.find(ref), condition)
 
@@ -225,6 +233,8 @@ class Engine:
         if not name:
             raise InvalidParameter("Neither old nor new names may be empty")
         old = container.name
+        if checked_name(name) == old:
+            raise InvalidParameter("Renaming a container with the same name as its current name")
         self._state.rename(container, checked_name(name))
         self._tell(container, "rename", oldName=f"/{old}")
 
@@ -276,6 +286,9 @@ class Engine:
     async def inspect_container(self, ref: str, size: bool = False) -> dict[str, Any]:
         container = self._containers.find(ref)
         shown = container_inspect(container, self._provider.sandbox(container.id), self.settings)
+        shown["ExecIDs"] = self._execs.ids_of(container.id)
+        with contextlib.suppress(NotFound):  # one that is being removed has lost it
+            shown["GraphDriver"]["Data"] = graph_driver_data(self._storage.rootfs(container.id))
         if size:
             usage = await asyncio.to_thread(self._storage.usage, container.id)
             shown |= {"SizeRw": usage, "SizeRootFs": usage + self._image_size(container)}

@@ -85,7 +85,7 @@ class HostFacts:
             "Labels": [f"{name}={value}" for name, value in live.labels.items()],
             "ServerVersion": self._settings.engine_version,
             "LiveRestoreEnabled": True,
-            "SecurityOptions": _security_options(live),
+            "SecurityOptions": _security_options(live, self._settings.userns_remap),
             "Supervisor": supervisor,
             "Warnings": warnings + ([stays] if "Problem" in supervisor else []),
             "IndexServerAddress": INDEX_SERVER,
@@ -217,9 +217,10 @@ def _components(live: LiveSettings) -> dict[str, Any]:
     }
 
 
-def _security_options(live: LiveSettings) -> list[str]:
+def _security_options(live: LiveSettings, userns_remap: str) -> list[str]:
     profile = live.defaults.seccomp_profile or "builtin"
     shown = ["name=seccomp,profile=" + (profile if profile in ("builtin", "unconfined") else "custom")]
+    shown += ["name=userns"] if userns_remap else []
     return shown + (["name=no-new-privileges"] if live.defaults.no_new_privileges else [])
 
 

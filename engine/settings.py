@@ -73,7 +73,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str = ""
     storage_driver: str = "overlay"
     storage_options: tuple[str, ...] = ()
-    userns_remap: str = ""
+    userns_remap: str = ""  # "default", USER or USER:GROUP of /etc/subuid and /etc/subgid; "" maps nothing
     live: LiveSettings = msgspec.field(default_factory=LiveSettings)
     engine_version: str = "0.1.0"
     warnings: tuple[str, ...] = ()

@@ -23,8 +23,6 @@ def engine_settings(config: NodeConfig) -> EngineSettings:
             SecurityOptions.parse(HostConfig(security_opt=[f"seccomp={defaults.seccomp_profile}"]))
     except EngineError as error:
         raise ConfigError(f"defaults of containers: {error}") from error
-    if config.userns_remap:
-        raise ConfigError("userns-remap is not supported yet: leave it out")
     return EngineSettings(
         root=config.root,
         run_dir=config.run_dir,

@@ -40,7 +40,9 @@ async def create(context: Context, request: web.Request) -> web.StreamResponse:
     check_container(asked)
     for mount in (asked.host_config and asked.host_config.mounts) or ():
         check_container_mount(mount)
-    container_id, warnings = await context.engine.create_container(request.query.get("name", ""), asked)
+    container_id, warnings = await context.engine.create_container(
+        request.query.get("name", ""), asked, platform=request.query.get("platform", "")
+    )
     return json_response({"Id": container_id, "Warnings": warnings}, 201)
 
 
@@ -80,7 +82,8 @@ async def kill(context: Context, request: web.Request) -> web.StreamResponse:
 
 async def remove(context: Context, request: web.Request) -> web.StreamResponse:
     if flag(request, "link"):
-        raise InvalidParameter("links are not supported: use a user-defined network and container names")
+        await context.engine.remove_link(_ref(request))
+        return no_content()
     await context.engine.remove_container(
         _ref(request), force=flag(request, "force"), volumes=flag(request, "v")
     )
@@ -213,7 +216,7 @@ ROUTES = [
     Route("POST", "/containers/{id}/stop", stop),
     Route("POST", "/containers/{id}/restart", restart),
     Route("POST", "/containers/{id}/kill", kill),
-    Route("DELETE", "/containers/{id}", remove),
+    Route("DELETE", "/containers/{id:.+}", remove),
     Route("POST", "/containers/{id}/wait", wait, streams=True),
     Route("GET", "/containers/{id}/logs", logs, streams=True),
     Route("POST", "/containers/{id}/attach", attach),
