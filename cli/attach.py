@@ -26,7 +26,7 @@ def resizer(client: Client, path: str) -> Callable[[int, int], None]:
 
     def resize(rows: int, columns: int) -> None:
         with contextlib.suppress(CliError):
-            Client(client.host).post(path, query={"h": rows, "w": columns})
+            client.another().post(path, query={"h": rows, "w": columns})
 
     return resize
 
@@ -34,7 +34,7 @@ def resizer(client: Client, path: str) -> Callable[[int, int], None]:
 def forwarder(client: Client, kill_path: str) -> Callable[[str], None]:
     def forward(name: str) -> None:
         with contextlib.suppress(CliError):
-            Client(client.host).post(kill_path, query={"signal": name})
+            client.another().post(kill_path, query={"signal": name})
 
     return forward
 

@@ -1,4 +1,4 @@
-"""Speaks HTTP/1.1 to the daemon over a unix or TCP socket, with nothing but the socket module.
+"""Speaks HTTP/1.1 to the daemon over a socket that cli.connection has opened, with nothing but the socket module.
 
 `http.client` alone costs more start-up time than a whole command may take, and knows neither unix sockets nor
 connection upgrades. One connection is kept for consecutive requests; streams and upgrades get their own.
@@ -10,62 +10,19 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import socket
 from collections.abc import Iterator
 from typing import Any
 
-from cli.errors import ApiError, DaemonUnreachable, ProtocolError, UsageError
+from cli.connection import DEFAULT_HOST, Endpoint, TlsFiles, open_endpoint, unreachable
+from cli.errors import ApiError, ProtocolError
 from cli.urls import quote_query
 
-DEFAULT_HOST = "unix:///run/swarmctl/swarmd.sock"
-CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 120.0  # for calls that the daemon answers when it is done; streams and waits have no limit
 _BLOCK = 65536
 _HEADER_BYTES_MAX = 65536
 
 Query = dict[str, Any]
-
-
-def default_host() -> str:
-    return os.environ.get("SWARMCTL_HOST") or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
-
-
-def open_socket(host: str) -> socket.socket:
-    """Connects to unix:///PATH or tcp://HOST:PORT; DaemonUnreachable says what to look at."""
-    scheme, separator, rest = host.partition("://")
-    if not separator or scheme not in ("unix", "tcp", "http") or not rest:
-        raise UsageError(
-            f'invalid daemon address "{host}"', hint="use unix:///path/to/socket or tcp://address:port"
-        )
-    try:
-        if scheme == "unix":
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            connection.settimeout(CONNECT_SECONDS)
-            connection.connect(rest)
-        else:
-            address, _, port = rest.rstrip("/").rpartition(":")
-            if not address or not port.isdigit():
-                raise UsageError(f'invalid daemon address "{host}": a port is needed (tcp://address:port)')
-            connection = socket.create_connection((address.strip("[]"), int(port)), CONNECT_SECONDS)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except OSError as error:
-        raise _unreachable(host, error) from error
-    connection.settimeout(None)
-    return connection
-
-
-def _unreachable(host: str, error: OSError) -> DaemonUnreachable:
-    if isinstance(error, PermissionError):
-        return DaemonUnreachable(
-            f"permission denied while trying to connect to the swarmctl daemon socket at {host}",
-            hint="run the command as root (sudo), or choose another daemon with -H or SWARMCTL_HOST",
-        )
-    return DaemonUnreachable(
-        f"Cannot connect to the swarmctl daemon at {host}. Is swarmd running? ({error.strerror or error})",
-        hint="start it with `swarmd` as root, or choose another daemon with -H or SWARMCTL_HOST; "
-        "`swarmctl lab ls` shows the daemons of labs on this machine",
-    )
 
 
 class Response:
@@ -206,11 +163,20 @@ def _whole_characters(data: bytes) -> int:
 
 
 class Client:
-    """All calls of one command. `host` is unix:///PATH or tcp://HOST:PORT."""
+    """All calls of one command to the daemon at `host` (cli.connection)."""
 
-    def __init__(self, host: str | None = None) -> None:
-        self.host = host or default_host()
+    def __init__(self, host: str = DEFAULT_HOST, tls: TlsFiles | None = None) -> None:
+        self.host = host
+        self._endpoint = Endpoint(host, tls)
         self._kept: socket.socket | None = None
+
+    def another(self) -> Client:
+        """The same daemon, over connections of its own: for another thread, or beside a stream."""
+        return Client(self._endpoint.host, self._endpoint.tls)
+
+    def open(self) -> socket.socket:
+        """A connection on which nothing was said yet."""
+        return open_endpoint(self._endpoint)
 
     # --- plain calls: the body is JSON or nothing, the answer fits in memory ---
 
@@ -247,7 +213,7 @@ class Client:
         timeout: float | None = None,
     ) -> Response:
         """An answer to be read bit by bit. `body` may be bytes, a JSON value or a binary file (sent chunked)."""
-        connection = open_socket(self.host)
+        connection = open_endpoint(self._endpoint)
         connection.settimeout(timeout)
         # The daemon may answer and hang up before it has read everything: its answer says why.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -256,7 +222,7 @@ class Client:
             response = Response(connection)
         except OSError as error:
             connection.close()
-            raise _unreachable(self.host, error) from error
+            raise unreachable(self.host, error) from error
         _raise_for_status(response)
         return response
 
@@ -264,13 +230,13 @@ class Client:
         self, path: str, query: Query | None = None, body: object = None
     ) -> tuple[socket.socket, bytes, bool]:
         """POST that turns the connection into a raw byte stream: (socket, bytes already read, multiplexed?)."""
-        connection = open_socket(self.host)
+        connection = open_endpoint(self._endpoint)
         self._send(connection, "POST", path, query, body, {"Connection": "Upgrade", "Upgrade": "tcp"})
         try:
             response = Response(connection)
         except OSError as error:
             connection.close()
-            raise _unreachable(self.host, error) from error
+            raise unreachable(self.host, error) from error
         _raise_for_status(response)
         multiplexed = "multiplexed" in response.headers.get("content-type", "")
         return connection, response.rest_of_buffer(), multiplexed
@@ -280,14 +246,14 @@ class Client:
     def _request(self, method: str, path: str, query: Query | None, body: object) -> Response:
         response = self._request_on_kept(method, path, query, body)
         if response is None:
-            connection = open_socket(self.host)
+            connection = open_endpoint(self._endpoint)
             connection.settimeout(ANSWER_SECONDS)
             try:
                 self._send(connection, method, path, query, body, {})
                 response = Response(connection)
             except OSError as error:
                 connection.close()
-                raise _unreachable(self.host, error) from error
+                raise unreachable(self.host, error) from error
         try:
             _raise_for_status(response)
         except ApiError:

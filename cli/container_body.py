@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
-from cli import parse, parse_mounts, parse_ports
+from cli import parse, parse_mounts, parse_ports, parse_security
 from cli.command import repeated
 from cli.errors import UsageError
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     repeated("--add-host", help="Add a custom host-to-IP mapping (host:ip)"),
+    repeated("--annotation", help="Add an annotation to the container (passed to the OCI runtime)"),
     repeated("-a", "--attach", help="Attach to STDIN, STDOUT or STDERR"),
     click.option("--blkio-weight", default=0, help="Block IO (relative weight), between 10 and 1000"),
     repeated("--blkio-weight-device", help="Block IO weight (relative device weight), path:weight"),
@@ -21,8 +22,12 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--cgroup-parent", default="", help="Parent cgroup for the container"),
     click.option("--cgroupns", default="", help="Cgroup namespace to use (host|private)"),
     click.option("--cidfile", default="", help="Write the container ID to the file"),
+    click.option("--cpu-count", default=0, help="CPU count (Windows only)"),
+    click.option("--cpu-percent", default=0, help="CPU percent (Windows only)"),
     click.option("--cpu-period", default=0, help="Limit CPU CFS period, in microseconds"),
     click.option("--cpu-quota", default=0, help="Limit CPU CFS quota, in microseconds"),
+    click.option("--cpu-rt-period", default=0, help="Limit CPU real-time period in microseconds"),
+    click.option("--cpu-rt-runtime", default=0, help="Limit CPU real-time runtime in microseconds"),
     click.option("-c", "--cpu-shares", default=0, help="CPU shares (relative weight)"),
     click.option("--cpus", default="", help="Number of CPUs"),
     click.option("--cpuset-cpus", default="", help="CPUs in which to allow execution (0-3, 0,1)"),
@@ -41,6 +46,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     repeated("-e", "--env", help="Set environment variables"),
     repeated("--env-file", help="Read in a file of environment variables"),
     repeated("--expose", help="Expose a port or a range of ports"),
+    repeated("--gpus", help="GPU devices to add to the container ('all' to pass all GPUs)"),
     repeated("--group-add", help="Add additional groups to join"),
     click.option("--health-cmd", default="", help="Command to run to check health"),
     click.option("--health-interval", default="", help="Time between running the check (ms|s|m|h)"),
@@ -52,11 +58,16 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--init", is_flag=True, help="Run an init that forwards signals and reaps processes"),
     click.option("-i", "--interactive", is_flag=True, help="Keep STDIN open even if not attached"),
     click.option("--ip", default="", help="IPv4 address (e.g., 172.30.100.104)"),
+    click.option("--io-maxbandwidth", default="", help="Maximum IO bandwidth limit (Windows only)"),
+    click.option("--io-maxiops", default=0, help="Maximum IOps limit (Windows only)"),
+    click.option("--ip6", default="", help="IPv6 address (e.g., 2001:db8::33)"),
     click.option("--ipc", default="", help="IPC mode to use"),
+    click.option("--isolation", default="", help="Container isolation technology"),
     click.option("--kernel-memory", default="", help="Kernel memory limit (no kernel has it any more)"),
     repeated("-l", "--label", help="Set meta data on a container"),
     repeated("--label-file", help="Read in a line delimited file of labels"),
     repeated("--link", help="Add link to another container"),
+    repeated("--link-local-ip", help="Container IPv4/IPv6 link-local addresses"),
     click.option("--log-driver", default="", help="Logging driver for the container"),
     repeated("--log-opt", help="Log driver options"),
     click.option("--mac-address", default="", help="Container MAC address (e.g., 92:d0:c6:0a:29:33)"),
@@ -91,6 +102,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--shm-size", default="", help="Size of /dev/shm"),
     click.option("--stop-signal", default="", help="Signal to stop the container"),
     click.option("--stop-timeout", type=int, default=None, help="Timeout (in seconds) to stop a container"),
+    repeated("--storage-opt", help="Storage driver options for the container"),
     repeated("--sysctl", help="Sysctl options"),
     repeated("--tmpfs", help="Mount a tmpfs directory"),
     click.option("-t", "--tty", is_flag=True, help="Allocate a pseudo-TTY"),
@@ -99,6 +111,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--userns", default="", help="User namespace to use"),
     click.option("--uts", default="", help="UTS namespace to use"),
     repeated("-v", "--volume", help="Bind mount a volume"),
+    click.option("--volume-driver", default="", help="Optional volume driver for the container"),
     repeated("--volumes-from", help="Mount volumes from the specified container(s)"),
     click.option("-w", "--workdir", default="", help="Working directory inside the container"),
 )
@@ -180,7 +193,11 @@ def _host_config(
         "PidMode": options["pid"],
         "Privileged": options["privileged"],
         "ReadonlyRootfs": options["read_only"],
-        "SecurityOpt": list(options["security_opt"]),
+        "StorageOpt": parse.key_values(options["storage_opt"], "storage-opt"),
+        "Annotations": parse.key_values(options["annotation"], "annotation"),
+        "Isolation": options["isolation"],
+        "VolumeDriver": options["volume_driver"],
+        "ContainerIDFile": options["cidfile"],
         "UTSMode": options["uts"],
         "UsernsMode": options["userns"],
         "Sysctls": parse.key_values(options["sysctl"], "sysctl"),
@@ -204,7 +221,7 @@ def _host_config(
     }
     if options["memory_swappiness"] != -1:
         given["MemorySwappiness"] = options["memory_swappiness"]  # 0 is a wish too
-    return given
+    return given | parse_security.security_options(options["security_opt"])
 
 
 def _limits(options: Options) -> dict[str, Any]:
@@ -239,6 +256,15 @@ def _limits(options: Options) -> dict[str, Any]:
         "KernelMemory": parse.size_bytes(options["kernel_memory"]) if options["kernel_memory"] else 0,
         "OomKillDisable": True if options["oom_kill_disable"] else None,
         "PidsLimit": options["pids_limit"],
+        "CpuRealtimePeriod": options["cpu_rt_period"],
+        "CpuRealtimeRuntime": options["cpu_rt_runtime"],
+        "CpuCount": options["cpu_count"],
+        "CpuPercent": options["cpu_percent"],
+        "IOMaximumIOps": options["io_maxiops"],
+        "IOMaximumBandwidth": parse.size_bytes(options["io_maxbandwidth"])
+        if options["io_maxbandwidth"]
+        else 0,
+        "DeviceRequests": parse_security.device_requests(options["gpus"]),
     }
 
 
@@ -338,8 +364,10 @@ def _endpoints(options: Options, networks: list[tuple[str, dict[str, Any]]]) -> 
     first = networks[0][1] if networks else {}
     if options["network_alias"]:
         first["Aliases"] = [*first.get("Aliases", []), *options["network_alias"]]
-    if options["ip"]:
-        first.setdefault("IPAMConfig", {})["IPv4Address"] = options["ip"]
+    for field, name in (("IPv4Address", "ip"), ("IPv6Address", "ip6"), ("LinkLocalIPs", "link_local_ip")):
+        if options[name]:
+            value = options[name] if isinstance(options[name], str) else list(options[name])
+            first.setdefault("IPAMConfig", {})[field] = value
     if options["mac_address"]:
         first["MacAddress"] = options["mac_address"]
     if networks:

@@ -9,6 +9,8 @@ import click
 
 from cli.client import Client
 from cli.command import RootGroup, report
+from cli.connection import DEFAULT_HOST, Endpoint
+from cli.contexts import Flags, endpoint
 from cli.errors import CliError, SilentExit
 
 VERSION = "0.1.0"
@@ -17,10 +19,28 @@ VERSION = "0.1.0"
 @click.group(
     cls=RootGroup, subcommand_metavar="COMMAND", options_metavar="[OPTIONS]", invoke_without_command=True
 )
-@click.option("-H", "--host", help="Daemon socket to connect to (unix:///PATH or tcp://ADDRESS:PORT)")
+@click.option(
+    "-H", "--host", help="Daemon to connect to (unix:///PATH, tcp://ADDRESS:PORT or ssh://USER@ADDRESS)"
+)
+@click.option("-c", "--context", "context_name", help="Name of the context to use (overrides DOCKER_HOST)")
+@click.option("--tls", is_flag=True, default=None, help="Use TLS; implied by --tlsverify")
+@click.option("--tlsverify", is_flag=True, default=None, help="Use TLS and verify the daemon")
+@click.option("--tlscacert", default="", metavar="FILE", help="Trust certs signed only by this CA")
+@click.option("--tlscert", default="", metavar="FILE", help="Path to TLS certificate file")
+@click.option("--tlskey", default="", metavar="FILE", help="Path to TLS key file")
 @click.option("-v", "--version", is_flag=True, help="Print version information and quit")
 @click.pass_context
-def root(ctx: click.Context, host: str | None, version: bool) -> None:
+def root(
+    ctx: click.Context,
+    host: str | None,
+    context_name: str | None,
+    tls: bool | None,
+    tlsverify: bool | None,
+    tlscacert: str,
+    tlscert: str,
+    tlskey: str,
+    version: bool,
+) -> None:
     """A container engine and a swarm orchestrator"""
     if version:
         click.echo(f"swarmctl version {VERSION}")
@@ -28,7 +48,14 @@ def root(ctx: click.Context, host: str | None, version: bool) -> None:
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
         ctx.exit(0)
-    ctx.obj = Client(host)
+    flags = Flags(host, context_name, tls, tlsverify, tlscacert, tlscert, tlskey)
+    # A broken context must not keep `context` and `lab` from being used.
+    known = (
+        Endpoint(DEFAULT_HOST)
+        if ctx.invoked_subcommand in ("context", "lab")
+        else endpoint(flags, os.environ)
+    )
+    ctx.obj = Client(*known)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 Row = dict[str, Any]
@@ -65,7 +65,8 @@ def list_rows(
             [header for header, _ in columns], [[str(row[f]) for _, f in columns] for row in rows]
         )
     if form == "json":
-        return "".join(json.dumps(row, separators=(",", ":"), ensure_ascii=False) + "\n" for row in rows)
+        shown = [{name: value for name, value in row.items() if not callable(value)} for row in rows]
+        return "".join(json.dumps(row, separators=(",", ":"), ensure_ascii=False) + "\n" for row in shown)
     from cli.template import Template
 
     is_table = form.startswith("table")
@@ -74,7 +75,7 @@ def list_rows(
     texts = [template.render(row) for row in rows]
     if not is_table:
         return "".join(text + "\n" for text in texts)
-    known = {name: header for header, name in columns} | (headers or {})
+    known = {name: header for header, name in columns} | (headers or {}) | {"Label": _label_heading}
     heading = template.render({name: known.get(name, name.upper()) for name in {*template.fields(), *known}})
     return align([text.split("\t") for text in [heading, *texts]])
 
@@ -113,6 +114,16 @@ def shorten(text: str, width: int) -> str:
 
 def short_id(identifier: str) -> str:
     return identifier.removeprefix("sha256:")[:12]
+
+
+def label_of(labels: dict[str, str] | None) -> Callable[[str], str]:
+    """The method {{.Label "name"}} of a row."""
+    return lambda name: (labels or {}).get(name, "")
+
+
+def _label_heading(name: str) -> str:
+    """As Docker heads that column: com.example.my-kind becomes `my kind`."""
+    return name.rpartition(".")[2].replace("-", " ").replace("_", " ")
 
 
 def labels_text(labels: dict[str, str] | None) -> str:

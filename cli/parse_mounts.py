@@ -44,6 +44,10 @@ def _option(options: dict[str, dict[str, Any]], key: str, value: str, text: str)
     """A key that belongs to one type of mount, such as volume-label."""
     if key == "bind-propagation":
         options["bind"]["Propagation"] = value.lower()
+    elif key == "bind-recursive":
+        options["bind"].update(_recursion(value))
+    elif key == "volume-subpath":
+        options["volume"]["Subpath"] = value
     elif key == "volume-label":
         options["volume"].setdefault("Labels", {}).update(labels([value]))
     elif key == "volume-driver":
@@ -57,6 +61,19 @@ def _option(options: dict[str, dict[str, Any]], key: str, value: str, text: str)
         options["tmpfs"]["Mode"] = _octal(value, text)
     else:
         raise UsageError(f'unexpected key "{key}" in mount "{text}"', hint=_HINT)
+
+
+def _recursion(value: str) -> dict[str, Any]:
+    """How a bind mount treats what is mounted below its source."""
+    fields: dict[str, dict[str, Any]] = {
+        "enabled": {},
+        "disabled": {"NonRecursive": True},
+        "writable": {"ReadOnlyNonRecursive": True},
+        "readonly": {"ReadOnlyForceRecursive": True},
+    }
+    if value not in fields:
+        raise UsageError(f'invalid value for bind-recursive: "{value}"', hint=f"one of: {', '.join(fields)}")
+    return fields[value]
 
 
 def _absolute(source: str) -> str:

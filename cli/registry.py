@@ -106,10 +106,11 @@ SYSTEM = Noun(
     "system",
     "Manage swarmctl",
     (
-        Entry("df", "system:df", "Show disk usage"),
-        Entry("events", "system:events", "Get real time events from the server"),
+        Entry("df", "usage:df", "Show disk usage"),
+        Entry("dial-stdio", "dial:dial_stdio", "Proxy the stdio stream to the daemon (for ssh:// addresses)"),
+        Entry("events", "events:events", "Get real time events from the server"),
         Entry("info", "system:info", "Display system-wide information"),
-        Entry("prune", "system:prune", "Remove unused data"),
+        Entry("prune", "usage:prune", "Remove unused data"),
     ),
 )
 
@@ -122,6 +123,20 @@ VOLUME = Noun(
         Entry("ls", "volume:ls", "List volumes"),
         Entry("prune", "volume:prune", "Remove unused local volumes"),
         Entry("rm", "volume:rm", "Remove one or more volumes"),
+    ),
+    (("list", "ls"), ("remove", "rm")),
+)
+
+CONTEXT = Noun(
+    "context",
+    "Manage contexts",
+    (
+        Entry("create", "context:create", "Create a context"),
+        Entry("inspect", "context:inspect", "Display detailed information on one or more contexts"),
+        Entry("ls", "context:ls", "List contexts"),
+        Entry("rm", "context:rm", "Remove one or more contexts"),
+        Entry("show", "context:show_", "Print the name of the current context"),
+        Entry("use", "context:use", "Set the default context"),
     ),
     (("list", "ls"), ("remove", "rm")),
 )
@@ -237,13 +252,13 @@ LAB = Noun(
     ),
 )
 
-MANAGEMENT = (CONTAINER, IMAGE, NETWORK, SYSTEM, VOLUME)
+MANAGEMENT = (CONTAINER, CONTEXT, IMAGE, NETWORK, SYSTEM, VOLUME)
 SWARM_NOUNS = (CLUSTER, CONFIG, NODE, SECRET, SERVICE, SWARM)
 LAB_NOUNS = (LAB,)
 
 TOP_LEVEL = (
     *(entry for entry in CONTAINER.verbs if entry.name in ("attach", "create", "diff")),
-    Entry("events", "system:events", "Get real time events from the server"),
+    Entry("events", "events:events", "Get real time events from the server"),
     Entry("history", "image:history", "Show the history of an image"),
     Entry("import", "image:import_", "Import the contents from a tarball to create a filesystem image"),
     Entry("inspect", "inspect:inspect", "Return low-level information on objects of any kind"),

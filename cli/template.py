@@ -1,6 +1,7 @@
 """The part of Go's text/template that `--format` needs: fields, pipelines, if, with, range, variables, functions.
 
-Owns parsing and rendering only; what a field means is decided by the value that is rendered (plain JSON data).
+Owns parsing and rendering only; what a field means is decided by the value that is rendered (plain JSON data,
+and functions, which are its methods).
 A missing field of the outermost value is an error that lists the fields there are; deeper ones print <no value>.
 """
 
@@ -254,11 +255,21 @@ def _evaluate(pipeline: list[list[Term]], dot: Any, variables: dict[str, Any], r
             values.append(value)
         if head.kind == "call":
             value = _call(head.value, values)
-        elif values:
-            raise TemplateError("template error: can't give argument to non-function")
         else:
             value = _operand(head, dot, variables, root)
+            if callable(value):
+                value = _called(head, value, values)
+            elif values:
+                raise TemplateError("template error: can't give argument to non-function")
     return value
+
+
+def _called(head: Term, method: Callable[..., Any], values: list[Any]) -> Any:
+    """A method of the value, such as {{.Label "name"}}."""
+    try:
+        return method(*values)
+    except TypeError as error:
+        raise TemplateError(f"template error: wrong number of args for {head.path[-1]}") from error
 
 
 def _operand(term: Term, dot: Any, variables: dict[str, Any], root: Any) -> Any:
@@ -320,9 +331,10 @@ def go_text(value: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(
-        None if isinstance(value, _Missing) else value, separators=(",", ":"), ensure_ascii=False
-    )
+    shown = None if isinstance(value, _Missing) else value
+    if isinstance(shown, dict):
+        shown = {name: entry for name, entry in shown.items() if not callable(entry)}
+    return json.dumps(shown, separators=(",", ":"), ensure_ascii=False)
 
 
 def _index(value: Any, *keys: Any) -> Any:

@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 
+from engine import remapped
 from engine.config import HostConfig
 from engine.container import Container, ResolvedMount
-from engine.devices import block_device, device_rule, host_device
+from engine.devices import all_host_devices, block_device, device_rule, host_devices
 from engine.errors import InvalidParameter
 from engine.runtime import capabilities, seccomp
+from engine.runtime.user_namespaces import Remapping
 
 MASKED_PATHS = (
     "/proc/asound",
@@ -32,6 +34,7 @@ MASKED_PATHS = (
 )
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 DEFAULT_SHM_BYTES = 64 * 1024 * 1024
+INIT_PATH = "/sbin/docker-init"
 CPU_PERIOD_US = 100_000
 OPEN_FILES_SOFT, OPEN_FILES_HARD = 1024, 524_288
 
@@ -49,6 +52,10 @@ class BundleContext(msgspec.Struct, frozen=True, kw_only=True):
     resolv_path: str
     open_files_max: int = OPEN_FILES_HARD  # RLIMIT_NOFILE that can be given at most
     memory_files: tuple[tuple[str, str], ...] = ()  # (path on the host's tmpfs, target)
+    shm_path: str = ""  # of a /dev/shm that other containers may share; "" makes one of its own
+    user_namespace: str = ""  # path of one with the mapping `remapping`
+    remapping: Remapping | None = None
+    init_program: str = ""  # on the host; "" runs the command itself as the first process
     pid_namespace: str = ""  # path of a namespace to join; "host" shares the host's
     ipc_namespace: str = ""
     uts_namespace: str = ""
@@ -73,44 +80,69 @@ def build_spec(container: Container, context: BundleContext) -> dict[str, Any]:
         "linux": {
             "namespaces": _namespaces(context),
             "resources": resources_section(host),
-            "maskedPaths": _paths(host.masked_paths, MASKED_PATHS, host.privileged),
-            "readonlyPaths": _paths(host.readonly_paths, READONLY_PATHS, host.privileged),
+            "maskedPaths": shown_paths(host.masked_paths, MASKED_PATHS, host.privileged),
+            "readonlyPaths": shown_paths(host.readonly_paths, READONLY_PATHS, host.privileged),
             "devices": [],
             "sysctl": {
                 name: value for name, value in (host.sysctls or {}).items() if not name.startswith("net.")
             },
         },
     }
-    if host.devices:
-        spec["linux"]["devices"] = [
-            host_device(device.path_on_host, device.path_in_container) for device in host.devices
-        ]
+    devices = [
+        device
+        for wish in host.devices or ()
+        for device in host_devices(wish.path_on_host, wish.path_in_container)
+    ]
+    if host.privileged:
+        given = {device["path"] for device in devices}
+        devices += [device for device in all_host_devices() if device["path"] not in given]
+    spec["linux"]["devices"] = devices
+    if context.remapping is not None:
+        remapped.apply(spec, context.remapping, context.user_namespace, _volume_targets(container))
     if security.seccomp != "unconfined" and (security.seccomp or not host.privileged):
         spec["linux"]["seccomp"] = seccomp.container_profile(security.seccomp, caps)
     return spec
 
 
+def _volume_targets(container: Container) -> set[str]:
+    return {mount.target for mount in container.mounts if mount.kind == "volume"}
+
+
 class SecurityOptions(msgspec.Struct, frozen=True):
-    """`--security-opt`: no-new-privileges and the seccomp profile ("" is the default one, else JSON text)."""
+    """`--security-opt`: no-new-privileges, the seccomp profile ("" is the default one, else JSON text), and whether
+    the control groups can be written from inside."""
 
     no_new_privileges: bool = False
     seccomp: str = ""
+    writable_cgroups: bool = False
 
     @classmethod
     def parse(cls, host: HostConfig) -> SecurityOptions:
-        no_new_privileges, profile = False, ""
+        no_new_privileges, profile, writable_cgroups = False, "", host.privileged
         for option in host.security_opt or ():
             name, _, value = option.partition("=" if "=" in option.partition(":")[0] else ":")
             if name == "no-new-privileges" and value in ("", "true", "false"):
                 no_new_privileges = value != "false"
             elif name == "seccomp":
                 profile = "" if value == "builtin" else value
+            elif name == "writable-cgroups" and value in ("", "true", "false"):
+                writable_cgroups = value != "false"
             elif (name, value) not in (("label", "disable"), ("apparmor", "unconfined")):
-                raise InvalidParameter(
-                    f'invalid --security-opt "{option}": known are no-new-privileges, seccomp=unconfined '
-                    "and seccomp=<profile>"
-                )
-        return cls(no_new_privileges, profile)
+                raise InvalidParameter(_unknown_option(name, option))
+        return cls(no_new_privileges, profile, writable_cgroups)
+
+
+def _unknown_option(name: str, option: str) -> str:
+    if name in ("apparmor", "label"):
+        what = {"apparmor": "AppArmor profiles", "label": "SELinux labels"}[name]
+        word = {"apparmor": "unconfined", "label": "disable"}[name]
+        return (
+            f'invalid --security-opt "{option}": {what} are not supported: leave it out, or use {name}={word}'
+        )
+    return (
+        f'invalid --security-opt "{option}": known are no-new-privileges, writable-cgroups, seccomp=unconfined '
+        "and seccomp=<profile>"
+    )
 
 
 def process_section(
@@ -121,7 +153,9 @@ def process_section(
     process: dict[str, Any] = {
         "terminal": container.config.tty,
         "user": {"uid": context.uid, "gid": context.gid, "additionalGids": list(context.groups)},
-        "args": container.process_args,
+        "args": [INIT_PATH, "--", *container.process_args]
+        if context.init_program
+        else container.process_args,
         "env": list(context.environment),
         "cwd": container.config.working_dir or "/",
         "capabilities": process_capabilities(caps, context.uid),
@@ -223,20 +257,14 @@ def device_rules(host: HostConfig) -> list[dict[str, Any]]:
             rule["minor"] = minor
         rules.append(rule)
     for device in host.devices or ():
-        made = host_device(device.path_on_host, device.path_in_container)
-        rules.append(
-            {
-                "allow": True,
-                "type": made["type"],
-                "major": made["major"],
-                "minor": made["minor"],
-                "access": device.cgroup_permissions or "rwm",
-            }
-        )
+        for made in host_devices(device.path_on_host, device.path_in_container):
+            number = {key: made[key] for key in ("type", "major", "minor")}
+            rules.append({"allow": True, **number, "access": device.cgroup_permissions or "rwm"})
     return rules + [device_rule(text) for text in host.device_cgroup_rules or ()]
 
 
-def _paths(asked: list[str] | None, default: tuple[str, ...], privileged: bool) -> list[str]:
+def shown_paths(asked: list[str] | None, default: tuple[str, ...], privileged: bool) -> list[str]:
+    """Masked or read-only paths: those asked for ([] is none), else Docker's."""
     if asked is not None:
         return list(asked)
     return [] if privileged else list(default)
@@ -259,6 +287,7 @@ def _namespaces(context: BundleContext) -> list[dict[str, str]]:
 def _mounts(container: Container, context: BundleContext) -> list[dict[str, Any]]:
     host = container.host_config
     system_access = "rw" if host.privileged else "ro"
+    cgroup_access = "rw" if SecurityOptions.parse(host).writable_cgroups else "ro"
     shm = host.shm_size or DEFAULT_SHM_BYTES
     flags = ["nosuid", "noexec", "nodev"]
     mounts: list[dict[str, Any]] = [
@@ -271,7 +300,7 @@ def _mounts(container: Container, context: BundleContext) -> list[dict[str, Any]
             ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
         _mount("sysfs", "sysfs", "/sys", [*flags, system_access]),
-        _mount("cgroup", "cgroup", "/sys/fs/cgroup", [*flags, "relatime", system_access]),
+        _mount("cgroup", "cgroup", "/sys/fs/cgroup", [*flags, "relatime", cgroup_access]),
         _mount("mqueue", "mqueue", "/dev/mqueue", flags),
         _mount("tmpfs", "shm", "/dev/shm", [*flags, "mode=1777", f"size={shm}"]),
     ]
@@ -279,6 +308,8 @@ def _mounts(container: Container, context: BundleContext) -> list[dict[str, Any]
         mounts.pop()
     elif context.ipc_namespace == "host":
         mounts[-1] = _mount("bind", "/dev/shm", "/dev/shm", ["rbind", "rprivate"])
+    elif context.shm_path:
+        mounts[-1] = _mount("bind", context.shm_path, "/dev/shm", ["bind", "rprivate"])
     targets = {mount.target for mount in container.mounts}
     mounts = [mount for mount in mounts if not _is_hidden(mount["destination"], targets)]
     mounts += [_user_mount(mount) for mount in container.mounts]
@@ -290,6 +321,8 @@ def _mounts(container: Container, context: BundleContext) -> list[dict[str, Any]
     ):
         if target not in targets and source:
             mounts.append(_mount("bind", source, target, ["rbind", "rprivate"]))
+    if context.init_program:
+        mounts.append(_mount("bind", context.init_program, INIT_PATH, ["bind", "rprivate", "ro"]))
     mounts += [
         _mount("bind", source, target, ["bind", "rprivate", "ro"]) for source, target in context.memory_files
     ]
@@ -306,7 +339,10 @@ def _user_mount(mount: ResolvedMount) -> dict[str, Any]:
     if mount.kind == "tmpfs":
         return _mount("tmpfs", "tmpfs", mount.target, [*mount.options, access])
     depth = "bind" if mount.non_recursive else "rbind"
-    return _mount("bind", mount.source, mount.target, [depth, mount.propagation or "rprivate", access])
+    if mount.read_only and not (mount.non_recursive or mount.read_only_top):
+        access = "rro"
+    made = _mount("bind", mount.source, mount.target, [depth, mount.propagation or "rprivate", access])
+    return made | ({"subpath": mount.subpath} if mount.subpath else {})
 
 
 def _mount(kind: str, source: str, target: str, options: list[str]) -> dict[str, Any]:

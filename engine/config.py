@@ -42,6 +42,7 @@ class ContainerConfig(ApiStruct):
     stdin_once: bool = False
     env: list[str] | None = None
     cmd: list[str] | str | None = None
+    args_escaped: bool | None = None  # of Windows; images built by Docker carry it
     healthcheck: HealthConfig | None = None
     image: str = ""
     volumes: dict[str, dict[str, Any]] | None = None
@@ -206,6 +207,11 @@ class HostConfig(ApiStruct):
     pids_limit: int | None = None
     ulimits: list[Ulimit] | None = None
     init: bool | None = None
+    # Of Windows: decoded so that they are shown, and refused when they are set.
+    cpu_count: int = 0
+    cpu_percent: int = 0
+    io_maximum_iops: int = field(default=0, name="IOMaximumIOps")
+    io_maximum_bandwidth: int = field(default=0, name="IOMaximumBandwidth")
 
 
 class EndpointIpam(ApiStruct):

@@ -76,10 +76,19 @@ class ResolvedMount(msgspec.Struct, kw_only=True):
     driver: str = ""
     propagation: str = ""
     non_recursive: bool = False  # what is mounted below a bind source is left out
+    read_only_top: bool = False  # read-only does not reach what is mounted below
+    subpath: str = ""  # the part of a volume that is mounted
     mode: str = ""  # the options string as given
     options: list[str] = []
     copy_up: bool = False
     anonymous: bool = False
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """`--link`: the container with that id is known to this one as `alias` as well."""
+
+    container_id: str
+    alias: str
 
 
 class Container(msgspec.Struct, kw_only=True):
@@ -96,6 +105,7 @@ class Container(msgspec.Struct, kw_only=True):
     task_endpoints: list[TaskEndpoint] = []
     mounts: list[ResolvedMount] = []
     process_args: list[str] = []
+    links: list[Link] = []
     has_memory_files: bool = False
     driver: str = ""
     state: State

@@ -10,28 +10,33 @@ import secrets
 import time
 from collections.abc import Sequence
 
-from engine.bundle import SecurityOptions
-from engine.config import ContainerConfig, ContainerCreate, HostConfig, SecretFile, TaskEndpoint
+from engine.config import (
+    ContainerConfig,
+    ContainerCreate,
+    EndpointConfig,
+    HostConfig,
+    SecretFile,
+    TaskEndpoint,
+)
 from engine.container import Container, State
 from engine.containers import Containers, checked_name
-from engine.devices import device_rule
 from engine.errors import Conflict, EngineError, InvalidParameter, NotFound
 from engine.events import EventBus
-from engine.foreign import check_runtime
 from engine.health import checked_health
 from engine.images.store import ImageStore
 from engine.limits import discard_unsupported
+from engine.links import checked_links
 from engine.log_settings import log_settings
 from engine.mounts import MountResolver
 from engine.name_files import parse_extra_host
 from engine.names import random_name
 from engine.networking import checked_networks, publishes
 from engine.networks import NetworkProvider
-from engine.preparation import HostPreparation
+from engine.option_checks import check_endpoint, check_options, check_platform, check_remapped
+from engine.preparation import HostPreparation, init_program
 from engine.process import merged_config, process_args
 from engine.runtime import capabilities
 from engine.runtime.limit_support import LimitSupport
-from engine.signals import parse_signal
 from engine.volumes import VolumeStore
 
 MEMORY_MINIMUM_BYTES = 6 * 1024 * 1024
@@ -51,6 +56,8 @@ class Creation:
         events: EventBus,
         driver_name: str,
         support: LimitSupport,
+        *,
+        remaps: bool = False,
     ) -> None:
         self._containers = containers
         self._images = images
@@ -60,6 +67,7 @@ class Creation:
         self._events = events
         self._driver_name = driver_name
         self._support = support
+        self._remaps = remaps
         self._mounts = MountResolver(volumes, containers.find)
 
     async def create(
@@ -68,15 +76,22 @@ class Creation:
         body: ContainerCreate,
         files: Sequence[SecretFile] = (),
         endpoints: Sequence[TaskEndpoint] = (),
+        platform: str = "",
     ) -> tuple[str, list[str]]:
         """Returns (id, warnings). Errors: InvalidParameter, NotFound (image), Conflict (name)."""
         host = body.host_config or HostConfig()
         if not body.image:
             raise InvalidParameter("Config.Image is required: name the image to run")
         image = self._images.resolve(body.image)
+        check_platform(body.image, platform, image.architecture)
         config = merged_config(body, image.config)
         args = process_args(config)
         warnings = checked_host_config(host, config, self._support)
+        if self._remaps:
+            warnings += check_remapped(host)
+        links = checked_links(host, self._containers.find)
+        if host.init:
+            init_program()
         container_id = secrets.token_hex(32)
         plain_name = checked_name(name) if name else self._free_name()
         if self._containers.state.by_name(plain_name) is not None:
@@ -91,6 +106,9 @@ class Creation:
         wished = {
             "bridge" if ref == "default" else ref: wish for ref, wish in wishes.items() if wish is not None
         }
+        _apply_mac_address(config, mode, wished)
+        for network, wish in wished.items():
+            check_endpoint(network, wish)
         container = Container(
             id=container_id,
             name=plain_name,
@@ -104,6 +122,7 @@ class Creation:
             process_args=args,
             has_memory_files=bool(files),
             driver=self._driver_name,
+            links=links,
             state=State(),
         )
         tuple(publishes(container))
@@ -137,6 +156,19 @@ class Creation:
                     continue
 
 
+def _apply_mac_address(config: ContainerConfig, mode: str, wished: dict[str, EndpointConfig]) -> None:
+    """Config.MacAddress, as clients before API 1.44 give it, is the one on the network of NetworkMode."""
+    if not config.mac_address:
+        return
+    wish = wished.setdefault(mode, EndpointConfig())
+    if wish.mac_address not in ("", config.mac_address):
+        raise InvalidParameter(
+            "the container-wide MAC address must match the endpoint-specific MAC address for the main network, or "
+            f"should be left empty: {config.mac_address}, {wish.mac_address}"
+        )
+    wish.mac_address = config.mac_address
+
+
 def checked_host_config(host: HostConfig, config: ContainerConfig, support: LimitSupport) -> list[str]:
     """InvalidParameter for values that cannot be honoured; returns warnings for those that are discarded."""
     warnings = discard_unsupported(host, support)
@@ -168,55 +200,12 @@ def checked_host_config(host: HostConfig, config: ContainerConfig, support: Limi
             )
         if policy.name not in ("", "no") and host.auto_remove:
             raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
-    check_runtime(host.runtime)
     log_settings(host.log_config)
-    SecurityOptions.parse(host)
     for entry in host.extra_hosts or ():
         parse_extra_host(entry)
     capabilities.container_capabilities(
         add=host.cap_add or (), drop=host.cap_drop or (), privileged=host.privileged
     )
     checked_health(config.healthcheck)
-    _check_namespaces(host)
-    _check_device_rules(host)
-    _refuse_unsupported(host)
-    if config.stop_signal:
-        parse_signal(config.stop_signal)
-    if config.working_dir and not config.working_dir.startswith("/"):
-        raise InvalidParameter(
-            f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path"
-        )
+    check_options(host, config)
     return warnings
-
-
-def _check_namespaces(host: HostConfig) -> None:
-    joined = ("container:",)
-    for name, mode, words, prefixes in (
-        ("PID", host.pid_mode, ("", "host", "private"), joined),
-        ("IPC", host.ipc_mode, ("", "none", "private", "shareable", "host"), joined),
-        ("UTS", host.uts_mode, ("", "host"), ()),
-        ("cgroup namespace", host.cgroupns_mode, ("", "private", "host"), ()),
-    ):
-        if mode not in words and not (mode.startswith(prefixes) and mode.partition(":")[2]):
-            raise InvalidParameter(f"invalid {name} mode: {mode}")
-
-
-def _check_device_rules(host: HostConfig) -> None:
-    for rule in host.device_cgroup_rules or ():
-        device_rule(rule)
-
-
-def _refuse_unsupported(host: HostConfig) -> None:
-    """Options that this engine does not have yet are refused by name, never ignored."""
-    unsupported = {
-        "UsernsMode": host.userns_mode not in ("", "host"),
-        "DeviceRequests": bool(host.device_requests),
-        "Links": bool(host.links),
-        "Init": bool(host.init),
-        "VolumeDriver": host.volume_driver not in ("", "local"),
-        "Isolation": host.isolation not in ("", "default"),
-        "CpuRealtimePeriod": bool(host.cpu_realtime_period or host.cpu_realtime_runtime),
-    }
-    for name, given in unsupported.items():
-        if given:
-            raise InvalidParameter(f"HostConfig.{name} is not supported yet: leave it out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -11,6 +12,41 @@ from typing import Any
 from engine.errors import InvalidParameter
 
 _RULE = re.compile(r"([acb]) (\d+|\*):(\d+|\*) ([rwm]{1,3})", re.ASCII)
+
+
+# Made by the runtime itself in every container, or of no use in one.
+_NOT_SHOWN = frozenset(("pts", "shm", "fd", "mqueue", "hugepages", "console", "ptmx", ".udev", ".lxc"))
+_OWN_DEVICES = frozenset(("null", "zero", "full", "random", "urandom", "tty"))
+
+
+def host_devices(path: str, target: str) -> list[dict[str, Any]]:
+    """`host_device`, or all devices of a folder, such as /dev/snd."""
+    if not Path(path).is_dir():
+        return [host_device(path, target)]
+    found = [
+        host_device(str(node), str(Path(target or path) / node.relative_to(path)))
+        for node in sorted(Path(path).rglob("*"))
+        if not node.is_symlink() and (node.is_char_device() or node.is_block_device())
+    ]
+    if not found:
+        raise InvalidParameter(
+            f'error gathering device information while adding custom device "{path}": no devices in that folder'
+        )
+    return found
+
+
+def all_host_devices(folder: Path = Path("/dev")) -> list[dict[str, Any]]:
+    """Every device of the host, for privileged containers; one that goes away meanwhile is left out."""
+    found = []
+    for top in sorted(folder.iterdir()):
+        if top.name in _NOT_SHOWN or top.name in _OWN_DEVICES:
+            continue
+        nodes = sorted(top.rglob("*")) if top.is_dir() and not top.is_symlink() else [top]
+        for node in nodes:
+            if not node.is_symlink() and (node.is_char_device() or node.is_block_device()):
+                with contextlib.suppress(InvalidParameter):
+                    found.append(host_device(str(node), f"/dev/{node.relative_to(folder)}"))
+    return found
 
 
 def host_device(path: str, target: str) -> dict[str, Any]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import platform
 import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.attach import AttachSession
+from engine.attachment_events import AttachmentEvents
 from engine.background import BackgroundTasks
 from engine.config import (
     ContainerCreate,
@@ -29,18 +28,20 @@ from engine.config import (
     TaskEndpoint,
 )
 from engine.container import Container, Status
+from engine.container_defaults import complete
 from engine.containers import Containers, checked_name
 from engine.creation import Creation
 from engine.errors import Conflict, InvalidParameter, NotFound
 from engine.events import EventBus
 from engine.execs import Execs
 from engine.filters import Lookups, listing_filter, prune_filter
-from engine.foreign import BUILT_IN, Bundles, ForeignPreparation, installed
+from engine.foreign import Bundles, ForeignPreparation, check_runtime
 from engine.health import ExecProber, HealthMonitor
+from engine.host_facts import HostFacts
 from engine.images.store import ImageStore
 from engine.imaging import Imaging
 from engine.lifecycle import ContainerExit, Lifecycle
-from engine.limits import missing_limits
+from engine.links import without_link
 from engine.logs import read_batches
 from engine.memory_files import MemoryFiles
 from engine.network_service import NetworkService
@@ -54,8 +55,9 @@ from engine.settings import EngineSettings
 from engine.state import StateStore
 from engine.stats import read_network_counters, stats_sample, system_cpu_ns
 from engine.storage.choice import choose_driver
+from engine.timings import Timings
 from engine.update import apply_update
-from engine.views import container_inspect, container_summary
+from engine.views import container_inspect, container_summary, graph_driver_data
 from engine.volume_service import VolumeService
 from engine.volumes import VolumeStore
 
@@ -70,6 +72,7 @@ class Engine:
     def __init__(self, settings: EngineSettings, runtime: RuntimeClient, networks: NetworkProvider) -> None:
         self.settings = settings
         self.events_bus = EventBus()
+        self.timings = Timings(("changes", "create", "delete", "start"))
         self._background = BackgroundTasks()
         self._runtime = runtime
         settings.containers_dir.mkdir(mode=0o710, parents=True, exist_ok=True)
@@ -82,8 +85,8 @@ class Engine:
         self._volumes = VolumeStore(settings.root / "volumes", self._containers.users_of_volume)
         self._memory_files = MemoryFiles(settings.memory_files_dir)
         self._provider = networks
-        networking = ContainerNetworking(settings, networks, find)
-        preparation = HostPreparation(
+        networking = ContainerNetworking(settings, networks, find, self._containers.all)
+        preparation = self._preparation = HostPreparation(
             settings, self._storage, self._volumes, networking, self._memory_files, find, self._images.collect
         )
         self._creation = Creation(
@@ -95,8 +98,9 @@ class Engine:
             self.events_bus,
             self._storage.name,
             self._support,
+            remaps=preparation.remaps,
         )
-        self._bundles = Bundles(settings.run_dir)
+        self._bundles = Bundles(settings.run_dir, settings.live)
         starts = ForeignPreparation(preparation, self._bundles)
         self._lifecycle = Lifecycle(self._containers, runtime, starts, self.events_bus, self._background)
         self._execs = Execs(self._containers, runtime, preparation, self.events_bus, self._background)
@@ -105,7 +109,19 @@ class Engine:
         )
         self.images = Imaging(self._images, self._containers, self.events_bus, settings.root / "tmp")
         self.networks = NetworkService(networks, self._containers, self.events_bus)
-        self.volumes = VolumeService(self._volumes, self.events_bus)
+        self.volumes = VolumeService(self._volumes, self.events_bus, self._containers.users_of_volume)
+        self.events_bus.companion = AttachmentEvents(find, networks)
+        self.host = HostFacts(
+            settings,
+            self._containers,
+            self._images,
+            self.volumes,
+            self._support,
+            self._storage,
+            self.events_bus,
+            self.supervisor,
+            lambda: self.list_containers(True, 0, True, {}),
+        )
         self._lookups = Lookups(
             container=find,
             image_family=self._image_family,
@@ -121,7 +137,7 @@ class Engine:
         for leftover in self.settings.containers_dir.iterdir():
             if leftover.name not in self._state.containers:
                 await asyncio.to_thread(_remove_tree, leftover)
-        self._memory_files.recover(self._state.containers)
+        self._preparation.recover(self._state.containers)
         await asyncio.to_thread(self._bundles.recover, set(self._state.containers))
         known_layers = {chain for image in self._images.all() for chain in image.chain_ids}
         await asyncio.to_thread(self._storage.recover, known_layers, set(self._state.containers))
@@ -162,6 +178,7 @@ class Engine:
         await self._background.close()
         await self._runtime.close()
         self._memory_files.close()
+        self._preparation.close()
         self._state.close()
 
     def _exited(self, event: ExitEvent) -> None:
@@ -179,11 +196,17 @@ class Engine:
         *,
         files: Sequence[SecretFile] = (),
         endpoints: Sequence[TaskEndpoint] = (),
+        platform: str = "",
     ) -> tuple[str, list[str]]:
-        return await self._creation.create(name, body, files, endpoints)
+        complete(body, self.settings.live.defaults)
+        if body.host_config is not None:
+            check_runtime(body.host_config.runtime, self.settings.live.runtimes)
+        with self.timings.of("create"):
+            return await self._creation.create(name, body, files, endpoints, platform)
 
     async def start_container(self, ref: str) -> None:
-        await self._lifecycle.start(self._containers.find(ref))
+        with self.timings.of("start"):
+            await self._lifecycle.start(self._containers.find(ref))
 
     async def stop_container(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
         await self._lifecycle.stop(self._containers.find(ref), timeout, signal)
@@ -201,7 +224,12 @@ class Engine:
         await self._lifecycle.unpause(self._containers.find(ref))
 
     async def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
-        await self._lifecycle.remove(self._containers.find(ref), force=force, volumes=volumes)
+        with self.timings.of("delete"):
+            await self._lifecycle.remove(self._containers.find(ref), force=force, volumes=volumes)
+
+    async def remove_link(self, ref: str) -> None:
+        """`rm --link CONTAINER/ALIAS`: the container keeps its name for the other no longer."""
+        self._containers.save(without_link(ref, self._containers.find))
 
     async def wait_container(self, ref: str, condition: str = "") -> ContainerExit:
         return await self._lifecycle.wait(self._containers.find(ref), condition)
@@ -211,17 +239,19 @@ class Engine:
         if not name:
             raise InvalidParameter("Neither old nor new names may be empty")
         old = container.name
+        if checked_name(name) == old:
+            raise InvalidParameter("Renaming a container with the same name as its current name")
         self._state.rename(container, checked_name(name))
-        self.events_bus.publish(
-            "container", "rename", container.id, {**container.event_attributes(), "oldName": f"/{old}"}
-        )
+        self._tell(container, "rename", oldName=f"/{old}")
 
     async def resize_container(self, ref: str, rows: int, cols: int) -> None:
         container = self._running(ref)
         await self._runtime.resize(container.id, None, rows, cols)
+        self._tell(container, "resize", height=str(rows), width=str(cols))
 
     async def top_container(self, ref: str, ps_args: str) -> dict[str, Any]:
         container = self._running(ref)
+        self._tell(container, "top")
         return await process_table(await self._runtime.pids(container.id), ps_args)
 
     async def update_container(self, ref: str, changes: Mapping[str, Any]) -> list[str]:
@@ -230,12 +260,13 @@ class Engine:
         if container.is_running and resources:
             await self._runtime.update(container.id, resources)
         self._containers.save(container)
-        self.events_bus.publish("container", "update", container.id, container.event_attributes())
+        self._tell(container, "update")
         return warnings
 
     async def changes_container(self, ref: str) -> list[dict[str, Any]]:
         container = self._containers.find(ref)
-        changes = await asyncio.to_thread(self._storage.changes, container.id)
+        with self.timings.of("changes"):
+            changes = await asyncio.to_thread(self._storage.changes, container.id)
         return [{"Path": path, "Kind": kind} for path, kind in changes]
 
     async def stats_container(
@@ -261,9 +292,12 @@ class Engine:
     async def inspect_container(self, ref: str, size: bool = False) -> dict[str, Any]:
         container = self._containers.find(ref)
         shown = container_inspect(container, self._provider.sandbox(container.id), self.settings)
+        shown["ExecIDs"] = self._execs.ids_of(container.id)
+        with contextlib.suppress(NotFound):  # one that is being removed has lost it
+            shown["GraphDriver"]["Data"] = graph_driver_data(self._storage.rootfs(container.id))
         if size:
             usage = await asyncio.to_thread(self._storage.usage, container.id)
-            shown |= {"SizeRw": usage, "SizeRootFs": usage + self._images.resolve(container.image_id).size}
+            shown |= {"SizeRw": usage, "SizeRootFs": usage + self._image_size(container)}
         return shown
 
     async def list_containers(
@@ -277,7 +311,8 @@ class Engine:
         for container in chosen[: limit if limit > 0 else None]:
             row = container_summary(container, self._provider.sandbox(container.id))
             if size:
-                row["SizeRw"] = await asyncio.to_thread(self._storage.usage, container.id)
+                usage = await asyncio.to_thread(self._storage.usage, container.id)
+                row |= {"SizeRw": usage, "SizeRootFs": usage + self._image_size(container)}
             rows.append(row)
         return rows
 
@@ -306,7 +341,9 @@ class Engine:
     ) -> AttachSession:
         container = self._containers.find(ref)
         streams = frozenset(number for number, wanted in ((1, stdout), (2, stderr)) if wanted)
-        return await self._lifecycle.attach(container, stdin=stdin and stream, streams=streams)
+        session = await self._lifecycle.attach(container, stdin=stdin and stream, streams=streams)
+        self._tell(container, "attach")
+        return session
 
     async def prune_containers(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
         matches = prune_filter(filters, time.time())
@@ -316,6 +353,7 @@ class Engine:
                 reclaimed += await asyncio.to_thread(self._storage.usage, container.id)
                 await self._lifecycle.remove(container, force=False, volumes=False)
                 deleted.append(container.id)
+        self.events_bus.publish("container", "prune", "", {"reclaimed": str(reclaimed)})
         return {"ContainersDeleted": deleted, "SpaceReclaimed": reclaimed}
 
     def _image_family(self, ref: str) -> set[str]:
@@ -327,6 +365,16 @@ class Engine:
         layers = ancestor.diff_ids
         above = (image for image in self._images.all() if layers and image.diff_ids[: len(layers)] == layers)
         return {ancestor.id, *(image.id for image in above)}
+
+    def _image_size(self, container: Container) -> int:
+        """0 when the image was removed by force."""
+        try:
+            return self._images.resolve(container.image_id).size
+        except NotFound:
+            return 0
+
+    def _tell(self, container: Container, action: str, **extra: str) -> None:
+        self.events_bus.publish("container", action, container.id, {**container.event_attributes(), **extra})
 
     def _running(self, ref: str) -> Container:
         container = self._containers.find(ref)
@@ -371,79 +419,6 @@ class Engine:
         shown = {"Pid": str(facts.pid), "Build": facts.build or "unknown", "Protocol": str(facts.protocol)}
         return shown | ({"Problem": facts.problem} if facts.problem else {})
 
-    async def info(self) -> dict[str, Any]:
-        """The engine's part of GET /info."""
-        supervisor = self.supervisor()
-        stays = f"the supervisor stays build {supervisor['Build']}: {supervisor.get('Problem')}"
-        containers = tuple(self._containers.all())
-        counts = {
-            status: sum(c.state.status == status for c in containers) for status in ("running", "paused")
-        }
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return {
-            "ID": self.settings.hostname,
-            "Containers": len(containers),
-            "ContainersRunning": counts["running"],
-            "ContainersPaused": counts["paused"],
-            "ContainersStopped": len(containers) - counts["running"] - counts["paused"],
-            "Images": len(self._images.all()),
-            "Driver": self._storage.name,
-            "DriverStatus": self._storage.status(),
-            "Plugins": {
-                "Volume": ["local"],
-                "Network": ["bridge", "host", "null", "overlay"],
-                "Authorization": None,
-                "Log": ["json-file", "none"],
-            },
-            "MemoryLimit": self._support.memory,
-            "SwapLimit": self._support.swap,
-            "CpuCfsPeriod": self._support.cpu,
-            "CpuCfsQuota": self._support.cpu,
-            "CPUShares": self._support.cpu,
-            "CPUSet": self._support.cpuset,
-            "PidsLimit": self._support.pids,
-            "IPv4Forwarding": True,
-            "Debug": False,
-            "OomKillDisable": self._support.oom_kill_disable,
-            "NFd": len(list(Path("/proc/self/fd").iterdir())),
-            "SystemTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "LoggingDriver": "json-file",
-            "CgroupDriver": "cgroupfs",
-            "CgroupVersion": str(self._support.version),
-            "KernelVersion": platform.release(),
-            "OperatingSystem": _operating_system(),
-            "OSType": "linux",
-            "Architecture": platform.machine(),
-            "NCPU": os.cpu_count() or 1,
-            "MemTotal": memory,
-            "DockerRootDir": str(self.settings.root),
-            "Name": self.settings.hostname,
-            "Labels": [f"{name}={value}" for name, value in self.settings.labels.items()],
-            "ServerVersion": self.settings.engine_version,
-            "Runtimes": {
-                name: {"path": path} for name, path in {BUILT_IN: "built in", **installed()}.items()
-            },
-            "DefaultRuntime": "swarmctl",
-            "LiveRestoreEnabled": True,
-            "SecurityOptions": ["name=seccomp,profile=builtin"],
-            "Supervisor": supervisor,
-            "Warnings": missing_limits(self._support) + ([stays] if "Problem" in supervisor else []),
-            "IndexServerAddress": "https://index.docker.io/v1/",
-            "RegistryConfig": {"IndexConfigs": {}, "InsecureRegistryCIDRs": [], "Mirrors": []},
-        }
-
-    async def disk_usage(self) -> dict[str, Any]:
-        """GET /system/df."""
-        images = await self.images.summaries({})
-        volumes = self._volumes.summaries({})["Volumes"] or []
-        return {
-            "LayersSize": sum(image.get("Size", 0) for image in images),
-            "Images": images,
-            "Containers": await self.list_containers(True, 0, True, {}),
-            "Volumes": volumes,
-            "BuildCache": [],
-        }
-
 
 def _adopt(container: Container, state: ContainerState) -> None:
     container.state.status = Status.RUNNING
@@ -460,16 +435,6 @@ def _exit_of(state: ContainerState) -> ExitEvent:
         oom_killed=state.oom_killed,
         finished_at=state.finished_at,
     )
-
-
-def _operating_system() -> str:
-    try:
-        for line in Path("/etc/os-release").read_text().splitlines():
-            if line.startswith("PRETTY_NAME="):
-                return line.partition("=")[2].strip('"')
-    except OSError:
-        return "Linux"
-    return "Linux"
 
 
 def _remove_tree(path: Path) -> None:

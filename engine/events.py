@@ -10,6 +10,7 @@ import asyncio
 import collections
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from typing import Protocol
 
 import msgspec
 
@@ -51,6 +52,17 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         return message
 
 
+class Companion(Protocol):
+    """What else there is to tell of an event: (kind, action, id, attributes)."""
+
+    def before(
+        self, kind: str, action: str, actor_id: str
+    ) -> Iterable[tuple[str, str, str, dict[str, str]]]: ...
+    def after(
+        self, kind: str, action: str, actor_id: str
+    ) -> Iterable[tuple[str, str, str, dict[str, str]]]: ...
+
+
 class EventBus:
     """Publishes to all subscribers at once; never blocks the publisher."""
 
@@ -58,18 +70,44 @@ class EventBus:
         self._clock_ns = clock_ns
         self._history: collections.deque[Event] = collections.deque(maxlen=HISTORY_EVENTS_MAX)
         self._subscribers: set[asyncio.Queue[Event | None]] = set()
+        self.companion: Companion | None = None
+        self.published = 0
+
+    @property
+    def subscribers(self) -> int:
+        return len(self._subscribers)
 
     def publish(
-        self, kind: str, action: str, actor_id: str, attributes: Mapping[str, str] | None = None
+        self,
+        kind: str,
+        action: str,
+        actor_id: str,
+        attributes: Mapping[str, str] | None = None,
+        *,
+        scope: str = "local",
+    ) -> Event:
+        """The event, with what its companion says before and after it."""
+        companion = self.companion
+        for told in () if companion is None else companion.before(kind, action, actor_id):
+            self._publish(*told, scope="local")
+        event = self._publish(kind, action, actor_id, dict(attributes or {}), scope)
+        for told in () if companion is None else companion.after(kind, action, actor_id):
+            self._publish(*told, scope="local")
+        return event
+
+    def _publish(
+        self, kind: str, action: str, actor_id: str, attributes: dict[str, str], scope: str
     ) -> Event:
         event = Event(
             kind=kind,
             action=action,
             actor_id=actor_id,
-            attributes=dict(attributes or {}),
+            attributes=attributes,
             time_ns=self._clock_ns(),
+            scope=scope,
         )
         self._history.append(event)
+        self.published += 1
         for queue in tuple(self._subscribers):
             try:
                 queue.put_nowait(event)

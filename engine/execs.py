@@ -27,6 +27,7 @@ from engine.preparation import HostPreparation
 from engine.process import merged_environment, runtime_environment
 from engine.runtime import capabilities
 from engine.runtime.client import ExitEvent, RuntimeClient, SpawnError
+from engine.runtime.user_namespaces import running_remapping
 
 EXECS_KEPT_MAX = 1000
 
@@ -116,6 +117,10 @@ class Execs:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(made.pid, signal.SIGKILL)
 
+    def ids_of(self, container_id: str) -> list[str] | None:
+        """Those that run in a container; None for none, as inspect shows it."""
+        return [m.id for m in self._execs.values() if m.running and m.container_id == container_id] or None
+
     def discard(self, exec_id: str) -> None:
         """Forget one that nobody will ask for."""
         self._execs.pop(exec_id, None)
@@ -172,9 +177,11 @@ class Execs:
         caps = capabilities.container_capabilities(
             add=host.cap_add or (), drop=host.cap_drop or (), privileged=host.privileged or config.privileged
         )
+        remapping = running_remapping(container.state.pid)
+        ids = {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)}
         return {
             "terminal": tty,
-            "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)},
+            "user": ids | ({"hostID": remapping.uid} if remapping else {}),
             "args": config.cmd or [],
             "env": environment,
             "cwd": config.working_dir or container.config.working_dir or "/",

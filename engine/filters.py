@@ -20,6 +20,7 @@ LISTING = (
     "health",
     "id",
     "is-task",
+    "isolation",
     "label",
     "name",
     "network",
@@ -28,6 +29,7 @@ LISTING = (
     "status",
     "volume",
 )
+ISOLATION = ("default", "process", "hyperv")
 PRUNING = ("label", "label!", "until")
 HEALTH = ("none", "starting", "healthy", "unhealthy")
 _PORTS = re.compile(r"(\d+)(?:-(\d+))?(?:/(\w+))?", re.ASCII)
@@ -89,7 +91,11 @@ def _predicate(key: str, values: list[str], lookups: Lookups) -> Predicate:
 
 
 def _check_values(key: str, values: Sequence[str]) -> None:
-    known: Collection[str] = {"status": tuple(Status), "health": HEALTH}.get(key, values)
+    known: Collection[str] = {
+        "status": tuple(Status),
+        "health": HEALTH,
+        "isolation": ISOLATION,
+    }.get(key, values)
     for value in values:
         if value not in known or (key == "exited" and not value.removeprefix("-").isdecimal()):
             raise InvalidParameter(f"invalid filter '{key}={value}'")
@@ -109,6 +115,8 @@ def _matches(container: Container, key: str, values: list[str]) -> bool:
     if key == "exited":
         is_down = state.started_at > 0 and not state.status.is_up
         return is_down and state.exit_code in [int(value) for value in values]
+    if key == "isolation":
+        return "default" in values  # the only one outside Windows
     if key == "health":
         return (state.health.status if state.health else "none") in values
     return any(value in (m.name, m.target, m.source) for m in container.mounts for value in values)

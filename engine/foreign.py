@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from engine.runtime import syscalls
 from engine.runtime.client import ContainerStart
 from engine.runtime.foreign import delete_command
 from engine.runtime.wire import ForeignStart
+from engine.settings import LiveSettings
 from engine.storage.overlay import mount_overlay
 
 NAMES = ("runc", "crun")
@@ -31,15 +33,15 @@ DELETES_WITHIN_S = 30.0
 _PLACES = os.pathsep.join(("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"))
 
 
-def installed() -> dict[str, str]:
-    """Name -> program, of the runtimes that are here."""
+def runtimes(configured: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Name -> {"path", "runtimeArgs"}: those that are installed, and the daemon's own (`runtimes` of daemon.json)."""
     found = ((name, shutil.which(name, path=_PLACES)) for name in NAMES)
-    return {name: path for name, path in found if path}
+    return {name: {"path": path} for name, path in found if path} | dict(configured)
 
 
-def check_runtime(name: str) -> None:
+def check_runtime(name: str, configured: Mapping[str, Any]) -> None:
     """InvalidParameter, in Docker's words, for a runtime that is not here."""
-    if name not in ("", BUILT_IN) and name not in installed():
+    if name not in ("", BUILT_IN) and not (runtimes(configured).get(name) or {}).get("path"):
         raise InvalidParameter(
             f"unknown or invalid runtime name: {name}: use {BUILT_IN} (the default), or install one of {', '.join(NAMES)}"
         )
@@ -48,7 +50,8 @@ def check_runtime(name: str) -> None:
 class Bundles:
     """Of the containers that run under another runtime."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, live: LiveSettings) -> None:
+        self.live = live
         self._folder = run_dir / "bundles"
         self._states = run_dir / "runtimes"
 
@@ -87,7 +90,9 @@ class Bundles:
                 self.remove(folder.name)
 
     def _command(self, runtime: str) -> list[str]:
-        return [installed().get(runtime, runtime), "--root", str(self._states / runtime)]
+        known = runtimes(self.live.runtimes).get(runtime) or {}
+        words = [str(word) for word in known.get("runtimeArgs") or ()]
+        return [str(known.get("path") or runtime), *words, "--root", str(self._states / runtime)]
 
 
 class ForeignPreparation:
@@ -101,7 +106,7 @@ class ForeignPreparation:
         start = await self._host.prepare(container)
         if _is_foreign(container):
             try:
-                check_runtime(container.host_config.runtime)
+                check_runtime(container.host_config.runtime, self._bundles.live.runtimes)
                 start.foreign = await asyncio.to_thread(self._bundles.make, container, start)
             except BaseException:
                 await self.release(container)

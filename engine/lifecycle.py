@@ -75,6 +75,7 @@ class Lifecycle:
         self._waiters: dict[str, list[tuple[str, asyncio.Future[ContainerExit]]]] = {}
         self._pending: dict[str, list[PendingSession]] = {}
         self._unrecorded: set[str] = set()
+        self._restarting: set[str] = set()
         self._is_shutting_down = False
         self.health_watch: HealthWatch | None = None
 
@@ -153,9 +154,14 @@ class Lifecycle:
         self._publish(container, "kill", signal=str(number))
 
     async def restart(self, container: Container, timeout_s: int | None, signal: str = "") -> None:
-        if container.is_running:
-            await self.stop(container, timeout_s, signal)
-        await self.start(container)
+        """A container that is removed when it exits stays: this is not its end."""
+        self._restarting.add(container.id)
+        try:
+            if container.is_running:
+                await self.stop(container, timeout_s, signal)
+            await self.start(container)
+        finally:
+            self._restarting.discard(container.id)
         self._publish(container, "restart")
 
     async def pause(self, container: Container) -> None:
@@ -271,7 +277,7 @@ class Lifecycle:
                 self._background.start(
                     self._restart_later(container, decision.delay_s), f"restart of {container.name}"
                 )
-        elif container.host_config.auto_remove:
+        elif container.host_config.auto_remove and container.id not in self._restarting:
             await self.remove(container, force=True, volumes=True)
 
     async def _restart_later(self, container: Container, delay_s: float) -> None:

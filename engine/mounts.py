@@ -34,6 +34,23 @@ _TMPFS_FLAGS = frozenset(
 _TMPFS_VALUES = frozenset({"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol", "huge"})
 
 
+# What lxcfs and the like show in place of the kernel's; everything else in /proc is the kernel's alone.
+_PROC_FILES = frozenset(
+    f"/proc/{name}"
+    for name in (
+        "cpuinfo",
+        "diskstats",
+        "meminfo",
+        "stat",
+        "swaps",
+        "uptime",
+        "loadavg",
+        "slabinfo",
+        "net/dev",
+    )
+)
+
+
 class Volumes(Protocol):
     """What is needed of the volume store."""
 
@@ -105,16 +122,51 @@ def _parse_bind_mount(wish: MountPoint) -> ResolvedMount:
         read_only=wish.read_only,
         propagation=propagation,
         non_recursive=bool(options and options.non_recursive),
+        read_only_top=_is_read_only_top(wish),
     )
+
+
+def _is_read_only_top(wish: MountPoint) -> bool:
+    """Docker's rules: read-only reaches everything below, unless it is told not to."""
+    options = wish.bind_options
+    if options is None:
+        return False
+    for name, given in (
+        ("ReadOnlyNonRecursive", options.read_only_non_recursive),
+        ("ReadOnlyForceRecursive", options.read_only_force_recursive),
+    ):
+        if given and not wish.read_only:
+            raise InvalidParameter(
+                f'invalid mount config for type "bind": mount is set to {name} but not ReadOnly'
+            )
+    if options.read_only_force_recursive:
+        if options.read_only_non_recursive:
+            raise InvalidParameter(
+                'invalid mount config for type "bind": cannot set both ReadOnlyNonRecursive and ReadOnlyForceRecursive'
+            )
+        if options.propagation not in ("rprivate",):
+            raise InvalidParameter(
+                'invalid mount config for type "bind": ReadOnlyForceRecursive requires Propagation to be rprivate'
+            )
+    return options.read_only_non_recursive
 
 
 def _parse_volume_mount(wish: MountPoint) -> ResolvedMount:
     options = wish.volume_options
-    if options and options.subpath:
-        raise InvalidParameter("volume subpaths are not supported yet: mount the volume as a whole")
     mount = _volume(_target(wish.target), wish.source)
     mount.read_only = wish.read_only
-    mount.copy_up = not (options and options.no_copy)
+    mount.copy_up = not (options and (options.no_copy or options.subpath))
+    if options and options.subpath:
+        mount.subpath = posixpath.normpath(options.subpath)
+        if not wish.source:
+            raise InvalidParameter(
+                'invalid mount config for type "volume": must specify Source when using Subpath'
+            )
+        if mount.subpath.startswith(("/", "../")) or mount.subpath == "..":
+            raise InvalidParameter(
+                f'invalid mount config for type "volume": subpath "{options.subpath}" must be a relative path within '
+                "the volume"
+            )
     return mount
 
 
@@ -126,9 +178,23 @@ def _parse_tmpfs_mount(wish: MountPoint) -> ResolvedMount:
         options.append(f"size={wish.tmpfs_options.size_bytes}")
     if wish.tmpfs_options and wish.tmpfs_options.mode:
         options.append(f"mode={wish.tmpfs_options.mode:o}")
+    for words in (wish.tmpfs_options.options if wish.tmpfs_options else None) or ():
+        options = _with_tmpfs_option(options, words, wish.target)
     return ResolvedMount(
         kind="tmpfs", source="", target=_target(wish.target), read_only=wish.read_only, options=options
     )
+
+
+def _with_tmpfs_option(options: list[str], words: list[str], target: str) -> list[str]:
+    """One of TmpfsOptions.Options: ["noexec"] or ["uid", "1000"]; exec takes the default noexec away."""
+    if len(words) not in (1, 2):
+        raise InvalidParameter(
+            f"invalid option {words} for the tmpfs at {target}: it is [name] or [name, value]"
+        )
+    if words[0] not in (_TMPFS_VALUES if len(words) == 2 else _TMPFS_FLAGS):
+        raise InvalidParameter(f"invalid tmpfs option {words} for {target}")
+    opposite = f"no{words[0]}" if not words[0].startswith("no") else words[0][2:]
+    return [option for option in options if option != opposite] + ["=".join(words)]
 
 
 def parse_tmpfs(target: str, options: str) -> ResolvedMount:
@@ -201,6 +267,8 @@ class MountResolver:
                     read_only=mount.read_only or "ro" in words,
                     propagation=mount.propagation,
                     non_recursive=mount.non_recursive,
+                    read_only_top=mount.read_only_top,
+                    subpath=mount.subpath,
                 )
 
     def _make_source(self, mount: ResolvedMount, request: VolumeCreate) -> None:
@@ -283,4 +351,6 @@ def _target(target: str) -> str:
     normal = posixpath.normpath(target)
     if normal == "/":
         raise InvalidParameter("invalid specification: destination can't be '/'")
+    if normal.startswith("/proc/") and normal not in _PROC_FILES:
+        raise InvalidParameter(f'"{normal}" cannot be mounted because it is inside /proc')
     return normal

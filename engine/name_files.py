@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -34,8 +35,17 @@ class HostFiles(msgspec.Struct, frozen=True, kw_only=True):
         return cls(hosts=_text(etc / "hosts"), resolv=resolv)
 
 
-def hosts_text(container: Container, hostname: str, sandbox: Sandbox | None, inherited: HostFiles) -> str:
-    """The host's own file in its network, else localhost; then --add-host, then the container's addresses."""
+def hosts_text(
+    container: Container,
+    hostname: str,
+    sandbox: Sandbox | None,
+    inherited: HostFiles,
+    links: Iterable[tuple[str, str]] = (),
+) -> str:
+    """The host's own file in its network, else localhost; then --add-host, links, and the container's addresses.
+
+    `links`: (address, names) of linked containers.
+    """
     endpoints = sandbox.endpoints if sandbox else ()
     is_host = container.network_mode == "host"
     text = (inherited.hosts if is_host else "") or _LOCALHOST
@@ -44,6 +54,7 @@ def hosts_text(container: Container, hostname: str, sandbox: Sandbox | None, inh
     for entry in container.host_config.extra_hosts or ():
         name, address = parse_extra_host(entry)
         lines.append(f"{address or gateway}\t{name}\n")
+    lines += [f"{address}\t{names}\n" for address, names in links if address]
     domain = container.config.domainname
     names = f"{hostname}.{domain} {hostname}" if domain else hostname
     lines += [f"{endpoint.cidr.partition('/')[0]}\t{names}\n" for endpoint in endpoints]

@@ -146,6 +146,7 @@ class NetworkService:
                 with contextlib.suppress(Conflict):
                     await self.remove(network.id)
                     deleted.append(network.spec.name)
+        self._events.publish("network", "prune", "", {"reclaimed": "0"})
         return {"NetworksDeleted": deleted}
 
     def _uses(self, container: Container, network: Network) -> bool:

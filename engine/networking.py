@@ -6,17 +6,25 @@ Translates the container's configuration into plain requests for the `NetworkPro
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
 from engine.config import EndpointConfig, PortBinding
-from engine.container import Container
+from engine.container import Container, Link
 from engine.errors import Conflict, InvalidParameter, NotFound
+from engine.links import link_addresses, link_environment
 from engine.name_files import HostFiles, hosts_text, resolv_text
 from engine.networks import EndpointRequest, NetworkProvider, Publish, Sandbox, SandboxRequest
 from engine.settings import EngineSettings
+
+# As Docker's: any user of a container may use low ports, and ping.
+_OPEN_TO_ALL = {
+    "net.ipv4.ip_unprivileged_port_start": "0",
+    "net.ipv4.ping_group_range": "0 2147483647",
+}
 
 
 class NetworkFiles(msgspec.Struct, frozen=True):
@@ -31,11 +39,16 @@ class ContainerNetworking:
     """Makes and releases the network of containers; holds no state of its own."""
 
     def __init__(
-        self, settings: EngineSettings, provider: NetworkProvider, find: Callable[[str], Container]
+        self,
+        settings: EngineSettings,
+        provider: NetworkProvider,
+        find: Callable[[str], Container],
+        everyone: Callable[[], Iterable[Container]] = tuple,
     ) -> None:
         self._settings = settings
         self._provider = provider
         self._find = find
+        self._everyone = everyone
 
     async def prepare(self, container: Container) -> str:
         """The network namespace for a start: a path, or "host". Everything else is attached already."""
@@ -65,11 +78,45 @@ class ContainerNetworking:
             folder = self._settings.container_dir(container.id)
             sandbox = None if mode == "host" else self.sandbox(container)
             inherited = HostFiles.read()
-            (folder / "hosts").write_text(hosts_text(container, hostname, sandbox, inherited))
+            hosts = hosts_text(container, hostname, sandbox, inherited, self._link_addresses(container))
+            (folder / "hosts").write_text(hosts)
             (folder / "resolv.conf").write_text(resolv_text(container, sandbox, inherited))
         own = self._settings.container_dir(container.id) / "hostname"
         own.write_text(hostname + "\n")
         return NetworkFiles(str(own), str(folder / "hosts"), str(folder / "resolv.conf"))
+
+    def link_environment(self, container: Container) -> list[str]:
+        """ALIAS_* variables of the linked containers. Conflict when one does not run, where it has to."""
+        environment: list[str] = []
+        for link, other in self._linked(container):
+            sandbox = self.sandbox(other)
+            if container.network_mode == "bridge":
+                if not other.is_running:
+                    raise Conflict(f"Cannot link to a non running container: /{other.name} AS {link.alias}")
+                address, _ = link_addresses(container, link.alias, other, sandbox)
+                environment += link_environment(container, link.alias, other, address)
+        return environment
+
+    def refresh_links(self, container: Container) -> None:
+        """`container` starts, perhaps with another address: who is linked to it learns of it, and nothing else in
+        its file changes. Written in place, because the file is mounted in the container."""
+        for other in self._everyone():
+            if other.is_running and any(link.container_id == container.id for link in other.links):
+                path = self._settings.container_dir(other.id) / "hosts"
+                current = {names: address for address, names in self._link_addresses(other) if address}
+                lines = (line.partition("\t") for line in path.read_text().splitlines())
+                path.write_text("".join(f"{current.get(n, a)}{tab}{n}\n" for a, tab, n in lines))
+
+    def _linked(self, container: Container) -> Iterator[tuple[Link, Container]]:
+        for link in container.links:
+            with contextlib.suppress(NotFound):  # removed meanwhile
+                yield link, self._find(link.container_id)
+
+    def _link_addresses(self, container: Container) -> list[tuple[str, str]]:
+        return [
+            link_addresses(container, link.alias, other, self.sandbox(other))
+            for link, other in self._linked(container)
+        ]
 
     def _shared_namespace(self, mode: str) -> str:
         other = self._find(mode.partition(":")[2])
@@ -79,7 +126,8 @@ class ContainerNetworking:
 
     def _request(self, container: Container) -> SandboxRequest:
         host = container.host_config
-        sysctls = {name: value for name, value in (host.sysctls or {}).items() if name.startswith("net.")}
+        wished = {name: value for name, value in (host.sysctls or {}).items() if name.startswith("net.")}
+        sysctls = {**_OPEN_TO_ALL, **wished}
         if container.network_mode == "none" or container.config.network_disabled:
             return SandboxRequest(id=container.id, name=container.name, sysctls=sysctls)
         endpoints = [self._endpoint(container, ref, wish) for ref, wish in container.endpoints.items()]

@@ -13,22 +13,26 @@ import os
 import posixpath
 import resource
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
-from engine.bundle import BundleContext, build_spec
+import msgspec
+
+from engine.bundle import DEFAULT_SHM_BYTES, BundleContext, build_spec
 from engine.config import SecretFile
 from engine.container import Container
 from engine.errors import Conflict, EngineFailure, InvalidParameter
 from engine.log_settings import log_settings
 from engine.memory_files import MemoryFiles
-from engine.networking import ContainerNetworking
+from engine.networking import ContainerNetworking, NetworkFiles
 from engine.process import runtime_environment
 from engine.runtime import syscalls
 from engine.runtime.client import ContainerStart
 from engine.runtime.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
+from engine.runtime.user_namespaces import NamespaceKeeper, Remapping, check_kernel, parse_remapping
 from engine.runtime.users import ResolvedUser, resolve_user
 from engine.settings import EngineSettings
+from engine.shared_memory import SharedMemory
 from engine.storage.driver import StorageDriver
 from engine.volumes import VolumeStore, copy_up
 
@@ -53,6 +57,28 @@ class HostPreparation:
         self._memory_files = memory_files
         self._find = find
         self._collect_layers = collect_layers
+        self._shared_memory = SharedMemory(settings.run_dir / "shm")
+        self._remapping = parse_remapping(settings.userns_remap)
+        if self._remapping is not None:
+            check_kernel(os.uname().release)
+            self._user_namespace = NamespaceKeeper(self._remapping)
+
+    @property
+    def remaps(self) -> bool:
+        """Whether containers have users of their own, unless they say otherwise."""
+        return self._remapping is not None
+
+    def close(self) -> None:
+        if self._remapping is not None:
+            self._user_namespace.close()
+
+    def _remapping_of(self, container: Container) -> Remapping | None:
+        return None if container.host_config.userns_mode == "host" else self._remapping
+
+    def recover(self, known: Collection[str]) -> None:
+        """After a crash: nothing is left of containers that are not known."""
+        self._memory_files.recover(known)
+        self._shared_memory.recover(known)
 
     async def create(self, container: Container, top_layer: str | None, files: Sequence[SecretFile]) -> None:
         """Folder, root file system, copied-up volumes, files in memory."""
@@ -62,7 +88,7 @@ class HostPreparation:
             if any(mount.copy_up for mount in container.mounts):
                 await asyncio.to_thread(self._copy_up, container)
             if files:
-                self._memory_files.write(container.id, files)
+                self._memory_files.write(container.id, _shifted(files, self._remapping_of(container)))
         except BaseException:
             await self.destroy(container, volumes=False)
             raise
@@ -77,9 +103,16 @@ class HostPreparation:
         netns = await self._networking.prepare(container)
         host = container.host_config
         hostname = self._hostname(container)
+        self._networking.refresh_links(container)
         network_files = self._networking.write_files(container, hostname)
+        remapping = self._remapping_of(container)
+        if remapping is not None:
+            _own_files(network_files, remapping)
         user = self._user(container)
-        environment = runtime_environment(container.config, hostname)
+        environment = [
+            *self._networking.link_environment(container),
+            *runtime_environment(container.config, hostname),
+        ]
         if not any(entry.startswith("HOME=") for entry in environment):
             environment.append(f"HOME={user.home or '/'}")
         context = BundleContext(
@@ -93,10 +126,14 @@ class HostPreparation:
             resolv_path=network_files.resolv,
             open_files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
             memory_files=tuple(self._memory_files.paths(container.id)),
+            init_program=init_program() if host.init else "",
             pid_namespace=self._namespace(host.pid_mode, "pid"),
             ipc_namespace=self._namespace(host.ipc_mode, "ipc"),
             uts_namespace="host" if host.uts_mode == "host" else "",
             cgroup_namespace="host" if host.cgroupns_mode == "host" else "",
+            shm_path=self._shm_path(container, remapping),
+            remapping=remapping,
+            user_namespace="" if remapping is None else await asyncio.to_thread(self._user_namespace.path),
         )
         log = log_settings(host.log_config)
         return ContainerStart(
@@ -119,6 +156,7 @@ class HostPreparation:
         await self._networking.release(container)
         if self._storage.mounts_on_host:
             await asyncio.to_thread(self._storage.release_rootfs, container.id)
+        self._shared_memory.remove(container.id)
 
     async def destroy(self, container: Container, *, volumes: bool) -> None:
         await asyncio.to_thread(self._destroy, container, volumes)
@@ -165,6 +203,23 @@ class HostPreparation:
             return container.config.hostname or self._settings.hostname
         return container.config.hostname or container.short_id
 
+    def _shm_path(self, container: Container, remapping: Remapping | None) -> str:
+        mode = container.host_config.ipc_mode
+        if mode == "shareable":
+            size = container.host_config.shm_size or DEFAULT_SHM_BYTES
+            owner = (remapping.uid, remapping.gid) if remapping else (0, 0)
+            return self._shared_memory.make(container.id, size, *owner)
+        if not mode.startswith("container:"):
+            return ""
+        donor = self._find(mode.partition(":")[2])
+        path = self._shared_memory.path(donor.id)
+        if not path:
+            raise Conflict(
+                f"cannot join IPC of container {donor.id}: non-shareable IPC (hint: use IpcMode:shareable for the "
+                "donor container)"
+            )
+        return path
+
     def _namespace(self, mode: str, kind: str) -> str:
         if mode in ("", "private", "shareable", "none"):
             return ""
@@ -183,6 +238,32 @@ class HostPreparation:
             return resolve_user(text, rootfs, extra_groups=extra)
         except LookupError as error:
             raise InvalidParameter(str(error)) from error
+
+
+def _shifted(files: Sequence[SecretFile], remapping: Remapping | None) -> list[SecretFile]:
+    """Owners as the host numbers them: these files are shown as they are."""
+    if remapping is None:
+        return list(files)
+    uid, gid = remapping.uid, remapping.gid
+    return [msgspec.structs.replace(file, uid=uid + file.uid, gid=gid + file.gid) for file in files]
+
+
+def _own_files(files: NetworkFiles, remapping: Remapping) -> None:
+    """/etc/hosts and the like belong to the container's root."""
+    for path in (files.hostname, files.hosts, files.resolv):
+        if path:
+            os.chown(path, remapping.uid, remapping.gid)
+
+
+def init_program() -> str:
+    """The program for `--init`. EngineFailure when it was not built."""
+    path = Path(syscalls.__file__).with_name("docker-init")
+    if not os.access(path, os.X_OK):
+        raise EngineFailure(
+            f"the program for --init is missing: {path}; install gcc and libc6-dev, and install this software anew "
+            "(or: python setup.py build_ext --inplace)"
+        )
+    return str(path)
 
 
 def cgroup_path(parent: str, container_id: str) -> str:

@@ -30,6 +30,38 @@ _UPDATABLE = {
 }
 
 
+# Resources that Docker cannot change either while a container exists.
+_FIXED = {
+    "CgroupParent": "cgroup_parent",
+    "BlkioWeightDevice": "blkio_weight_device",
+    "BlkioDeviceReadBps": "blkio_device_read_bps",
+    "BlkioDeviceWriteBps": "blkio_device_write_bps",
+    "BlkioDeviceReadIOps": "blkio_device_read_iops",
+    "BlkioDeviceWriteIOps": "blkio_device_write_iops",
+    "CpuRealtimePeriod": "cpu_realtime_period",
+    "CpuRealtimeRuntime": "cpu_realtime_runtime",
+    "Devices": "devices",
+    "DeviceCgroupRules": "device_cgroup_rules",
+    "DeviceRequests": "device_requests",
+    "Init": "init",
+    "MemorySwappiness": "memory_swappiness",
+    "OomKillDisable": "oom_kill_disable",
+    "Ulimits": "ulimits",
+    "CpuCount": "cpu_count",
+    "CpuPercent": "cpu_percent",
+    "IOMaximumIOps": "io_maximum_iops",
+    "IOMaximumBandwidth": "io_maximum_bandwidth",
+}
+
+
+def _refuse_fixed(wished: HostConfig) -> None:
+    for name, field in _FIXED.items():
+        if getattr(wished, field):
+            raise InvalidParameter(
+                f"{name} of a container cannot be updated: make the container anew with it"
+            )
+
+
 def apply_update(
     container: Container, changes: Mapping[str, Any], support: LimitSupport
 ) -> tuple[dict[str, Any], list[str]]:
@@ -38,6 +70,7 @@ def apply_update(
         wished = msgspec.convert(dict(changes), HostConfig)
     except msgspec.ValidationError as error:
         raise InvalidParameter(str(error)) from error
+    _refuse_fixed(wished)
     updated = msgspec.structs.replace(container.host_config)
     touched = False
     for key, field in _UPDATABLE.items():

@@ -5,15 +5,29 @@ from __future__ import annotations
 import datetime
 import posixpath
 import time
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
 
+from engine.bundle import DEFAULT_SHM_BYTES, MASKED_PATHS, READONLY_PATHS, shown_paths
 from engine.container import Container, Health, ResolvedMount, Status
+from engine.links import parse_link
 from engine.networks import Endpoint, Sandbox
 from engine.settings import EngineSettings
+from engine.storage.driver import Rootfs
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
+# What Docker shows as an empty list, and what it leaves out, while nothing is set.
+_LISTS = (
+    *("Dns", "DnsOptions", "DnsSearch", "Devices", "Ulimits", "BlkioWeightDevice", "BlkioDeviceReadBps"),
+    *("BlkioDeviceWriteBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteIOps"),
+)
+_HOST_OMITTED = ("Annotations", "Init", "Mounts", "StorageOpt", "Sysctls", "Tmpfs")
+_CONFIG_OMITTED = (
+    *("ArgsEscaped", "ExposedPorts", "Healthcheck", "MacAddress", "NetworkDisabled", "Shell", "StopSignal"),
+    *("StopTimeout",),
+)
 
 
 def rfc3339(seconds: float) -> str:
@@ -72,10 +86,16 @@ def container_summary(container: Container, sandbox: Sandbox | None) -> dict[str
         "Labels": container.labels,
         "State": str(container.state.status),
         "Status": status_text(container, time.time()),
-        "HostConfig": {"NetworkMode": container.host_config.network_mode or "bridge"},
+        "HostConfig": _summary_host_config(container),
         "NetworkSettings": {"Networks": networks},
         "Mounts": _mounts(container),
     }
+
+
+def _summary_host_config(container: Container) -> dict[str, Any]:
+    annotations = container.host_config.annotations
+    shown: dict[str, Any] = {"NetworkMode": container.host_config.network_mode or "bridge"}
+    return shown | ({"Annotations": annotations} if annotations else {})
 
 
 def status_text(container: Container, now: float) -> str:
@@ -167,12 +187,8 @@ def _config(container: Container) -> dict[str, Any]:
     shown["Hostname"] = container.config.hostname or container.short_id
     shown["Image"] = container.image
     shown["Labels"] = container.labels
-    for optional in ("Healthcheck", "NetworkDisabled", "MacAddress", "StopSignal", "StopTimeout", "Shell"):
-        if shown.get(optional) is None:
-            shown.pop(optional, None)
-    if not container.config.exposed_ports:
-        shown.pop("ExposedPorts", None)
-    return shown
+    shown["Env"] = shown["Env"] or []
+    return _without_empty(shown, _CONFIG_OMITTED)
 
 
 def _host_config(container: Container) -> dict[str, Any]:
@@ -191,8 +207,33 @@ def _host_config(container: Container) -> dict[str, Any]:
     shown["Runtime"] = host.runtime or "swarmctl"
     shown["ConsoleSize"] = host.console_size or [0, 0]
     shown["IpcMode"] = host.ipc_mode or "private"
-    shown["CgroupnsMode"] = host.cgroupns_mode or "private"
-    return shown
+    shown["CgroupnsMode"] = host.cgroupns_mode or ("host" if host.privileged else "private")
+    shown["ShmSize"] = host.shm_size or DEFAULT_SHM_BYTES
+    shown["OomKillDisable"] = bool(host.oom_kill_disable)
+    shown["MaskedPaths"] = shown_paths(host.masked_paths, MASKED_PATHS, host.privileged)
+    shown["ReadonlyPaths"] = shown_paths(host.readonly_paths, READONLY_PATHS, host.privileged)
+    shown["Links"] = _links(container)
+    for name in _LISTS:
+        shown[name] = shown[name] or []
+    return _without_empty(shown, _HOST_OMITTED)
+
+
+def _links(container: Container) -> list[str] | None:
+    """As Docker keeps them: /NAME:/CONTAINER/ALIAS."""
+    links = [parse_link(text) for text in container.host_config.links or ()]
+    return [f"/{name}:/{container.name}/{alias}" for name, alias in links] or None
+
+
+def _without_empty(shown: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Docker leaves these fields out while nothing is set."""
+    return {name: value for name, value in shown.items() if value or name not in names}
+
+
+def graph_driver_data(rootfs: Rootfs) -> dict[str, str]:
+    """GraphDriver.Data: where the layers are; there is no MergedDir, the union exists inside containers only."""
+    if not rootfs.lower:
+        return {}
+    return {"LowerDir": ":".join(rootfs.lower), "UpperDir": rootfs.upper, "WorkDir": rootfs.work}
 
 
 def _network_settings(container: Container, sandbox: Sandbox | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`swarmd`: reads the command line, sets up logging and signals, runs the daemon."""
+"""`swarmd`: reads the command line and the configuration file, sets up logging and signals, runs the daemon."""
 
 from __future__ import annotations
 
@@ -9,82 +9,65 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from node.config import (
-    DEFAULT_PORT,
-    DEFAULT_ROOT,
-    DEFAULT_RUN_DIR,
-    VERSION,
-    ConfigError,
-    NodeConfig,
-    parse_host,
-)
+from node import daemon_file, options
+from node.hosts import handed_over
+
+if TYPE_CHECKING:
+    from node.config import NodeConfig
+    from node.daemon import Signals
 
 _AUTHORITIES = "SSL_CERT_FILE"  # of OpenSSL: a file of certificate authorities instead of the system's
-LEVELS = ("debug", "info", "warning", "error")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_ignored: Any, **_also: Any) -> None:
+        from node.config import VERSION
+
+        sys.stdout.write(f"swarmd {VERSION}\n")
+        parser.exit()
+
+
+class Invocation:
+    """One command line. `settings` reads the file anew: when the daemon starts, and at every SIGHUP."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        parser = argparse.ArgumentParser(prog="swarmd", description="The daemon of one swarmctl node.")
+        parser.add_argument(
+            "--config-file", type=Path, metavar="FILE", help=f"settings ({daemon_file.DEFAULT_FILE})"
+        )
+        parser.add_argument("--validate", action="store_true", help="check the settings, then exit")
+        parser.add_argument("-v", "--version", action=_Version, nargs=0, help="show the version, then exit")
+        options.add_to(parser)
+        given = vars(parser.parse_args(arguments))
+        self.validates = bool(given["validate"])
+        self._file: Path | None = given["config_file"]
+        try:
+            self._flags = options.from_flags(given)
+        except ValueError as error:
+            parser.error(str(error))
+
+    def settings(self) -> dict[str, Any]:
+        """daemon_file.FileProblem names what is wrong with the file."""
+        path = self._file or daemon_file.DEFAULT_FILE
+        return daemon_file.settings(path, must_exist=self._file is not None, flags=self._flags)
+
+    def config(self) -> NodeConfig:
+        """ConfigError names a bad setting."""
+        from node.config import ConfigError, node_config
+
+        try:
+            return node_config(self.settings())
+        except daemon_file.FileProblem as error:
+            raise ConfigError(str(error)) from error
 
 
 def parse_arguments(arguments: Sequence[str]) -> NodeConfig:
     """ConfigError names a bad setting."""
-    parser = argparse.ArgumentParser(prog="swarmd", description="The daemon of one swarmctl node.")
-    parser.add_argument(
-        "--root", type=Path, default=DEFAULT_ROOT, help="state that survives a reboot (%(default)s)"
-    )
-    parser.add_argument(
-        "--run-dir", type=Path, default=DEFAULT_RUN_DIR, help="sockets and namespaces (%(default)s)"
-    )
-    parser.add_argument(
-        "--host", action="append", default=[], metavar="unix://PATH", help="socket of the API"
-    )
-    parser.add_argument("--group", default="", help="group that may use the socket")
-    parser.add_argument("--advertise-addr", default="", help="this node's address for other nodes")
-    parser.add_argument(
-        "--listen-port", type=int, default=DEFAULT_PORT, help="port between nodes (%(default)s)"
-    )
-    parser.add_argument("--cgroup-parent", default="swarmctl", help="cgroup below which containers are made")
-    parser.add_argument("--hostname", default="", help="name of this node (the machine's name)")
-    parser.add_argument(
-        "--storage-driver",
-        default="",
-        help="overlay, fuse-overlayfs, btrfs or vfs (the one of last time, else the first that works here)",
-    )
-    parser.add_argument(
-        "--storage-opt",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="option of the storage driver",
-    )
-    parser.add_argument(
-        "--label", action="append", default=[], metavar="KEY=VALUE", help="label of this engine"
-    )
-    parser.add_argument("--log-level", choices=LEVELS, default="info")
-    parser.add_argument("--version", action="version", version=f"swarmd {VERSION}")
-    given = parser.parse_args(arguments)
-    labels = {}
-    for label in given.label:
-        name, separator, value = label.partition("=")
-        if not name or not separator:
-            raise ConfigError(f"--label {label}: must be KEY=VALUE")
-        labels[name] = value
-    if not 0 < given.listen_port < 65536:
-        raise ConfigError(f"--listen-port {given.listen_port}: must be 1 to 65535")
-    return NodeConfig(
-        root=given.root.absolute(),
-        run_dir=given.run_dir.absolute(),
-        sockets=tuple(parse_host(host) for host in given.host),
-        advertise_address=given.advertise_addr,
-        listen_port=given.listen_port,
-        cgroup_parent=given.cgroup_parent.strip("/"),
-        hostname=given.hostname,
-        storage_driver=given.storage_driver,
-        storage_options=tuple(given.storage_opt),
-        labels=labels,
-        group=given.group,
-        log_level=given.log_level,
-    )
+    return Invocation(arguments).config()
 
 
 def main() -> int:
@@ -93,26 +76,43 @@ def main() -> int:
             "swarmd: runs without -O and PYTHONOPTIMIZE only: its assertions stop it before it does harm\n"
         )
         return 2
+    invocation = Invocation(sys.argv[1:])
+    from node.config import ConfigError
+
     try:
-        config = parse_arguments(sys.argv[1:])
+        config = invocation.config()
     except ConfigError as error:
         sys.stderr.write(f"swarmd: {error}\n")
         return 2
+    if invocation.validates:
+        return _validated(config)
     logging.basicConfig(
-        level=config.log_level.upper(),
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
         stream=sys.stderr,
     )
     # Files that containers see (hosts, resolv.conf, volumes) have the same modes however the daemon was started.
     os.umask(0o022)
     try:
-        return asyncio.run(_serve(config))
+        return asyncio.run(_serve(config, invocation))
     except (ConfigError, OSError) as error:
         sys.stderr.write(f"swarmd: {error}\n")
         return 1
 
 
-def import_daemon() -> Callable[[NodeConfig, asyncio.Event], Awaitable[None]]:
+def _validated(config: NodeConfig) -> int:
+    from node.config import ConfigError
+    from node.engine_settings import check
+
+    try:
+        check(config)
+    except ConfigError as error:
+        sys.stderr.write(f"swarmd: {error}\n")
+        return 1
+    sys.stdout.write("configuration OK\n")
+    return 0
+
+
+def import_daemon() -> Callable[[NodeConfig, Signals], Coroutine[Any, Any, None]]:
     """`node.daemon.run`; a few hundred milliseconds, for which --help and bad settings need not wait.
 
     Modules stay: looking for garbage among them would take a fifth of that time, and go on later.
@@ -134,13 +134,17 @@ def import_daemon() -> Callable[[NodeConfig, asyncio.Event], Awaitable[None]]:
     return run
 
 
-async def _serve(config: NodeConfig) -> int:
+async def _serve(config: NodeConfig, invocation: Invocation) -> int:
     run = import_daemon()
-    stopping = asyncio.Event()
+    from node.daemon import Signals
+
+    signals = Signals(handed_over(os.environ), invocation.config)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    await run(config, stopping)
+        loop.add_signal_handler(number, signals.stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, signals.reload.set)
+    loop.add_signal_handler(signal.SIGUSR1, signals.dump.set)
+    await run(config, signals)
     return 0
 
 

@@ -27,6 +27,7 @@ from node.manager.manager import Manager
 from node.manager.raft_settings import follow_settings
 from node.membership_keeper import MembershipKeeper
 from node.rpc import RpcClient, RpcServer
+from node.swarm_events import SwarmEvents
 from raft.consensus import Consensus, ConsensusConfig
 from raft.errors import RaftError
 from raft.objects.assignment import LogLine, ManagerAddress
@@ -67,6 +68,7 @@ class ManagerPart:
         founding: bool = False,
         members: Mapping[str, str] | None = None,
         known: Callable[[], Sequence[ManagerAddress]] = tuple,
+        events: SwarmEvents | None = None,
     ) -> None:
         self._identity = identity
         self._client = client
@@ -122,6 +124,7 @@ class ManagerPart:
         self.leader_calls = LeaderCalls(identity.node_id, self.consensus, client)
         self._examiner = Examiner(config, self.store, self.consensus)
         self.checkup = Checkup(identity.node_id, self.consensus, client, self.leader_calls, self._examiner)
+        self._events = events
         self._running: asyncio.Task[None] | None = None
 
     def register(self, server: RpcServer) -> None:
@@ -148,6 +151,8 @@ class ManagerPart:
             group.create_task(follow_settings(self.store, self.consensus), name="raft settings")
             group.create_task(self._membership.run(), name="membership")
             group.create_task(self._lock_keeper.run(), name="lock keeper")
+            if self._events is not None:
+                group.create_task(self._events.follow(self.store, self.consensus), name="events")
 
     async def stop(self) -> None:
         if self._running is not None:

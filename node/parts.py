@@ -22,6 +22,7 @@ from node.loop import Backoff
 from node.manager.control.cluster import bootstrap_cluster
 from node.manager_part import ManagerPart, consensus_config
 from node.rpc import MANAGER, Identity, RpcClient, RpcServer
+from node.swarm_events import SwarmEvents
 from raft.errors import FailedPrecondition, RaftError
 from raft.framing import Damaged, WrongKey
 from raft.objects.assignment import ManagerAddress
@@ -57,6 +58,7 @@ class RunningParts:
         self._returning: asyncio.Task[None] | None = None
         self._error = ""  # why this node cannot take part in its cluster
         self._changes: set[asyncio.Task[None]] = set()
+        self.events: SwarmEvents | None = None  # whom to tell of changes of the swarm; set before `start`
 
     async def _role_changed(self, identity: Identity) -> None:
         """A certificate with another role is in use."""
@@ -163,7 +165,13 @@ class RunningParts:
         identity, tls, client = self._identity, self._tls, self._client
         assert identity is not None and tls is not None and client is not None, "they come first"
         manager = ManagerPart(
-            self._folder, identity, client, founding=founding, members=members, known=self._known_managers
+            self._folder,
+            identity,
+            client,
+            founding=founding,
+            members=members,
+            known=self._known_managers,
+            events=self.events,
         )
         server = RpcServer(tls)
         manager.register(server)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -20,13 +21,25 @@ from overlay_net.audit import TableAudit
 from overlay_net.errors import InvalidNetwork, KernelRefused, NetworkInUse
 from overlay_net.files import write_atomically
 from overlay_net.namespaces import Workers
-from overlay_net.records import Finding, IpamBlock, Network, NetworkSpec, Publish, Sandbox
+from overlay_net.records import (
+    NO_DEFAULTS,
+    BridgeDefaults,
+    Finding,
+    IpamBlock,
+    Network,
+    NetworkSpec,
+    Publish,
+    Sandbox,
+)
 from overlay_net.sandbox import Attachment
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_BRIDGE = "bridge"
 GATEWAY_BRIDGE = "swarm_gwbridge"
 DRIVERS = ("bridge", "host", "null")
 BRIDGE_MTU = 1500
+MTU_OPTION = "com.docker.network.driver.mtu"
 _DEVICES = {DEFAULT_BRIDGE: "swbr0", GATEWAY_BRIDGE: "sw-gwbridge"}
 _DEVICE_PREFIX = "sw-n"
 
@@ -34,10 +47,17 @@ _DEVICE_PREFIX = "sw-n"
 class Bridges:
     """`others`: the networks that are not this host's own, whose names and subnets are taken as well."""
 
-    def __init__(self, state_file: Path, workers: Workers, others: Callable[[], Sequence[Network]]) -> None:
+    def __init__(
+        self,
+        state_file: Path,
+        workers: Workers,
+        others: Callable[[], Sequence[Network]],
+        defaults: BridgeDefaults = NO_DEFAULTS,
+    ) -> None:
         self._state_file = state_file
         self._workers = workers
         self._others = others
+        self._defaults = defaults
         self._networks: dict[str, Network] = {}
         self._pools: dict[str, ipam.AddressPool] = {}
         self._published: dict[tuple[str, str, int], tuple[str, int]] = {}
@@ -50,14 +70,21 @@ class Bridges:
 
         `live`: what runs on from an earlier life of the daemon; its published ports answer all the time.
         """
+        live = tuple(live)
         if self._state_file.exists():
             loaded = msgspec.json.decode(self._state_file.read_bytes(), type=list[Network])
             self._networks = {network.id: network for network in loaded}
+            self._forget_outdated_default(live)
         self._pools = {network.id: _pool(network.spec.ipam[0]) for network in self._with_device()}
         await self._workers.run(self._remove_leftovers)
         for name, driver in ((DEFAULT_BRIDGE, "bridge"), ("host", "host"), ("none", "null")):
             if not any(network.spec.name == name for network in self._networks.values()):
-                await self.add(NetworkSpec(name=name, driver=driver))
+                wished = (
+                    self._default_bridge()
+                    if name == DEFAULT_BRIDGE
+                    else NetworkSpec(name=name, driver=driver)
+                )
+                await self.add(wished)
         for network in self._with_device():
             await self._workers.run(_make, network)
         for sandbox in live:
@@ -65,6 +92,33 @@ class Bridges:
         anew = f"table ip {firewall.TABLE} {{}}\ndelete table ip {firewall.TABLE}\n"
         rules = anew + self._chains() + firewall.publish_elements(self._published)
         await self._workers.run(nft.apply, rules)
+
+    def _default_bridge(self) -> NetworkSpec:
+        bip, mtu = self._defaults.bip, self._defaults.mtu
+        interface = ipaddress.IPv4Interface(bip) if bip else None
+        block = (
+            ()
+            if interface is None
+            else (IpamBlock(subnet=str(interface.network), gateway=str(interface.ip)),)
+        )
+        return NetworkSpec(
+            name=DEFAULT_BRIDGE, driver="bridge", ipam=block, options={MTU_OPTION: str(mtu)} if mtu else {}
+        )
+
+    def _forget_outdated_default(self, live: Iterable[Sandbox]) -> None:
+        """It is made anew as the settings say, unless containers of an earlier life of the daemon are on it."""
+        known, wished = self.by_name(DEFAULT_BRIDGE), self._default_bridge()
+        if known is None:
+            return
+        is_other = bool(wished.ipam) and wished.ipam != known.spec.ipam
+        if not is_other and (not wished.options or wished.options == known.spec.options):
+            return
+        if any(endpoint.network == known.id for sandbox in live for endpoint in sandbox.endpoints):
+            logger.warning(
+                "the default bridge stays as it is: containers are on it; stop them and start swarmd again"
+            )
+            return
+        del self._networks[known.id]
 
     def all(self) -> list[Network]:
         return list(self._networks.values())
@@ -176,7 +230,8 @@ class Bridges:
         wished = spec.ipam[0] if spec.ipam and spec.ipam[0].subnet else None
         routes = await self._workers.run(_host_subnets)
         if wished is None:
-            block = IpamBlock(subnet=ipam.free_subnet(ipam.LOCAL_POOLS, [*used, *routes]))
+            pools = ipam.subnets(self._defaults.pools) if self._defaults.pools else ipam.LOCAL_POOLS
+            block = IpamBlock(subnet=ipam.free_subnet(pools, [*used, *routes]))
         else:
             ipam.parse_subnet(wished.subnet)
             ipam.check_overlap(wished.subnet, [*used, *routes])
@@ -271,7 +326,7 @@ def _repair(network: Network) -> bool:
 
 
 def _mtu(network: Network) -> int:
-    wished = network.spec.options.get("com.docker.network.driver.mtu", "")
+    wished = network.spec.options.get(MTU_OPTION, "")
     return int(wished) if wished.isdecimal() else BRIDGE_MTU
 
 

@@ -26,6 +26,8 @@ from overlay_net.namespaces import Workers
 from overlay_net.overlay import Overlays
 from overlay_net.ports import HostPorts
 from overlay_net.records import (
+    NO_DEFAULTS,
+    BridgeDefaults,
     Endpoint,
     EndpointRequest,
     Finding,
@@ -42,7 +44,13 @@ logger = logging.getLogger(__name__)
 
 class NetworkDriver:
     def __init__(
-        self, *, state_dir: Path, run_dir: Path, underlay_address: str = "", vxlan_port: int = 4789
+        self,
+        *,
+        state_dir: Path,
+        run_dir: Path,
+        underlay_address: str = "",
+        vxlan_port: int = 4789,
+        bridge_defaults: BridgeDefaults = NO_DEFAULTS,
     ) -> None:
         self._state_dir = state_dir
         self._netns_dir = run_dir / "netns"
@@ -56,7 +64,9 @@ class NetworkDriver:
             resolver=self._resolver,
             workers=self._workers,
         )
-        self._bridges = Bridges(state_dir / "networks.json", self._workers, self._overlays.networks)
+        self._bridges = Bridges(
+            state_dir / "networks.json", self._workers, self._overlays.networks, bridge_defaults
+        )
         self._ports = HostPorts()
         self._sandboxes: dict[str, Sandbox] = {}
         self._changing = asyncio.Lock()

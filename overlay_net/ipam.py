@@ -7,7 +7,7 @@ late packets and caches do not meet a new holder.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from overlay_net.errors import AddressInUse, InvalidNetwork, SubnetOverlap
 
@@ -40,6 +40,12 @@ def free_subnet(pools: Iterable[str], used: Collection[str]) -> str:
         "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network: "
         "give a subnet"
     )
+
+
+def subnets(pools: Iterable[tuple[str, int]]) -> Iterator[str]:
+    """Of each pool (subnet, prefix length) in order; made as they are asked for."""
+    for base, size in pools:
+        yield from (str(subnet) for subnet in ipaddress.IPv4Network(base).subnets(new_prefix=size))
 
 
 def check_overlap(subnet: str, used: Collection[str]) -> None:

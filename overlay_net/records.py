@@ -23,6 +23,20 @@ class IpamBlock(Record, frozen=True):
     aux_addresses: dict[str, str] = {}
 
 
+class BridgeDefaults(Record, frozen=True):
+    """Of the default bridge, and of networks that name no subnet.
+
+    `bip`: the bridge's address with its prefix length. `pools`: (subnet, prefix length of what is taken out of it).
+    """
+
+    bip: str = ""
+    mtu: int = 0
+    pools: tuple[tuple[str, int], ...] = ()
+
+
+NO_DEFAULTS = BridgeDefaults()
+
+
 class NetworkSpec(Record, frozen=True):
     """A network of this host. `driver`: bridge, host, null, macvlan (overlay ones come from the map)."""
 

@@ -20,7 +20,7 @@ from cli.command import (
     repeated,
 )
 from cli.errors import UsageError
-from cli.output import Row, emit, emit_objects, labels_text, render_table, short_id, shorten, show
+from cli.output import Row, emit, emit_objects, label_of, labels_text, render_table, short_id, shorten, show
 from cli.parse import filters, nano_cpus, size_bytes
 from cli.urls import quote
 
@@ -100,6 +100,7 @@ def container_row(item: dict[str, Any], no_trunc: bool = False) -> Row:
         "Names": ",".join(names),
         "Size": size,
         "Labels": labels_text(item.get("Labels")),
+        "Label": label_of(item.get("Labels")),
         "LocalVolumes": str(sum(1 for mount in item.get("Mounts") or [] if mount.get("Driver") == "local")),
         "Mounts": ",".join(mounts if no_trunc else [shorten(name, 15) for name in mounts]),
         "Networks": ",".join(sorted((item.get("NetworkSettings") or {}).get("Networks") or {})),

@@ -20,7 +20,7 @@ from cli.command import (
 )
 from cli.commands.container import inspect_each
 from cli.errors import UsageError
-from cli.output import emit, labels_text, show
+from cli.output import emit, label_of, labels_text, show
 from cli.parse import filters, key_values, labels
 from cli.urls import quote
 
@@ -51,6 +51,7 @@ def ls(client: Client, filter_values: tuple[str, ...], form: str, no_trunc: bool
             "IPv4": "true",
             "Internal": str(bool(network.get("Internal"))).lower(),
             "Labels": labels_text(network.get("Labels")),
+            "Label": label_of(network.get("Labels")),
             "CreatedAt": humanize.local_time(network.get("Created")),
         }
         for network in sorted(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -66,6 +67,10 @@ def run(
 def _create(client: Client, options: dict[str, Any], body: dict[str, Any]) -> str:
     if options["pull"] not in ("always", "missing", "never"):
         raise UsageError(f'invalid pull option: "{options["pull"]}"', hint="one of: always, missing, never")
+    if options["cidfile"] and Path(options["cidfile"]).exists():
+        raise UsageError(
+            f"container ID file found, make sure the other container isn't running or delete {options['cidfile']}"
+        )
     query = {"name": options["name"], "platform": options["platform"]}
     if options["pull"] == "always":
         _pull(client, body["Image"], options)

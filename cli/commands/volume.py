@@ -8,7 +8,7 @@ from cli.client import Client
 from cli.command import command, confirm, filter_option, for_each, format_option, quiet_option, repeated
 from cli.commands.container import inspect_each, show_pruned
 from cli.errors import UsageError
-from cli.output import emit, labels_text, show, warn
+from cli.output import emit, label_of, labels_text, show, warn
 from cli.parse import filters, key_values, labels
 from cli.urls import quote
 
@@ -56,6 +56,7 @@ def ls(client: Client, filter_values: tuple[str, ...], form: str, quiet: bool) -
             "Mountpoint": volume.get("Mountpoint", ""),
             "Scope": volume.get("Scope", "local"),
             "Labels": labels_text(volume.get("Labels")),
+            "Label": label_of(volume.get("Labels")),
             "Links": "N/A",
             "Size": "N/A",
         }

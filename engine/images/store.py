@@ -88,6 +88,10 @@ class ImageStore:
 
     # ---- names --------------------------------------------------------------------------------------------
 
+    def layer_sizes(self, image: Image) -> dict[str, int]:
+        """Chain id -> bytes on this host, lowest first."""
+        return dict(zip(image.chain_ids, self._layer_sizes(image.blobs, image.chain_ids), strict=True))
+
     def tag(self, ref: str, repo: str, tag: str) -> None:
         with self._lock:
             image = self.resolve(ref)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from engine.runtime import plan_mounts, plan_process
+from engine.runtime import plan_mounts, plan_process, plan_users
 from engine.runtime.host import HostFacts
 from engine.runtime.program import (
     TARGET_DIRECTORY,
@@ -34,6 +34,7 @@ from engine.runtime.syscalls import (
     CLONE_NEWNET,
     CLONE_NEWNS,
     CLONE_NEWPID,
+    CLONE_NEWUSER,
     CLONE_NEWUTS,
     IFF_UP,
     MNT_DETACH,
@@ -41,6 +42,8 @@ from engine.runtime.syscalls import (
     MS_PRIVATE,
     MS_REC,
     MS_SLAVE,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_SYMLINKS,
     SIOCSIFFLAGS,
     TIOCSCTTY,
 )
@@ -100,17 +103,21 @@ def plan_container(
     linux = spec.get("linux") or {}
     namespaces = _wished_namespaces(linux, netns)
     process = spec["process"]
+    users = namespaces.pop("user", "")
+    owner = plan_users.host_ids(linux) if users else (0, 0)
     ops: list[Op] = [
         *_fresh_process(process),
         *_enter_namespaces(namespaces),
         *_loopback(namespaces),
     ]
+    if users:
+        ops += plan_users.become_owner(users, *owner)
     mounts = plan_mounts.MountPlanner(spec, host, cgroup=cgroup, cgroup_namespace="cgroup" in namespaces)
     ops += mounts.shared_sources()
     ops.append(
         call("mount", b"none", b"/", None, MS_REC | MS_SLAVE, None, label="detach mounts from the host's")
     )
-    ops += _root(rootfs, host)
+    ops += _shifted_root(rootfs, host) if users else _root(rootfs, host)
     ops += mounts.all_mounts(terminal=streams.terminal)
     ops += mounts.devices(terminal=streams.terminal)
     ops += _sysctls(linux)
@@ -120,9 +127,9 @@ def plan_container(
     if (spec.get("root") or {}).get("readonly"):
         ops.append(plan_mounts.set_attributes(ROOT, MOUNT_ATTR_RDONLY, label="make the root read-only"))
     ops += _names(spec, namespaces)
-    ops += _streams(process, streams)
-    ops += _pivot()
-    ops += _final(process, host, seccomp)
+    ops += _streams(process, streams, owner[0])
+    ops += _pivot(users=bool(users))
+    ops += _final(process, host, seccomp, remapped=bool(users))
     flags = CLONE_NEWNS
     for kind, path in namespaces.items():
         if not path and kind != "cgroup":
@@ -138,8 +145,10 @@ def plan_exec(
     The process is made in the container's pid namespace by the caller of clone3 and joins the rest itself. Joining
     a mount namespace leads to the root of that namespace, which is not the container's root when the supervisor
     itself runs in a chroot: so the container's own root is opened before, and entered afterwards. (Should the
-    number belong to somebody else by now, then joining by the pidfd fails.)
+    number belong to somebody else by now, then joining by the pidfd fails.) `process.user.hostID` is the container's
+    root on the host, when it has a user namespace, which is joined last.
     """
+    owner = int((process.get("user") or {}).get("hostID", 0))
     root = f"/proc/{pid}/root".encode()
     flags = plan_mounts.O_PATH | plan_mounts.O_DIRECTORY | plan_mounts.O_CLOEXEC
     everything = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP
@@ -149,9 +158,10 @@ def plan_exec(
         call("setns", SOURCE, everything, label="join the container's namespaces"),
         call("fchdir", SCRATCH),
         call("chroot", b".", label="enter the container's root"),
-        *_streams(process, streams),
+        *_streams(process, streams, owner),
+        *([call("setns", SOURCE, CLONE_NEWUSER, label="enter the user namespace")] if owner else ()),
         call("close_range", 3, _DESCRIPTOR_MAX, 0),
-        *_final(process, host, seccomp),
+        *_final(process, host, seccomp, remapped=owner > 0),
     ]
     return Plan(ops=tuple(ops), clone_flags=0)
 
@@ -163,7 +173,7 @@ def _wished_namespaces(linux: Mapping[str, Any], netns: str) -> dict[str, str]:
     wished.pop("mount", None)
     if netns != "host":
         wished["network"] = netns
-    unknown = set(wished) - set(_FLAGS)
+    unknown = set(wished) - set(_FLAGS) - {"user"}
     if unknown:
         raise ValueError(f"unsupported namespace {', '.join(sorted(unknown))}: use {', '.join(_FLAGS)}")
     return wished
@@ -224,22 +234,53 @@ def _root(rootfs: RootfsLike, host: HostFacts) -> Iterator[Op]:
         flags = plan_mounts.CLONE_TREE
         yield call("open_tree", AT_FDCWD, rootfs.upper.encode(), flags, out=ROOT, label=label)
         yield plan_mounts.set_attributes(ROOT, 0, propagation=MS_PRIVATE)
+    yield from _attach_root(host)
+
+
+def _attach_root(host: HostFacts) -> Iterator[Op]:
     yield call(
         "move_mount",
         ROOT,
         b"",
         AT_FDCWD,
-        mount_point,
+        host.mount_point.encode(),
         plan_mounts.FROM_DESCRIPTOR,
         label=f"attach the root at {host.mount_point}",
     )
 
 
+def _shifted_root(rootfs: RootfsLike, host: HostFacts) -> Iterator[Op]:
+    """The root of a container whose users are others on the host."""
+    if not rootfs.lower:
+        yield from plan_users.plain_root(rootfs.upper)
+        yield from _attach_root(host)
+        return
+    layers = plan_users.shifted_layers(host.mount_point, rootfs.lower, rootfs.upper, rootfs.work)
+    for item in layers:
+        if isinstance(item, Op):
+            yield item
+        else:
+            lower, upper, work = item
+            yield from _root(_Layers(lower=lower, upper=upper, work=work), host)
+
+
+class _Layers(msgspec.Struct, frozen=True, kw_only=True):
+    lower: tuple[str, ...]
+    upper: str
+    work: str
+
+
 def _sysctls(linux: Mapping[str, Any]) -> Iterator[Op]:
-    for name, value in (linux.get("sysctl") or {}).items():
-        path = "proc/sys/" + name.replace(".", "/")
+    """Through a /proc of our own that is nowhere attached: what the container shows at /proc may be somebody's volume."""
+    settings = linux.get("sysctl") or {}
+    if settings:
+        yield from plan_mounts.new_mount("proc", "proc", (), 0, SOURCE, "open the kernel's settings")
+    flags = plan_mounts.O_WRONLY | plan_mounts.O_CLOEXEC
+    how = struct.pack("<3Q", flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
+    for name, value in settings.items():
+        path = "sys/" + name.replace(".", "/")
         label = f"set the sysctl {name}"
-        yield plan_mounts.open_inside(path, plan_mounts.O_WRONLY, SCRATCH, label=label)
+        yield call("openat2", SOURCE, path.encode(), how, len(how), out=SCRATCH, label=label)
         text = str(value).encode()
         yield call("write", SCRATCH, text, len(text), label=label)
 
@@ -259,12 +300,13 @@ def _names(spec: Mapping[str, Any], namespaces: Mapping[str, str]) -> Iterator[O
             yield call(name, value, len(value), label=f"set the {key}")
 
 
-def _streams(process: Mapping[str, Any], streams: StreamWishes) -> Iterator[Op]:
+def _streams(process: Mapping[str, Any], streams: StreamWishes, owner: int = 0) -> Iterator[Op]:
+    """`owner`: the container's root on the host."""
     for number, register in enumerate((STDIN, STDOUT, STDERR)):
         yield call("dup3", register, number, 0)
     if streams.terminal:
         yield call("ioctl", 0, TIOCSCTTY, 0, label="take the controlling terminal")
-    uid = (process.get("user") or {}).get("uid", 0)
+    uid = owner + (process.get("user") or {}).get("uid", 0)
     if uid == 0:
         return
     # So that a process of another user can open /dev/stdout. /dev/null belongs to the host: not that one.
@@ -274,18 +316,22 @@ def _streams(process: Mapping[str, Any], streams: StreamWishes) -> Iterator[Op]:
         yield call("fchownat", number, b"", uid, -1, flags, tolerated=(errno.EPERM, errno.EINVAL))
 
 
-def _pivot() -> Iterator[Op]:
+def _pivot(*, users: bool) -> Iterator[Op]:
     """The old root is stacked below the new one and detached, so that no folder for it is needed."""
     yield call("fchdir", ROOT)
     yield call("pivot_root", b".", b".", label="pivot_root")
     yield call("umount2", b".", MNT_DETACH, label="detach the host's root")
+    if users:
+        yield plan_users.enter()
     yield call("close_range", 3, _DESCRIPTOR_MAX, 0)
 
 
-def _final(process: Mapping[str, Any], host: HostFacts, seccomp: bytes) -> Iterator[Op]:
+def _final(process: Mapping[str, Any], host: HostFacts, seccomp: bytes, *, remapped: bool) -> Iterator[Op]:
+    # In a new user namespace the bounding set is full, whatever ours is.
+    bounding = plan_users.ALL_CAPABILITIES if remapped else host.capabilities
     cwd = process.get("cwd") or "/"
     yield call("chdir", cwd.encode(), label=f'chdir to cwd ("{cwd}") set in config.json failed')
-    yield from plan_process.rights(process, host.capabilities, host.last_capability, seccomp)
+    yield from plan_process.rights(process, bounding, host.last_capability, seccomp)
     yield call("umask", process.get("user", {}).get("umask", 0o022))
     args = [str(item) for item in process.get("args") or ()]
     if not args:

@@ -44,6 +44,7 @@ from engine.runtime.syscalls import (
     FSMOUNT_CLOEXEC,
     FSOPEN_CLOEXEC,
     MOUNT_ATTR_ATIME_MASK,
+    MOUNT_ATTR_IDMAP,
     MOUNT_ATTR_NOATIME,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NODIRATIME,
@@ -118,15 +119,22 @@ class MountOptions:
 
     def __init__(self, options: Iterable[str]) -> None:
         self.attributes = 0
+        self.below = 0  # attributes also of what is mounted below
         self.cleared = 0
         self.propagation = 0
         self.recursive = False
+        self.shifted = False  # owners as the container's user namespace has them
         self.data: list[tuple[str, str | None]] = []
         for option in options:
             self._add(option)
 
     def _add(self, option: str) -> None:
-        if option in _ATTRIBUTES:
+        if option == "rro":
+            self.attributes |= MOUNT_ATTR_RDONLY
+            self.below |= MOUNT_ATTR_RDONLY
+        elif option == "idmap":
+            self.shifted = True
+        elif option in _ATTRIBUTES:
             self.attributes |= _ATTRIBUTES[option]
         elif option in _CLEARED:
             self.cleared |= _CLEARED[option]
@@ -211,15 +219,19 @@ class MountPlanner:
         source = self._shared.get(mount["destination"])
         if source is None:
             source = SOURCE
-            yield _clone(mount["source"], options, source, label)
+            yield from _bind_source(mount, options, label)
+        if options.shifted:
+            yield shift_owners(source, label=label)
         yield set_attributes(
             source,
-            options.attributes,
+            options.attributes if not options.recursive else options.below,
             cleared=options.cleared & ~options.attributes,
             propagation=options.propagation or MS_PRIVATE,
             recursive=options.recursive,
             label=label,
         )
+        if options.recursive and options.attributes != options.below:
+            yield set_attributes(source, options.attributes, label=label)
         yield target(ROOT, mount["destination"], TARGET_LIKE, source, TARGET, label=label)
         yield _move(source, label)
 
@@ -290,6 +302,13 @@ def set_attributes(
     return call("mount_setattr", mount, b"", flags, packed, len(packed), label=label)
 
 
+def shift_owners(mount: Register, *, label: str) -> Op:
+    """Owners on a detached mount are shown as the user namespace at descriptor 0 maps them, and written back so."""
+    packed = struct.pack("<4Q", MOUNT_ATTR_IDMAP, 0, MS_PRIVATE, 0)
+    label = f"{label}: shift its owners"
+    return call("mount_setattr", mount, b"", AT_EMPTY_PATH, packed, len(packed), label=label)
+
+
 def open_inside(
     path: str, flags: int, out: Register, *, tolerated: tuple[int, ...] = (), skip: int = 0, label: str = ""
 ) -> Op:
@@ -328,6 +347,22 @@ def masked_paths(paths: Iterable[str], empty_dir: str) -> Iterator[Op]:
 def _jump(count: int) -> Op:
     """Leave out the next operations: a call that always fails, and may."""
     return call("close", -1, tolerated=(errno.EBADF,), skip=count)
+
+
+def _bind_source(mount: Mapping[str, Any], options: MountOptions, label: str) -> Iterator[Op]:
+    """The source in SOURCE; a part of a volume is looked for inside of it, whatever links are there."""
+    if not mount.get("subpath"):
+        yield _clone(mount["source"], options, SOURCE, label)
+        return
+    flags = O_PATH | O_CLOEXEC
+    yield call("openat", AT_FDCWD, mount["source"].encode(), flags | O_DIRECTORY, 0, out=SOURCE, label=label)
+    how = struct.pack("<3Q", flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    inside = str(mount["subpath"]).encode()
+    yield call(
+        "openat2", SOURCE, inside, how, len(how), out=TARGET, label=f"{label}: open {mount['subpath']}"
+    )
+    flags = CLONE_TREE | AT_EMPTY_PATH | (AT_RECURSIVE if options.recursive else 0)
+    yield call("open_tree", TARGET, b"", flags, out=SOURCE, label=label)
 
 
 def _clone(source: str, options: MountOptions, out: Register, label: str) -> Op:

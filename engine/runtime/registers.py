@@ -18,4 +18,5 @@ CONTEXT = Register(7, "context")  # of fsopen
 DEVICES = Register(8, "devices")  # the tmpfs on /dev
 FOLDER = Register(9, "folder")  # the tmpfs on /sys/fs/cgroup
 SCRATCH = Register(10, "scratch")
+USERS = Register(11, "users")  # the user namespace of a remapped container
 SHARED_FIRST = 16  # sources of mounts with shared propagation, opened before the host's mounts are detached

@@ -20,7 +20,7 @@ from engine.runtime.supervised import Container, Poller
 from engine.runtime.wire import ContainerState, Estate
 
 EXIT_CODE_UNKNOWN = 255
-STATUS_WAIT_S = 2.0
+STATUS_WAIT_S = 6.0  # for a busy daemon to tell, where the kernel does not: before Linux 6.15
 
 
 class Succession:

@@ -6,16 +6,17 @@ import asyncio
 import errno
 import logging
 import os
-import re
 from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 
-from node.api.context import API_VERSION, API_VERSION_MIN, SERVER_VERSION, Context, Handler, Route
+from node.api.context import SERVER_VERSION, Context, Handler, Route
 from node.api.errors import outcome_of, status_of
 from node.api.hijack import HEAD_SENT
 from node.api.keys import KEY_HEADER, refuse_key
+from node.api.older import adapted
 from node.api.query import BODY_BYTES_MAX, json_response
+from node.api.versions import API_VERSION, VersionPrefix, version_problem
 from raft.errors import MaybeCommitted
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,6 @@ _HEADERS = {
 }
 OUTCOME_HEADER = "Swarmctl-Outcome"
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # the user's to mend, not ours
-_VERSION = re.compile(r"^(\d+)\.(\d+)$")
 
 
 def build_app(context: Context, routes: Iterable[Route]) -> web.Application:
@@ -37,9 +37,9 @@ def build_app(context: Context, routes: Iterable[Route]) -> web.Application:
     calls = _Calls()
     app.on_cleanup.append(calls.cancel)
     for route in routes:
-        handler = _bound(context, route, route.handler if route.streams else calls.carried(route.handler))
-        for prefix in ("", r"/v{version:[0-9]+\.[0-9]+}"):
-            app.router.add_route(route.method, prefix + route.path, handler)
+        handler = route.handler if route.streams else calls.carried(route.handler)
+        app.router.add_route(route.method, route.path, _bound(context, route, handler))
+    app.router.register_resource(VersionPrefix(app.router))
     app.on_response_prepare.append(_add_headers)
     return app
 
@@ -89,28 +89,10 @@ def _bound(
                 return json_response({"message": problem}, 400)
         if not route.keyed:
             refuse_key(request)
-        return await handler(context, request)
+        answer = await handler(context, request)
+        return answer if version is None else adapted(route, version, answer)
 
     return call
-
-
-def version_problem(version: str) -> str:
-    """Docker's words for a version that is not served; "" when it is."""
-    match = _VERSION.match(version)
-    asked = (int(match[1]), int(match[2])) if match else (0, 0)
-    if asked > _numbers(API_VERSION):
-        return f"client version {version} is too new. Maximum supported API version is {API_VERSION}"
-    if asked < _numbers(API_VERSION_MIN):
-        return (
-            f"client version {version} is too old. Minimum supported API version is {API_VERSION_MIN}, "
-            "please upgrade your client to a newer version"
-        )
-    return ""
-
-
-def _numbers(version: str) -> tuple[int, int]:
-    major, _, minor = version.partition(".")
-    return int(major), int(minor)
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:

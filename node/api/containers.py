@@ -16,6 +16,7 @@ from node.api.checks import check_container
 from node.api.context import Context, Route
 from node.api.convert import check_container_mount
 from node.api.hijack import Session, hijack
+from node.api.older import meant_by_older
 from node.api.query import (
     body,
     encode_json,
@@ -28,16 +29,20 @@ from node.api.query import (
     stream_lines,
 )
 from node.api.streams import LogEntry, log_attributes, log_options, stream_logs
+from node.api.versions import asked_version
 
 STATUSES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
 
 
 async def create(context: Context, request: web.Request) -> web.StreamResponse:
     asked = await body(request, ContainerCreate)
+    meant_by_older(asked, asked_version(request))
     check_container(asked)
     for mount in (asked.host_config and asked.host_config.mounts) or ():
         check_container_mount(mount)
-    container_id, warnings = await context.engine.create_container(request.query.get("name", ""), asked)
+    container_id, warnings = await context.engine.create_container(
+        request.query.get("name", ""), asked, platform=request.query.get("platform", "")
+    )
     return json_response({"Id": container_id, "Warnings": warnings}, 201)
 
 
@@ -77,7 +82,8 @@ async def kill(context: Context, request: web.Request) -> web.StreamResponse:
 
 async def remove(context: Context, request: web.Request) -> web.StreamResponse:
     if flag(request, "link"):
-        raise InvalidParameter("links are not supported: use a user-defined network and container names")
+        await context.engine.remove_link(_ref(request))
+        return no_content()
     await context.engine.remove_container(
         _ref(request), force=flag(request, "force"), volumes=flag(request, "v")
     )
@@ -210,7 +216,7 @@ ROUTES = [
     Route("POST", "/containers/{id}/stop", stop),
     Route("POST", "/containers/{id}/restart", restart),
     Route("POST", "/containers/{id}/kill", kill),
-    Route("DELETE", "/containers/{id}", remove),
+    Route("DELETE", "/containers/{id:.+}", remove),
     Route("POST", "/containers/{id}/wait", wait, streams=True),
     Route("GET", "/containers/{id}/logs", logs, streams=True),
     Route("POST", "/containers/{id}/attach", attach),

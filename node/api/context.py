@@ -10,8 +10,6 @@ from aiohttp import web
 
 from node.api.backend import EngineBackend, SwarmBackend
 
-API_VERSION = "1.51"
-API_VERSION_MIN = "1.24"
 SERVER_VERSION = "0.1.0"
 
 

@@ -15,6 +15,7 @@ from typing import Protocol
 from aiohttp import web
 
 from engine.errors import EngineError
+from node.api.versions import is_before
 
 _HEADER = struct.Struct(">B3xI")
 _RAW = "application/vnd.docker.raw-stream"
@@ -87,7 +88,7 @@ async def hijack(
     transport = request.transport
     if not isinstance(transport, asyncio.Transport):
         raise ConnectionResetError("the client left while its session was opened")
-    content_type = _RAW if tty else _MULTIPLEXED
+    content_type = _RAW if tty or is_before(request, "1.42") else _MULTIPLEXED
     if request.headers.get("Upgrade"):
         head = f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
     else:

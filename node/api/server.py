@@ -1,17 +1,24 @@
-"""Listening on unix sockets: mode 0660, a stale socket file replaced only when nobody answers on it."""
+"""Listening: on unix sockets (mode 0660, a stale file replaced only when nobody answers on it), and on other ones.
+
+Everything that is served, served by one HTTP server; TLS stands before it (tls_door).
+"""
 
 from __future__ import annotations
 
 import grp
 import os
 import socket
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
 from aiohttp import web
 
+from node.api.tls_door import TlsDoor
+
 SOCKET_MODE = 0o660
 SHUTDOWN_TIMEOUT_S = 2.0
+DOORS = web.AppKey("doors", list[TlsDoor])
 
 
 class SocketInUse(Exception):
@@ -20,6 +27,8 @@ class SocketInUse(Exception):
 
 async def serve(app: web.Application, sockets: Sequence[Path], group: str = "") -> web.AppRunner:
     """Start serving; stop with `runner.cleanup()`. SocketInUse names the socket."""
+    app[DOORS] = []
+    app.on_shutdown.append(_close_doors)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -37,6 +46,41 @@ async def serve(app: web.Application, sockets: Sequence[Path], group: str = "") 
         if group:
             os.chown(path, -1, grp.getgrnam(group).gr_gid)
     return runner
+
+
+async def serve_also(runner: web.AppRunner, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
+    """On a socket that is bound, and closed with the runner. TLS is for TCP only, as Docker has it."""
+    if tls is None or listening.family == socket.AF_UNIX:
+        await web.SockSite(runner, listening).start()
+        return
+    assert runner.server is not None
+    door = TlsDoor(runner.server, tls)
+    await door.open(listening)
+    runner.app[DOORS].append(door)
+
+
+def bound(address: str, port: int) -> list[socket.socket]:
+    """A TCP socket for each address of the name. OSError names address and port."""
+    found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    made: list[socket.socket] = []
+    try:
+        for family, target in dict.fromkeys((row[0], row[4]) for row in found):
+            listening = socket.socket(family, socket.SOCK_STREAM)
+            made.append(listening)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listening.bind(target)
+    except OSError as error:
+        for listening in made:
+            listening.close()
+        raise OSError(error.errno, f"listen tcp {address}:{port}: {error.strerror}") from error
+    return made
+
+
+async def _close_doors(app: web.Application) -> None:
+    for door in app[DOORS]:
+        await door.close()
 
 
 def _free(path: Path) -> None:

@@ -14,6 +14,7 @@ from engine.config import LogOptions
 from engine.errors import InvalidParameter
 from node.api.hijack import frame
 from node.api.query import closing, flag, moment
+from node.api.versions import is_before
 
 FLUSH_BYTES = 256 * 1024
 
@@ -56,7 +57,7 @@ async def stream_logs(
 ) -> web.StreamResponse:
     """Headers go out at once; lines are written in batches, but never held back while waiting for more."""
     timestamps = flag(request, "timestamps")
-    kind = "raw" if tty else "multiplexed"
+    kind = "raw" if tty or is_before(request, "1.42") else "multiplexed"
     response = web.StreamResponse(headers={"Content-Type": f"application/vnd.docker.{kind}-stream"})
     stamps = _Timestamps()
     follow = flag(request, "follow")

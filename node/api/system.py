@@ -8,17 +8,13 @@ import sys
 from aiohttp import web
 
 from engine.errors import InvalidParameter, NotImplementedHere
-from node.api.context import API_VERSION, API_VERSION_MIN, SERVER_VERSION, Context, Route
+from node.api.context import SERVER_VERSION, Context, Route
 from node.api.keys import INDEX_HEADER
 from node.api.query import filters, json_response, moment, stream_lines
+from node.api.versions import API_VERSION, API_VERSION_MIN
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
-DISK_USERS = {
-    "image": ("Images", "LayersSize"),
-    "container": ("Containers",),
-    "volume": ("Volumes",),
-    "build-cache": ("BuildCache",),
-}
+DISK_USERS = ("image", "container", "volume", "build-cache")
 
 
 async def ping(context: Context, request: web.Request) -> web.StreamResponse:
@@ -75,7 +71,7 @@ async def version(context: Context, _request: web.Request) -> web.StreamResponse
 
 
 async def info(context: Context, _request: web.Request) -> web.StreamResponse:
-    shown = await context.engine.info()
+    shown = await context.engine.host.info()
     shown["Swarm"] = await context.swarm.info()
     return json_response(shown)
 
@@ -91,9 +87,7 @@ async def disk_usage(context: Context, request: web.Request) -> web.StreamRespon
     for kind in wanted:
         if kind not in DISK_USERS:
             raise InvalidParameter(f"unknown object type: {kind}")
-    shown = await context.engine.disk_usage()
-    left_out = [key for kind, keys in DISK_USERS.items() if wanted and kind not in wanted for key in keys]
-    return json_response({key: value for key, value in shown.items() if key not in left_out})
+    return json_response(await context.engine.host.disk_usage(frozenset(wanted or DISK_USERS)))
 
 
 async def auth(_context: Context, _request: web.Request) -> web.StreamResponse:

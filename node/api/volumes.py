@@ -8,6 +8,7 @@ from engine.config import VolumeCreate
 from engine.errors import NotImplementedHere
 from node.api.context import Context, Route
 from node.api.query import filters, flag, json_response, no_content, optional_body
+from node.api.versions import is_before
 
 
 async def listing(context: Context, request: web.Request) -> web.StreamResponse:
@@ -31,7 +32,10 @@ async def remove(context: Context, request: web.Request) -> web.StreamResponse:
 
 
 async def prune(context: Context, request: web.Request) -> web.StreamResponse:
-    return json_response(await context.engine.volumes.prune(filters(request)))
+    wanted = dict(filters(request))
+    if is_before(request, "1.42"):  # when volumes with a name were no exception
+        wanted["all"] = ["true"]
+    return json_response(await context.engine.volumes.prune(wanted))
 
 
 ROUTES = [

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import PATIENCE
 from tests.conftest import BIN, READY_S, ROOT, HostDaemon, processes
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(240 * PATIENCE)]
 
 COUNTING = (
     "trap 'exit 7' TERM; i=0; while :; do echo line $i; i=$((i+1)); [ $((i % 20)) = 0 ] && sleep 0.02; done"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import PATIENCE
-from tests.conftest import HostDaemon, cgroup_hierarchies, processes
+from tests.conftest import HostDaemon, cgroup_hierarchies
 
 pytestmark = pytest.mark.root
 
@@ -174,7 +173,9 @@ def test_logs_since_the_daemon_was_killed_are_complete(host: HostDaemon) -> None
     host.start()
     shown = json.loads(host.ok("inspect", container))[0]["State"]
     assert (shown["Running"], shown["Pid"]) == (True, pid)
-    host.ok("exec", container, "touch", "/enough")
+    host.run(
+        "exec", container, "touch", "/enough"
+    )  # may be ended with the container before it can end itself
     assert host.ok("wait", container) == "5"
     lines = host.ok("logs", container).splitlines()
     assert len(lines) > 5
@@ -190,27 +191,6 @@ def test_exit_while_no_daemon_runs_is_known_afterwards(host: HostDaemon) -> None
     assert host.ok("wait", container) == "9"
     assert host.ok("logs", container) == "last words"
     host.ok("rm", container)
-
-
-def test_kill_of_the_supervisor_ends_no_container(host: HostDaemon) -> None:
-    script = "read word; echo got $word; exit 12"
-    waiting = host.ok("run", "-d", "-i", "--name", "waiting", "hello", "sh", "-c", script)
-    served = host.ok("run", "-d", "--name", "served", "-p", "8099:80", "hello")
-    supervisors = processes(f"engine.runtime.supervisor|{host.run_dir}")
-    assert len(supervisors) == 1
-    os.kill(supervisors[0], signal.SIGKILL)
-    deadline = time.monotonic() + 10 * PATIENCE
-    while host.run("exec", served, "true").code:
-        assert time.monotonic() < deadline, host.log.read_text()[-2000:]
-        time.sleep(0.05)
-    assert sorted(host.ok("ps", "--format", "{{.Names}}").split()) == ["served", "waiting"]
-    page = host.inside("timeout", "60", "busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8099/")
-    assert page.out.startswith("hello from"), (page, host.ok("ps", "-a"), host.ok("logs", "served"))
-    assert "GET from" in host.ok("logs", "served")
-    assert host.run("attach", "waiting", text="it\n").code == 12
-    assert host.ok("wait", waiting) == "12"
-    assert host.ok("logs", waiting) == "got it"
-    host.ok("rm", "-f", "served", "waiting")
 
 
 def test_kill_in_the_middle_of_many_starts_leaves_nothing_half_made(host: HostDaemon) -> None:

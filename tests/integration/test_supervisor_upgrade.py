@@ -22,8 +22,9 @@ from engine.errors import Unavailable
 from engine.runtime import launch
 from engine.runtime.client import Installation, RuntimeClient
 from engine.runtime.renewal import Renewal
+from tests.commands import PATIENCE
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(120 * PATIENCE)]
 
 ROOT = Path(__file__).parents[2]
 COUNTING = (
@@ -264,11 +265,12 @@ async def test_output_that_nobody_takes_yet_is_handed_over(node: Node, builds: B
     )
     await node.client.start(node.bundles.start("slow", "sh", "-c", script, attachments=1, stdin=True))
     slow = await node.client.attach("slow")
+    await until(lambda: len(lines_of(node, "slow")) == 30000)
+    newer = builds.make("2.0")  # slow, and output is held for some seconds only
     await node.client.start(
         node.bundles.start("held", "sh", "-c", "echo early; read x", attachments=1, stdin=True)
     )
-    await until(lambda: len(lines_of(node, "slow")) == 30000)
-    await upgrade(node, builds.make("2.0"))
+    await upgrade(node, newer)
     held = await node.client.attach("held")
     assert slow.stdin_fd is not None and held.stdin_fd is not None
     os.write(slow.stdin_fd, b"\n")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.client import Client, open_socket
+from cli.client import Client
+from cli.connection import Endpoint, open_endpoint
 from cli.errors import ApiError, DaemonUnreachable, ProtocolError, UsageError
 from cli.urls import quote, quote_query, unquote
 
@@ -178,14 +179,16 @@ def test_broken_answers_are_reported(server: Server, answer: bytes) -> None:
 
 def test_no_daemon_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DaemonUnreachable, match=r"Cannot connect .* Is swarmd running\?") as caught:
-        open_socket(f"unix://{tmp_path}/none")
+        open_endpoint(Endpoint(f"unix://{tmp_path}/none"))
     assert "swarmd" in caught.value.hint
 
 
-@pytest.mark.parametrize("host", ["", "nonsense", "ftp://x", "tcp://host", "unix://"])
+@pytest.mark.parametrize(
+    "host", ["", "nonsense", "ftp://x", "tcp://host", "unix://", "ssh://", "ssh://-x", "ssh://a:b@c"]
+)
 def test_bad_addresses(host: str) -> None:
     with pytest.raises(UsageError, match="invalid daemon address"):
-        open_socket(host)
+        open_endpoint(Endpoint(host))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -148,3 +149,51 @@ def test_limits_of_devices() -> None:
     assert "MemorySwappiness" not in body()["HostConfig"]
     with pytest.raises(UsageError, match="bad format for path: sda:1mb"):
         body("--device-read-bps", "sda:1mb")
+
+
+def test_a_seccomp_profile_is_read_by_the_client(tmp_path: Path) -> None:
+    (tmp_path / "profile.json").write_text('{ "defaultAction": "SCMP_ACT_ALLOW" }')
+    host = body("--security-opt", f"seccomp={tmp_path}/profile.json", "--security-opt", "no-new-privileges")
+    assert host["HostConfig"]["SecurityOpt"] == [
+        'seccomp={"defaultAction":"SCMP_ACT_ALLOW"}',
+        "no-new-privileges",
+    ]
+    with pytest.raises(UsageError, match="opening seccomp profile"):
+        body("--security-opt", "seccomp=/nowhere")
+    open_paths = body("--security-opt", "systempaths=unconfined")["HostConfig"]
+    assert (open_paths["MaskedPaths"], open_paths["ReadonlyPaths"]) == ([], [])
+    with pytest.raises(UsageError, match="invalid --security-opt"):
+        body("--security-opt", "bogus")
+
+
+def test_flags_that_only_the_daemon_can_judge_reach_it() -> None:
+    made = body(
+        *("--gpus", "all", "--storage-opt", "size=1G", "--annotation", "a=b", "--isolation", "hyperv"),
+        *(
+            "--ip6",
+            "fd00::2",
+            "--link-local-ip",
+            "169.254.1.1",
+            "--cpu-rt-runtime",
+            "1000",
+            "--volume-driver",
+            "nfs",
+        ),
+    )
+    host = made["HostConfig"]
+    assert host["DeviceRequests"][0]["Count"] == -1
+    assert (host["StorageOpt"], host["Annotations"]) == ({"size": "1G"}, {"a": "b"})
+    assert (host["Isolation"], host["CpuRealtimeRuntime"], host["VolumeDriver"]) == ("hyperv", 1000, "nfs")
+    assert made["NetworkingConfig"]["EndpointsConfig"]["default"]["IPAMConfig"] == {
+        "IPv6Address": "fd00::2",
+        "LinkLocalIPs": ["169.254.1.1"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("recursion", "options"),
+    [("disabled", {"NonRecursive": True}), ("writable", {"ReadOnlyNonRecursive": True})],
+)
+def test_how_deep_a_bind_mount_reaches(recursion: str, options: dict[str, bool]) -> None:
+    made = body("--mount", f"type=bind,source=/,target=/x,readonly,bind-recursive={recursion}")
+    assert made["HostConfig"]["Mounts"][0]["BindOptions"] == options

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
-from cli.output import labels_text, list_rows, render_table, short_id, shorten
+import pytest
+
+from cli.output import label_of, labels_text, list_rows, render_table, short_id, shorten
+from cli.template import TemplateError
 
 COLUMNS = (("CONTAINER ID", "ID"), ("NAMES", "Name"))
 ROWS = [
@@ -52,3 +55,21 @@ def test_small_forms() -> None:
     assert shorten("abcdef", 4) == "abc…"
     assert shorten("abcd", 4) == "abcd"
     assert labels_text({"b": "2", "a": ""}) == "a=,b=2"
+
+
+LABELLED = [{"Name": "a", "Label": label_of({"com.example.my-kind": "page"})}]
+
+
+def test_a_label_is_asked_for_by_name() -> None:
+    assert list_rows(LABELLED, COLUMNS, form='{{.Label "com.example.my-kind"}}{{.Label "other"}}') == "page\n"
+    table = list_rows(LABELLED, COLUMNS, form=r'table {{.Name}}\t{{.Label "com.example.my-kind"}}')
+    assert table.split() == ["NAMES", "my", "kind", "a", "page"]
+
+
+def test_methods_are_no_fields() -> None:
+    assert list_rows(LABELLED, COLUMNS, form="json") == '{"Name":"a"}\n'
+    assert list_rows(LABELLED, COLUMNS, form="{{json .}}") == '{"Name":"a"}\n'
+    with pytest.raises(TemplateError, match="wrong number of args for Label"):
+        list_rows(LABELLED, COLUMNS, form="{{.Label}}")
+    with pytest.raises(TemplateError, match="can't give argument to non-function"):
+        list_rows(LABELLED, COLUMNS, form='{{.Name "x"}}')

@@ -111,7 +111,7 @@ def test_mounts_of_the_user() -> None:
             ResolvedMount(kind="tmpfs", source="", target="/run", options=["nosuid", "size=1m"]),
         )
     )
-    assert mount_at(made, "/data")["options"] == ["rbind", "rprivate", "ro"]
+    assert mount_at(made, "/data")["options"] == ["rbind", "rprivate", "rro"]
     assert mount_at(made, "/srv")["options"] == ["rbind", "rslave", "rw"]
     assert mount_at(made, "/one")["options"] == ["bind", "rprivate", "rw"]
     assert mount_at(made, "/run") == {
@@ -167,7 +167,9 @@ def test_a_device() -> None:
     with pytest.raises(InvalidParameter, match='custom device "/nowhere"'):
         spec(HostConfig(devices=[DeviceMapping(path_on_host="/nowhere")]))
     with pytest.raises(InvalidParameter, match="not a device node"):
-        spec(HostConfig(devices=[DeviceMapping(path_on_host="/dev")]))
+        spec(HostConfig(devices=[DeviceMapping(path_on_host="/etc/passwd")]))
+    with pytest.raises(InvalidParameter, match="no devices in that folder"):
+        spec(HostConfig(devices=[DeviceMapping(path_on_host="/proc/self/ns")]))
 
 
 @pytest.mark.parametrize(

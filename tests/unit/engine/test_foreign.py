@@ -53,6 +53,7 @@ def test_exit_codes_of_what_a_runtime_says(text: str, code: int) -> None:
 
 def test_runtimes_that_are_unknown() -> None:
     for name in ("", "swarmctl"):
-        check_runtime(name)
+        check_runtime(name, {})
     with pytest.raises(InvalidParameter, match="unknown or invalid runtime name: kata"):
-        check_runtime("kata")
+        check_runtime("kata", {"kata": {}})
+    check_runtime("kata", {"kata": {"path": "/usr/bin/kata"}})

@@ -292,3 +292,18 @@ async def test_a_restart_that_waits_is_left_to_the_next_boot(setup: Setup) -> No
     await shut_down(setup, codes=())
     assert container.state.status is Status.RESTARTING
     assert "start" not in setup.host.did
+
+
+async def test_a_restart_is_not_the_end_of_what_is_removed_at_its_end(setup: Setup) -> None:
+    container = setup.add(running())
+    container.host_config.auto_remove = True
+    restarting = asyncio.ensure_future(setup.lifecycle.restart(container, 10))
+    while "signal 15" not in setup.host.did:
+        await asyncio.sleep(0)
+    setup.exited(container, 143)
+    await restarting
+    await setup.idle()
+    assert container.state.status is Status.RUNNING
+    assert not any(step.startswith("destroy") for step in setup.host.did)
+    await setup.end(container, 0)
+    assert "destroy volumes=True" in setup.host.did

@@ -88,6 +88,8 @@ def test_modes_of_a_volume_flag() -> None:
         "/a:b",
         "/a:/",
         "/a:/x/..",
+        "/a:/proc/sys",
+        "/a:/x/../proc/kcore",
         "./a:/b",
         "a/b:/c",
         "x:/b",  # one letter is no name
@@ -176,8 +178,13 @@ def test_a_mount_of_each_type(tmp_path: Path, resolver: MountResolver, volumes: 
         MountPoint(type="bind", source="/", target="/x", volume_options=VolumeOptions()),
         MountPoint(type="volume", source="a1", target="/x", bind_options=BindOptions()),
         MountPoint(type="volume", source="a1", target="x"),
-        MountPoint(type="volume", source="a1", target="/x", volume_options=VolumeOptions(subpath="y")),
+        MountPoint(type="volume", source="a1", target="/x", volume_options=VolumeOptions(subpath="../y")),
+        MountPoint(type="volume", target="/x", volume_options=VolumeOptions(subpath="y")),
+        MountPoint(
+            type="bind", source="/", target="/x", bind_options=BindOptions(read_only_non_recursive=True)
+        ),
         MountPoint(type="tmpfs", source="a1", target="/x"),
+        MountPoint(type="tmpfs", target="/x", tmpfs_options=TmpfsOptions(options=[["bogus"]])),
     ],
     ids=lambda wish: f"{wish.type} {wish.source} {wish.target}",
 )
@@ -276,3 +283,22 @@ def test_a_failed_request_leaves_no_anonymous_volume(
 def test_what_is_mounted_below_comes_later(resolver: MountResolver) -> None:
     mounts = resolve(resolver, "/a/b", binds=["deep:/a/b/c", "top:/a"])
     assert list(mounts) == ["/a", "/a/b", "/a/b/c"]
+
+
+def test_options_of_a_tmpfs_of_mounts() -> None:
+    options = TmpfsOptions(options=[["exec"], ["uid", "7"]])
+    made = parse_mount(MountPoint(type="tmpfs", target="/x", tmpfs_options=options))
+    assert made.options == ["nosuid", "nodev", "exec", "uid=7"]
+
+
+def test_a_part_of_a_volume_and_how_deep_read_only_reaches() -> None:
+    part = parse_mount(
+        MountPoint(type="volume", source="data", target="/x", volume_options=VolumeOptions(subpath="a/./b"))
+    )
+    assert (part.subpath, part.copy_up) == ("a/b", False)
+    flat = BindOptions(read_only_non_recursive=True)
+    bind = MountPoint(type="bind", source="/", target="/x", read_only=True, bind_options=flat)
+    assert parse_mount(bind).read_only_top
+    both = BindOptions(read_only_non_recursive=True, read_only_force_recursive=True)
+    with pytest.raises(InvalidParameter, match="cannot set both"):
+        parse_mount(MountPoint(type="bind", source="/", target="/x", read_only=True, bind_options=both))

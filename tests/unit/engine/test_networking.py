@@ -117,7 +117,11 @@ async def test_a_sandbox_is_made_of_all_that_was_wished_and_released_once(
     assert (asked.publishes, asked.dns_servers, asked.sysctls) == (
         (Publish(container_port=80),),
         ("9.9.9.9",),
-        {"net.a": "1"},
+        {
+            "net.ipv4.ip_unprivileged_port_start": "0",
+            "net.ipv4.ping_group_range": "0 2147483647",
+            "net.a": "1",
+        },
     )
     await networking.release(container)
     await networking.release(container)

@@ -193,19 +193,36 @@ async def test_namespaces_of_another_container(machine: Machine) -> None:
     machine.settings.container_dir(other.id).mkdir(parents=True)
     container = container_record(
         "c1",
-        host=HostConfig(
-            network_mode="container:other", pid_mode="container:other", ipc_mode="container:other"
-        ),
+        host=HostConfig(network_mode="container:other", pid_mode="container:other"),
     )
     spec = await start_spec(machine, container)
     namespaces = {n["type"]: n.get("path") for n in spec["linux"]["namespaces"]}
     assert namespaces["pid"] == "/proc/4711/ns/pid"
-    assert namespaces["ipc"] == "/proc/4711/ns/ipc"
     assert spec["request"].netns == "/proc/4711/ns/net"
     assert spec["hostname"] == "theirs"
     other.state.status = Status.EXITED
     with pytest.raises(Conflict, match="cannot join network of a non running container"):
         await machine.preparation.prepare(container)
+
+
+async def test_ipc_is_shared_only_by_those_who_say_so(machine: Machine) -> None:
+    other = container_record("other", state=running())
+    machine.containers.state.add(other)
+    container = container_record("c1", host=HostConfig(ipc_mode="container:other"))
+    with pytest.raises(Conflict, match="non-shareable IPC"):
+        await start_spec(machine, container)
+    other.state.status = Status.EXITED
+    with pytest.raises(Conflict, match="cannot join ipc namespace of a non running container"):
+        await machine.preparation.prepare(container)
+
+
+async def test_the_init_program_comes_first(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = machine.settings.root / "init"
+    monkeypatch.setattr("engine.preparation.init_program", lambda: str(program))
+    spec = await start_spec(machine, container_record("c1", host=HostConfig(init=True)))
+    assert spec["process"]["args"] == ["/sbin/docker-init", "--", "server", "--fast"]
+    mount = next(mount for mount in spec["mounts"] if mount["destination"] == "/sbin/docker-init")
+    assert (mount["source"], "ro" in mount["options"]) == (str(program), True)
 
 
 async def test_namespaces_of_the_host(machine: Machine) -> None:

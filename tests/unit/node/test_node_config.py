@@ -5,24 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from node.config import ConfigError, NodeConfig, parse_host, split_host_port
+from node.config import ConfigError, NodeConfig, split_host_port
+from node.hosts import UnixHost
 
 
 def test_names_and_sockets_that_were_not_given() -> None:
     plain = NodeConfig(run_dir=Path("/run/x"))
-    assert (plain.name, plain.api_sockets) == (socket.gethostname(), (Path("/run/x/swarmd.sock"),))
-    chosen = NodeConfig(hostname="n1", sockets=(Path("/a"), Path("/b")))
-    assert (chosen.name, chosen.api_sockets) == ("n1", (Path("/a"), Path("/b")))
-
-
-def test_where_to_listen() -> None:
-    assert parse_host("unix:///run/x.sock") == Path("/run/x.sock")
-
-
-@pytest.mark.parametrize("text", ["", "unix://", "unix://run/x.sock", "tcp://0.0.0.0:2375", "/run/x.sock"])
-def test_where_nobody_can_listen(text: str) -> None:
-    with pytest.raises(ConfigError, match="only unix:///absolute/path is supported"):
-        parse_host(text)
+    socket_of_run_dir = (UnixHost(Path("/run/x/swarmd.sock")),)
+    assert (plain.name, plain.api_hosts) == (socket.gethostname(), socket_of_run_dir)
+    hosts = (UnixHost(Path("/a")), UnixHost(Path("/b")))
+    chosen = NodeConfig(hostname="n1", hosts=hosts)
+    assert (chosen.name, chosen.api_hosts) == ("n1", hosts)
 
 
 @pytest.mark.parametrize(

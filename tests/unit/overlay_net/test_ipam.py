@@ -60,3 +60,10 @@ def test_addresses_no_container_can_have_are_refused(wanted: str) -> None:
 def test_wrong_blocks_are_refused(subnet: str, ip_range: str, reserved: dict[str, str]) -> None:
     with pytest.raises(InvalidNetwork):
         ipam.AddressPool(subnet, ip_range, reserved)
+
+
+def test_subnets_of_pools_come_in_order() -> None:
+    found = ipam.subnets([("10.0.0.0/23", 24), ("10.8.0.0/24", 24)])
+    assert list(found) == ["10.0.0.0/24", "10.0.1.0/24", "10.8.0.0/24"]
+    everything = ipam.subnets([("10.0.0.0/8", 30)])
+    assert ipam.free_subnet(everything, ["10.0.0.0/28"]) == "10.0.0.16/30"

@@ -13,11 +13,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from engine import errors
-from node.api.app import build_app, version_problem
+from node.api.app import build_app
 from node.api.backend import EngineBackend, SwarmBackend
-from node.api.context import API_VERSION, Context, Route
+from node.api.context import Context, Route
 from node.api.query import BODY_BYTES_MAX
 from node.api.server import serve
+from node.api.versions import API_VERSION, version_problem
 from raft import errors as cluster_errors
 
 RAISED: dict[str, Exception] = {

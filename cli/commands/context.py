@@ -1,0 +1,154 @@
+"""`swarmctl context`: names for daemons, so that -H need not be written again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+
+import click
+
+from cli.command import command, for_each, format_option, quiet_option
+from cli.connection import Endpoint, TlsFiles
+from cli.contexts import DEFAULT, Row, Store, current_name, default_endpoint
+from cli.errors import CliError, UsageError
+from cli.output import emit, show
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.+-]+", re.ASCII)
+_WORDS = ("host", "ca", "cert", "key", "skip-tls-verify")
+
+
+@command("CONTEXT")
+@click.argument("name", metavar="CONTEXT")
+@click.option("--description", default="", help="Description of the context")
+@click.option(
+    "--docker", "place", default="", help="The daemon: host=tcp://X:2376,ca=FILE,cert=FILE,key=FILE"
+)
+def create(name: str, description: str, place: str) -> None:
+    """Create a context"""
+    store = Store(os.environ)
+    if name == DEFAULT:
+        raise UsageError('"default" is a reserved context name', exit_code=1)
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f'context name "{name}" is invalid, names are validated against regexp "^{_NAME.pattern}$"',
+            exit_code=1,
+        )
+    if name in store.rows:
+        raise CliError(f'context "{name}" already exists', hint="remove it first, or choose another name")
+    store.rows[name] = {"Description": description, **_place(place)}
+    store.save()
+    show(name)
+
+
+def _place(text: str) -> Row:
+    """What --docker says; nothing is the daemon that is meant now."""
+    if not text:
+        return {"Host": default_endpoint(os.environ), "TLS": None}
+    words = dict(word.partition("=")[::2] for word in text.split(","))
+    unknown = sorted(set(words) - set(_WORDS))
+    if unknown or not words.get("host"):
+        raise UsageError(
+            f"--docker {text}: "
+            + (f"unrecognized config keys: {', '.join(unknown)}" if unknown else "host is missing"),
+            hint=f"write KEY=VALUE with commas between; keys are {', '.join(_WORDS)}",
+            exit_code=1,
+        )
+    endpoint = Endpoint(words["host"])
+    # Paths of other folders would be lost: relative ones are of the folder where the context is made.
+    ca, cert, key = (
+        os.path.abspath(words[name]) if words.get(name) else "" for name in ("ca", "cert", "key")
+    )
+    if not (ca or cert or key) and "skip-tls-verify" not in words:
+        return {"Host": endpoint.host, "TLS": None}
+    verify = words.get("skip-tls-verify", "false").lower() not in ("1", "t", "true")
+    return {"Host": endpoint.host, "TLS": TlsFiles(ca, cert, key, verify)._asdict()}
+
+
+@command("")
+@format_option
+@quiet_option("Only show context names")
+def ls(form: str, quiet: bool) -> None:
+    """List contexts"""
+    store = Store(os.environ)
+    current = current_name(os.environ)
+    rows = [{"Name": DEFAULT, "Description": "The daemon of this machine or of the environment"}]
+    rows[0]["DockerEndpoint"] = default_endpoint(os.environ)
+    for name, row in sorted(store.rows.items()):
+        rows.append({"Name": name, "Description": row["Description"], "DockerEndpoint": row["Host"]})
+    if quiet:
+        show("\n".join(row["Name"] for row in rows))
+        return
+    shown = [{**row, "Name": row["Name"] + (" *" if row["Name"] == current else "")} for row in rows]
+    columns = (("NAME", "Name"), ("DESCRIPTION", "Description"), ("DOCKER ENDPOINT", "DockerEndpoint"))
+    if not form:
+        emit(shown, columns, form=form)
+    else:
+        emit([{**row, "Current": row["Name"] == current} for row in rows], columns, form=form)
+
+
+@command("CONTEXT")
+@click.argument("name", metavar="CONTEXT")
+def use(name: str) -> None:
+    """Set the default context"""
+    store = Store(os.environ)
+    if name != DEFAULT:
+        store.get(name)
+    store.current = name
+    store.save()
+    show(name)
+    if default_endpoint({}) != default_endpoint(os.environ):
+        click.echo(
+            "Warning: SWARMCTL_HOST or DOCKER_HOST overrides the active context: unset it to use this one",
+            err=True,
+        )
+
+
+@command("[CONTEXT] [CONTEXT...]")
+@click.argument("names", nargs=-1, metavar="[CONTEXT...]")
+def inspect(names: tuple[str, ...]) -> None:
+    """Display detailed information on one or more contexts"""
+    store = Store(os.environ)
+    found: list[Row] = []
+    for name in names or (current_name(os.environ),):
+        row: Row = {"Host": default_endpoint(os.environ), "Description": ""}
+        if name != DEFAULT:
+            row = store.get(name)
+        tls = row.get("TLS") or {}
+        place = {"Host": row["Host"], "SkipTLSVerify": bool(tls) and not tls["verify"]}
+        found.append(
+            {
+                "Name": name,
+                "Metadata": {"Description": row["Description"]},
+                "Endpoints": {"docker": place},
+                "TLSMaterial": {"docker": [tls[key] for key in ("ca", "certificate", "key") if tls.get(key)]},
+            }
+        )
+    show(json.dumps(found, indent=4))
+
+
+@command("CONTEXT [CONTEXT...]")
+@click.argument("names", nargs=-1, required=True, metavar="CONTEXT...")
+@click.option("-f", "--force", is_flag=True, help="Force the removal of a context in use")
+def rm(names: tuple[str, ...], force: bool) -> None:
+    """Remove one or more contexts"""
+
+    def remove(name: str) -> None:
+        store = Store(os.environ)
+        if name == DEFAULT:
+            raise CliError(f'context "{DEFAULT}" cannot be removed')
+        store.get(name)
+        if name == store.current:
+            if not force:
+                raise CliError(f'context "{name}" is in use, set -f flag to force remove')
+            store.current = DEFAULT
+        del store.rows[name]
+        store.save()
+
+    for_each(names, remove)
+
+
+@command("")
+def show_() -> None:
+    """Print the name of the current context"""
+    show(current_name(os.environ))
