@@ -141,9 +141,10 @@ def _unsupported(host: HostConfig) -> Iterator[str]:
     if host.isolation not in ("", "default"):
         yield f'invalid isolation "{host.isolation}": only "default" exists on Linux'
     for request in host.device_requests or ():
+        sets = " ".join(f"[{' '.join(map(str, words or ()))}]" for words in request.get("Capabilities") or ())
         yield (
-            f'could not select device driver "{request.get("Driver") or ""}" with capabilities: '
-            f"{request.get('Capabilities') or []}: pass the device nodes with --device instead"
+            f'could not select device driver "{request.get("Driver") or ""}" with capabilities: [{sets}]: '
+            "pass the device nodes with --device instead"
         )
     if host.volume_driver not in ("", "local"):
         yield f'VolumeDriver "{host.volume_driver}" is not supported: volumes are of the driver "local"'

@@ -62,9 +62,10 @@ class HostDaemon:
         return ["nsenter", f"--net=/proc/{self._keeper.pid}/ns/net"]
 
     def start(self, *options: str, umask: int = -1) -> None:
+        settings = () if "--config-file" in options else ("--config-file", os.devnull)  # not the machine's
         command = [
             *self.namespaces,
-            *(str(BIN / "swarmd"), "--root", str(self.root), "--run-dir", str(self.run_dir)),
+            *(str(BIN / "swarmd"), *settings, "--root", str(self.root), "--run-dir", str(self.run_dir)),
             *("--cgroup-parent", self.cgroup, "--hostname", "host1", "--advertise-addr", "127.0.0.1"),
             *self.options,
             *options,
