@@ -106,7 +106,7 @@ class Daemon:
                 await runtime.close()
             else:
                 await runtime.shutdown()
-            raise ConfigError(f"storage: {error}") from error
+            raise ConfigError(str(error)) from error
         await self._driver.start(await self._engine.live_sandboxes())
         await self._engine.start()
         self._swarm = SwarmMembership(config, self._engine, self._driver)
