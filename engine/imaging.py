@@ -9,21 +9,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from engine.containers import Containers
-from engine.errors import InvalidParameter, NotFound
+from engine.errors import InvalidParameter
 from engine.events import EventBus
+from engine.images.platforms import check_platform, parse_platform
 from engine.images.store import ImageStore
+from engine.registry.service import RegistryService
 
 CHUNK_BYTES = 1 << 20
 
 
 class Imaging:
-    def __init__(self, store: ImageStore, containers: Containers, events: EventBus, temp_dir: Path) -> None:
+    def __init__(
+        self,
+        store: ImageStore,
+        containers: Containers,
+        events: EventBus,
+        temp_dir: Path,
+        registry: RegistryService,
+    ) -> None:
         self.store = store
+        self._registry = registry
         self._containers = containers
         self._events = events
         self._temp_dir = temp_dir
@@ -32,10 +42,12 @@ class Imaging:
     async def summaries(self, filters: Mapping[str, list[str]]) -> list[dict[str, Any]]:
         return self.store.summaries(filters, containers=[c.image_id for c in self._containers.all()])
 
-    async def inspect(self, ref: str) -> dict[str, Any]:
+    async def inspect(self, ref: str, platform: str = "") -> dict[str, Any]:
+        self._check_platform(ref, platform)
         return self.store.inspect(ref)
 
-    async def history(self, ref: str) -> list[dict[str, Any]]:
+    async def history(self, ref: str, platform: str = "") -> list[dict[str, Any]]:
+        self._check_platform(ref, platform)
         return self.store.history(ref)
 
     async def tag(self, ref: str, repo: str, tag: str) -> None:
@@ -54,44 +66,56 @@ class Imaging:
                 )
         return removed
 
-    async def load(self, source: AsyncIterator[bytes], *, quiet: bool) -> AsyncIterator[dict[str, Any]]:
+    async def load(
+        self, source: AsyncIterator[bytes], *, quiet: bool, platform: str = ""
+    ) -> AsyncIterator[dict[str, Any]]:
         """Docker's progress messages, ending with `Loaded image: ...` for each."""
+        wanted = parse_platform(platform)
         async with self._received(source) as file:
-            async for message in self._reported(lambda report: self.store.load(file, report)):
+            async for message in self._reported(lambda report: self.store.load(file, report, wanted)):
                 if not quiet or "stream" in message:
                     yield message
         self._events.publish("image", "load", "", {})
 
     async def import_rootfs(
-        self, source: AsyncIterator[bytes], repo: str, tag: str, changes: Iterable[str], message: str
+        self,
+        source: AsyncIterator[bytes],
+        repo: str,
+        tag: str,
+        changes: Iterable[str],
+        message: str,
+        platform: str = "",
     ) -> AsyncIterator[dict[str, Any]]:
+        wanted = parse_platform(platform)
         async with self._received(source) as file:
             image_id = await asyncio.to_thread(
-                self.store.import_rootfs, file, repo, tag, list(changes), message
+                self.store.import_rootfs, file, repo, tag, list(changes), message, wanted
             )
         self._events.publish("image", "import", image_id, {"name": f"{repo}:{tag}" if repo else image_id})
         yield {"status": image_id}
 
-    async def save(self, refs: list[str]) -> AsyncIterator[bytes]:
+    async def save(self, refs: list[str], platform: str = "") -> AsyncIterator[bytes]:
         """A tar archive. NotFound is raised before the first byte."""
         for ref in refs:
-            self.store.resolve(ref)
+            for image in self.store.named(ref):
+                check_platform(image.raw, ref, parse_platform(platform))
         with tempfile.TemporaryFile(dir=self._temp_dir) as file:
             await asyncio.to_thread(self.store.save, refs, file)
             file.seek(0)
             while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
                 yield chunk
 
-    async def pull(self, ref: str, auth: str = "") -> AsyncIterator[dict[str, Any]]:
-        """An image that is here already is reported as Docker does; others cannot be fetched yet."""
-        try:
-            image = self.store.resolve(ref)
-        except NotFound as error:
-            raise NotFound(
-                f"pull access denied for {ref}, repository does not exist or may require 'docker login': "
-                "this engine does not fetch from registries yet, use `swarmctl image load` or `image import`"
-            ) from error
-        yield {"status": f"Status: Image is up to date for {ref}", "id": image.id[7:19]}
+    def pull(
+        self, ref: str, auth: str = "", *, platform: str = "", all_tags: bool = False
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """See RegistryService.pull."""
+        return self._registry.pull(ref, auth, platform=platform, all_tags=all_tags)
+
+    def push(
+        self, repository: str, tag: str, auth: str = "", *, platform: str = ""
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """See RegistryService.push."""
+        return self._registry.push(repository, tag, auth, platform=platform)
 
     async def prune(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
         """Images that no container has: those without a name, with dangling=false all of them."""
@@ -109,7 +133,12 @@ class Imaging:
             reclaimed += image.size
             for ref in image.repo_tags or [image.id]:
                 deleted += await self.remove(ref, force=False, noprune=False)
+        reclaimed += await asyncio.to_thread(self.store.collect_incoming)
         return {"ImagesDeleted": deleted, "SpaceReclaimed": reclaimed}
+
+    def _check_platform(self, ref: str, platform: str) -> None:
+        """NotFound when the image is not here, or not for the platform that is asked for."""
+        check_platform(self.store.resolve(ref).raw, ref, parse_platform(platform))
 
     def _users(self, image_id: str) -> list[tuple[str, bool]]:
         """(container id, is running) for each container of the image."""

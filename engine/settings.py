@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from engine.registry.settings import RegistrySettings
+
 SHUTDOWN_TIMEOUT_S = 40.0
 
 
@@ -78,6 +80,18 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     live: LiveSettings = msgspec.field(default_factory=LiveSettings)
     engine_version: str = "0.1.0"
     warnings: tuple[str, ...] = ()
+
+    @property
+    def registry(self) -> RegistrySettings:
+        """As they are now."""
+        live = self.live
+        return RegistrySettings(
+            mirrors=live.registry_mirrors,
+            insecure_registries=live.insecure_registries,
+            max_concurrent_downloads=live.max_concurrent_downloads,
+            max_concurrent_uploads=live.max_concurrent_uploads,
+            max_download_attempts=live.max_download_attempts,
+        )
 
     @property
     def containers_dir(self) -> Path:

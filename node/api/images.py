@@ -9,7 +9,7 @@ from aiohttp import web
 
 from engine.errors import InvalidParameter
 from node.api.context import Context, Route
-from node.api.query import closing, filters, flag, json_response, prune_filters, stream_json
+from node.api.query import closing, filters, flag, json_response, platform, prune_filters, stream_json
 
 CHUNK_BYTES = 1 << 20
 
@@ -19,11 +19,11 @@ async def listing(context: Context, request: web.Request) -> web.StreamResponse:
 
 
 async def inspect(context: Context, request: web.Request) -> web.StreamResponse:
-    return json_response(await context.engine.images.inspect(request.match_info["name"]))
+    return json_response(await context.engine.images.inspect(request.match_info["name"], platform(request)))
 
 
 async def history(context: Context, request: web.Request) -> web.StreamResponse:
-    return json_response(await context.engine.images.history(request.match_info["name"]))
+    return json_response(await context.engine.images.history(request.match_info["name"], platform(request)))
 
 
 async def tag(context: Context, request: web.Request) -> web.StreamResponse:
@@ -40,7 +40,9 @@ async def remove(context: Context, request: web.Request) -> web.StreamResponse:
 
 
 async def load(context: Context, request: web.Request) -> web.StreamResponse:
-    messages = context.engine.images.load(_upload(request), quiet=flag(request, "quiet"))
+    messages = context.engine.images.load(
+        _upload(request), quiet=flag(request, "quiet"), platform=platform(request)
+    )
     return await stream_json(request, messages)
 
 
@@ -59,26 +61,34 @@ async def create(context: Context, request: web.Request) -> web.StreamResponse:
     """Import (fromSrc=-) or pull (fromImage)."""
     query = request.query
     if query.get("fromSrc"):
-        if query["fromSrc"] != "-":
-            raise InvalidParameter(
-                "import from a URL is not supported: send the archive in the body (fromSrc=-)"
-            )
+        source = query["fromSrc"]
+        archive = _upload(request) if source == "-" else context.engine.registry.remote_file(source)
         repo, tag_name = query.get("repo", ""), query.get("tag", "")
         if not tag_name and ":" in repo.rpartition("/")[2]:
             repo, _, tag_name = repo.rpartition(":")
         messages = context.engine.images.import_rootfs(
-            _upload(request), repo, tag_name, query.getall("changes", []), query.get("message", "")
+            archive,
+            repo,
+            tag_name,
+            query.getall("changes", []),
+            query.get("message", ""),
+            platform(request),
         )
         return await stream_json(request, messages)
     name = query.get("fromImage", "")
     if not name:
         raise InvalidParameter("name an image (fromImage=) or an archive (fromSrc=-)")
     version = query.get("tag", "")
-    if version:
-        name += f"@{version}" if version.startswith("sha256:") else f":{version}"
-    return await stream_json(
-        request, context.engine.images.pull(name, request.headers.get("X-Registry-Auth", ""))
+    repository, at, _ = name.partition("@")
+    if version and not at:
+        if ":" in repository.rpartition("/")[2]:
+            repository = repository.rpartition(":")[0]
+        name = f"{repository}@{version}" if version.startswith("sha256:") else f"{repository}:{version}"
+    tagged = "@" in name or ":" in name.rpartition("/")[2]
+    messages = context.engine.images.pull(
+        name, request.headers.get("X-Registry-Auth", ""), platform=platform(request), all_tags=not tagged
     )
+    return await stream_json(request, messages)
 
 
 async def prune(context: Context, request: web.Request) -> web.StreamResponse:
@@ -93,7 +103,7 @@ async def _upload(request: web.Request) -> AsyncIterator[bytes]:
 
 async def _send_archive(context: Context, request: web.Request, refs: list[str]) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
-    async with closing(context.engine.images.save(refs)) as chunks:
+    async with closing(context.engine.images.save(refs, platform(request))) as chunks:
         async for chunk in chunks:
             if not response.prepared:
                 await response.prepare(request)
@@ -104,7 +114,7 @@ async def _send_archive(context: Context, request: web.Request, refs: list[str])
 
 ROUTES = [
     Route("GET", "/images/json", listing),
-    Route("POST", "/images/create", create),
+    Route("POST", "/images/create", create, streams=True),
     Route("POST", "/images/load", load),
     Route("POST", "/images/prune", prune),
     Route("GET", "/images/get", save_many, streams=True),

@@ -50,6 +50,7 @@ class FakeEngine:
             "Error": "",
         }
         self.stopped: list[tuple[int | None, str]] = []
+        self.fetched: list[tuple[str, str]] = []
         self.fail: Exception | None = None
         self.ended = asyncio.Event()
 
@@ -66,6 +67,9 @@ class FakeEngine:
             raise self.fail
         self.created[name] = (body, files, endpoints)
         return "id", []
+
+    async def fetch_image(self, ref: str, auth: str) -> None:
+        self.fetched.append((ref, auth))
 
     async def start_container(self, ref: str) -> None:
         self._check(ref)
@@ -162,6 +166,12 @@ def test_global_tasks_have_their_node_as_slot():
 def test_unknown_placeholder_is_named():
     with pytest.raises(ExecutorError, match=r"unknown placeholder \{\{.Service.Nmae\}\}"):
         templates(task("t1")).expand("{{.Service.Nmae}}")
+
+
+async def test_the_image_is_fetched_with_the_services_account():
+    engine, executor = make()
+    await executor.create(with_container(task("t1"), image="reg.example/a:1", registry_auth="e30="), [])
+    assert engine.fetched == [("reg.example/a:1", "e30=")]
 
 
 async def test_create_is_done_once_with_files_in_memory():
