@@ -19,6 +19,10 @@ from typing import Any
 from engine.attach import AttachSession
 from engine.attachment_events import AttachmentEvents
 from engine.background import BackgroundTasks
+from engine.building.roots import Roots
+from engine.building.running import CommandRunner
+from engine.builds import Builds
+from engine.commits import Commits
 from engine.config import (
     ContainerCreate,
     ExecConfig,
@@ -105,6 +109,10 @@ class Engine:
             ExecProber(self._execs), self._containers, self.events_bus, self._background
         )
         self.images = Imaging(self._images, self._containers, self.events_bus, settings.root / "tmp")
+        roots = Roots(self._storage, settings.root / "tmp")
+        runner = CommandRunner(self._containers, self._creation, self._lifecycle)
+        self.builds = Builds(settings.root / "builds", self.images, roots, runner)
+        self.commits = Commits(self._images, roots, self._containers, self._lifecycle, self.events_bus)
         self.networks = NetworkService(networks, self._containers, self.events_bus)
         self.volumes = VolumeService(self._volumes, self.events_bus, self._containers.users_of_volume)
         self.events_bus.companion = AttachmentEvents(find, networks)
@@ -145,6 +153,7 @@ class Engine:
                 await self._runtime.forget(unknown)
         recoveries = [self._recover(c, states.get(c.id)) for c in tuple(self._containers.all())]
         await asyncio.gather(*recoveries)
+        await self.builds.recover()
 
     async def _recover(self, container: Container, state: ContainerState | None) -> None:
         running = state is not None and state.running

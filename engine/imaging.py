@@ -16,6 +16,7 @@ from typing import IO, Any
 from engine.containers import Containers
 from engine.errors import InvalidParameter, NotFound
 from engine.events import EventBus
+from engine.images import lineage
 from engine.images.store import ImageStore
 
 CHUNK_BYTES = 1 << 20
@@ -29,8 +30,11 @@ class Imaging:
         self._temp_dir = temp_dir
         temp_dir.mkdir(parents=True, exist_ok=True)
 
-    async def summaries(self, filters: Mapping[str, list[str]]) -> list[dict[str, Any]]:
-        return self.store.summaries(filters, containers=[c.image_id for c in self._containers.all()])
+    async def summaries(
+        self, filters: Mapping[str, list[str]], *, intermediate: bool = False
+    ) -> list[dict[str, Any]]:
+        users = [container.image_id for container in self._containers.all()]
+        return self.store.summaries(filters, users, intermediate=intermediate)
 
     async def inspect(self, ref: str) -> dict[str, Any]:
         return self.store.inspect(ref)
@@ -103,7 +107,7 @@ class Imaging:
         used = {container.image_id for container in self._containers.all()}
         deleted: list[dict[str, str]] = []
         reclaimed = 0
-        for image in self.store.filtered(others):
+        for image in lineage.finished(self.store.filtered(others), self.store.all()):
             if image.id in used or (image.repo_tags and not everything):
                 continue
             reclaimed += image.size

@@ -17,13 +17,14 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 import msgspec
 
 from engine.errors import Conflict, InvalidParameter, NotFound
-from engine.images import archive, views
+from engine.images import archive, lineage, views
 from engine.images.blobs import BlobStore, UncompressedReader
 from engine.images.changes import apply_changes
 from engine.images.config import Image, ImageConfig, chain_ids, parse_image_config
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 Report = Callable[[dict[str, Any]], None]
 Users = Callable[[str], Sequence[tuple[str, bool]]]
+Describe = Callable[[Sequence[str], bool], Mapping[str, Any]]
 
 
 class ImageStore:
@@ -65,13 +67,15 @@ class ImageStore:
             return list(self._images.values())
 
     def summaries(
-        self, filters: Mapping[str, list[str]], containers: Iterable[str] = ()
+        self, filters: Mapping[str, list[str]], containers: Iterable[str] = (), *, intermediate: bool = False
     ) -> list[dict[str, Any]]:
-        """GET /images/json, newest first."""
+        """GET /images/json, newest first. `intermediate`: also the steps between the images of builds."""
         counts: dict[str, int] = {}
         for image_id in containers:
             counts[image_id] = counts.get(image_id, 0) + 1
         images = self.filtered(filters)
+        if not intermediate:
+            images = lineage.finished(images, self.all())
         images.sort(key=lambda image: image.created, reverse=True)
         return [views.summary(image, counts.get(image.id, 0)) for image in images]
 
@@ -84,7 +88,9 @@ class ImageStore:
 
     def history(self, ref: str) -> list[dict[str, Any]]:
         image = self.resolve(ref)
-        return views.history(image, self._layer_sizes(image.blobs, image.chain_ids))
+        return lineage.with_ids(
+            views.history(image, self._layer_sizes(image.blobs, image.chain_ids)), image, self._images
+        )
 
     # ---- names --------------------------------------------------------------------------------------------
 
@@ -106,7 +112,7 @@ class ImageStore:
     def remove(self, ref: str, *, force: bool, in_use: Users, noprune: bool = False) -> list[dict[str, str]]:
         """Untag, and delete when nothing names it any more. Conflict while containers need it.
 
-        `noprune` keeps untagged parents; images here have none, so it changes nothing.
+        `noprune` keeps the steps below that nothing needs any more.
         """
         with self._work:
             with self._lock:
@@ -114,21 +120,31 @@ class ImageStore:
                 if image is None:
                     raise _missing(ref)
                 users = in_use(image.id)
-                _check_removal(image, ref, users, by_id=not key, force=force)
+                has_children = lineage.has_children(image, self._images)
+                _check_removal(image, ref, users, by_id=not key, force=force, has_children=has_children)
                 names = [key] if key else [name for name, id in self._index.names.items() if id == image.id]
                 removed = [{"Untagged": parse_reference(name).familiar} for name in names]
                 with self._changing():
                     for name in names:
                         del self._index.names[name]
                     self._show_names(image)
-                    # Taken by name from under a container, the image stays for it, without a name.
-                    unneeded = not image.repo_tags and not (users and key)
+                    # Taken by name from under a container or a child, the image stays for it, without a name.
+                    unneeded = not image.repo_tags and not (users and key) and not has_children
+                    doomed = [image] if unneeded else []
                     if unneeded:
                         del self._images[image.id]
                         del self._index.images[image.id]
-            if unneeded:
-                removed += [{"Deleted": image.id}, *self._drop_layers(image.chain_ids)]
-                self._sweep()
+                    for step in (
+                        lineage.unneeded_below(image, self._images, in_use)
+                        if unneeded and not noprune
+                        else ()
+                    ):
+                        del self._images[step.id]
+                        del self._index.images[step.id]
+                        doomed.append(step)
+            for gone in doomed:
+                removed += [{"Deleted": gone.id}, *self._drop_layers(gone.chain_ids)]
+            self._sweep()
             return removed
 
     # ---- in and out ---------------------------------------------------------------------------------------
@@ -189,6 +205,35 @@ class ImageStore:
             finally:
                 self._sweep()
 
+    # ---- images made here ---------------------------------------------------------------------------------
+
+    def add_child(
+        self, parent: Image | None, describe: Describe, layer: IO[bytes] | None, step: str = ""
+    ) -> Image:
+        """An image on `parent` with at most one layer more. `describe(diff ids, is there a new one)` configures it."""
+        with self._work:
+            try:
+                blobs, diff_ids = (list(parent.blobs), list(parent.diff_ids)) if parent else ([], [])
+                if layer is not None:
+                    blobs.append(self._blobs.add(layer)[0])
+                    diff_ids.append(self._blobs.diff_id(blobs[-1]))
+                config = msgspec.json.encode(describe(diff_ids, layer is not None))
+                layers = [
+                    archive.FoundLayer(digest=blob, open=partial(self._blobs.open, blob)) for blob in blobs
+                ]
+                found = archive.FoundImage(config=config, names=[], layers=layers)
+                return self._adopt(found, [], lambda message: None, parent.id if parent else "", step)
+            finally:
+                self._sweep()
+
+    def open_layer(self, image: Image, number: int) -> BinaryIO:
+        return self._blobs.open(image.blobs[number])
+
+    def made_by(self, parent_id: str, step: str) -> list[Image]:
+        """What that build step made of that image ("" for none) before, the newest first."""
+        made = [image for image in self.all() if image.parent == parent_id and image.step == step]
+        return sorted(made, key=lambda image: image.loaded_at, reverse=True)
+
     # ---- inside -------------------------------------------------------------------------------------------
 
     def _find(self, ref: str) -> tuple[Image | None, str]:
@@ -225,7 +270,14 @@ class ImageStore:
             image, key = self.resolve(ref), self._find(ref)[1]
             return [(image, parse_reference(key).familiar if key else "")]
 
-    def _adopt(self, found: archive.FoundImage, names: Sequence[str], report: Report) -> Image:
+    def _adopt(
+        self,
+        found: archive.FoundImage,
+        names: Sequence[str],
+        report: Report,
+        parent_id: str = "",
+        step: str = "",
+    ) -> Image:
         """Bring the layers into the driver and the image, under its names, into the index: all or nothing."""
         raw, config, diff_ids = parse_image_config(found.config)
         if len(diff_ids) != len(found.layers):
@@ -245,7 +297,7 @@ class ImageStore:
             with self._changing():
                 image = self._images.get(image_id)
                 if image is None:
-                    entry = Entry(blobs=blobs, loaded_at=time.time())
+                    entry = Entry(blobs=blobs, loaded_at=time.time(), parent=parent_id, step=step)
                     image = self._image(image_id, entry, raw, config, diff_ids)
                     self._images[image_id] = image
                     self._index.images[image_id] = entry
@@ -375,11 +427,13 @@ class ImageStore:
             blobs=tuple(entry.blobs),
             size=sum(self._layer_sizes(entry.blobs, chain_ids(diff_ids))),
             loaded_at=entry.loaded_at,
+            parent=entry.parent,
+            step=entry.step,
         )
 
 
 def _check_removal(
-    image: Image, ref: str, users: Sequence[tuple[str, bool]], *, by_id: bool, force: bool
+    image: Image, ref: str, users: Sequence[tuple[str, bool]], *, by_id: bool, force: bool, has_children: bool
 ) -> None:
     """Conflict, in Docker's words, when containers or other names stand against the removal."""
     short = image.id[7:19]
@@ -390,6 +444,10 @@ def _check_removal(
                 f"{users[0][0][:12]} is using its referenced image {short}"
             )
         return
+    if has_children:
+        raise Conflict(
+            f"conflict: unable to delete {short} (cannot be forced) - image has dependent child images"
+        )
     running = next((container for container, is_running in users if is_running), None)
     if running is not None:
         raise Conflict(

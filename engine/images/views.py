@@ -35,7 +35,7 @@ def unix_time(rfc3339: str) -> int:
 def summary(image: Image, containers: int) -> dict[str, Any]:
     return {
         "Id": image.id,
-        "ParentId": "",
+        "ParentId": image.parent,
         "RepoTags": image.repo_tags,
         "RepoDigests": image.repo_digests,
         "Created": unix_time(image.created),
@@ -52,7 +52,7 @@ def inspect(image: Image, driver: str) -> dict[str, Any]:
         "Id": image.id,
         "RepoTags": image.repo_tags,
         "RepoDigests": image.repo_digests,
-        "Parent": "",
+        "Parent": image.parent,
         "Comment": raw.get("comment", ""),
         "Created": image.created,
         "DockerVersion": raw.get("docker_version", ""),
