@@ -67,9 +67,10 @@ class Builds:
         building = asyncio.ensure_future(self._build(options, body, keep if options.quiet else waiting.put))
         try:
             is_told = False
-            async for message in _until_done(waiting, building):
-                is_told = True
-                yield message
+            async with contextlib.aclosing(_until_done(waiting, building)) as messages:
+                async for message in messages:
+                    is_told = True
+                    yield message
             error = building.exception()
             if error is not None and kept:
                 for message in kept:
@@ -116,7 +117,7 @@ class Builds:
 
 async def _until_done(
     waiting: asyncio.Queue[Message], building: asyncio.Future[Image]
-) -> AsyncIterator[Message]:
+) -> AsyncGenerator[Message, None]:
     while not building.done() or not waiting.empty():
         getting = asyncio.ensure_future(waiting.get())
         try:

@@ -28,7 +28,7 @@ from engine.building.stages import Plan, Stage
 from engine.building.transfers import Transfer, prepare_transfer
 from engine.building.words import expand
 from engine.container import Container
-from engine.errors import EngineError, InvalidParameter, NotFound
+from engine.errors import EngineError, EngineFailure, InvalidParameter, NotFound
 from engine.images.config import Image
 from engine.images.store import ImageStore
 from engine.process import DEFAULT_PATH
@@ -237,6 +237,9 @@ class Builder:
             keeps = not (self._options.rm or self._options.force_rm)
         except EngineError:
             keeps = not self._options.force_rm
+            if not keeps:
+                await self._shop.runner.remove(container)
+                await self._say(f" ---> Removed intermediate container {container.short_id}\n")
             raise
         finally:
             if not keeps:
@@ -267,6 +270,8 @@ class Builder:
             image, is_cached = await to_its_end(work)
         except InvalidParameter as error:
             raise InvalidParameter(f"{instruction.keyword} failed: {error}") from error
+        except OSError as error:
+            raise EngineFailure(f"{instruction.keyword} failed: {error}") from error
         await self._reached(state, image, is_cached=is_cached)
 
     def _transferred(self, state: StageState, transfer: Transfer, root: Path) -> tuple[Image, bool]:

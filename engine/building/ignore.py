@@ -27,11 +27,6 @@ class IgnorePatterns:
                 excluded = not takes_back
         return excluded
 
-    @property
-    def takes_back(self) -> bool:
-        """With exceptions, a folder that is left out may hold something that is not."""
-        return any(takes_back for takes_back, _ in self._rules)
-
 
 def _lines(text: str) -> Iterable[str]:
     for line in text.removeprefix("\ufeff").splitlines():

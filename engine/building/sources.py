@@ -64,13 +64,15 @@ def find_sources(root: Path, pattern: str, *, is_context: bool) -> list[Source]:
     if is_context and posixpath.normpath(pattern).startswith(".."):
         raise InvalidParameter(f"forbidden path outside the build context: {pattern} ()")
     normal = posixpath.normpath(posixpath.join("/", pattern)).lstrip("/")
-    if not _WILDCARDS & set(normal):
-        found = resolve_inside(root, normal)
+    names = _matches(root, normal) if _WILDCARDS & set(normal) else [normal]
+    sources = []
+    for name in names:
+        found = resolve_inside(root, name)
         if not os.path.lexists(found):
             where = "file not found in build context or excluded by .dockerignore: " if is_context else ""
-            raise InvalidParameter(f"{where}stat {pattern}: file does not exist")
-        return [Source(found, posixpath.basename(normal))]
-    return [Source(resolve_inside(root, path), posixpath.basename(path)) for path in _matches(root, normal)]
+            raise InvalidParameter(f"{where}stat {name}: file does not exist")
+        sources.append(Source(found, posixpath.basename(name)))
+    return sources
 
 
 def _matches(root: Path, pattern: str) -> Iterator[str]:

@@ -57,6 +57,7 @@ class LayerUnpacker:
         self._directory_times: list[tuple[str, float]] = []
         self._written: set[str] = set()
         self.bytes_written = 0
+        self.data_end = 0  # where in the archive the content of the last file ends
 
     def unpack(self, archive: BinaryIO) -> int:
         """All members; returns the bytes of file content. InvalidParameter names a bad member."""
@@ -66,6 +67,8 @@ class LayerUnpacker:
                     if count >= MEMBERS_MAX:
                         raise InvalidParameter(f"layer has more than {MEMBERS_MAX} entries")
                     self._add_checked(tar, member)
+                    if member.isreg():
+                        self.data_end = member.offset_data + member.size
         except tarfile.TarError as error:
             raise InvalidParameter(f"layer is not a valid tar archive: {error}") from error
         finally:

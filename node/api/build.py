@@ -25,7 +25,10 @@ async def build(context: Context, request: web.Request) -> web.StreamResponse:
     """The context is read to its end before the first message goes out."""
     messages = context.engine.builds.build(build_options(request), upload(request))
     async with closing(messages):
-        return await stream_json(request, messages)
+        try:
+            return await stream_json(request, messages)
+        except ConnectionError:  # it has heard of an error, or that the image is there, and hung up
+            return web.Response()
 
 
 def build_options(request: web.Request) -> BuildOptions:
