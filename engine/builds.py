@@ -19,10 +19,11 @@ from typing import Any
 
 import msgspec
 
+from engine.build_config import BuildOptions
 from engine.building.builder import SHORT_ID, Builder, CommandFailed, Emit, Message, Workshop
 from engine.building.contexts import open_context
 from engine.building.journal import Journal, leftovers
-from engine.building.options import BuildOptions, check_options
+from engine.building.options import check_options
 from engine.building.roots import Roots
 from engine.building.running import CommandRunner
 from engine.building.stages import parse_plan

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from engine.build_config import CommitOptions
 from engine.building.contexts import to_its_end
 from engine.building.images import describe_step
 from engine.building.metadata import apply_changes
@@ -41,18 +42,6 @@ _FIELDS = (
     "OnBuild",
 )
 _MERGED = ("Labels", "ExposedPorts", "Volumes")
-
-
-class CommitOptions(msgspec.Struct, kw_only=True):
-    """`config` goes over the container's own, and `changes` over both."""
-
-    repo: str = ""
-    tag: str = ""
-    comment: str = ""
-    author: str = ""
-    pause: bool = True
-    changes: list[str] = []
-    config: ContainerConfig | None = None
 
 
 class Commits:

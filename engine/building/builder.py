@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from engine.build_config import BuildOptions
 from engine.building import metadata
 from engine.building.arguments import BuildArguments
 from engine.building.cache import Cached, Step, StepCache
@@ -20,7 +21,6 @@ from engine.building.copying import make_directory
 from engine.building.images import describe_step
 from engine.building.instructions import Instruction, parse_change
 from engine.building.journal import Journal
-from engine.building.options import BuildOptions
 from engine.building.platforms import matches_platform, platform_problem, wanted_architecture
 from engine.building.roots import Roots
 from engine.building.running import CommandRunner

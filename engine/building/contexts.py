@@ -14,15 +14,16 @@ from typing import TypeVar
 
 import msgspec
 
+from engine.build_config import CLASSIC_ONLY
 from engine.building import git
 from engine.building.archives import is_archive, unpack
 from engine.building.dockerfile import DOCKERFILE_BYTES_MAX
 from engine.building.fetching import fetch, is_url
 from engine.building.ignore import IgnorePatterns
-from engine.building.options import CLASSIC_ONLY, DOCKERFILE_NAME
 from engine.building.sources import resolve_inside
 from engine.errors import InvalidParameter, NotImplementedHere
 
+DOCKERFILE_NAME = "Dockerfile"
 _T = TypeVar("_T")
 
 

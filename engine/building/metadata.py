@@ -43,7 +43,7 @@ _UNITS_NS = {"ns": 1, "us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9, "m": 60e9, "h"
 
 def apply_changes(config: Mapping[str, Any], changes: Sequence[str]) -> Config:
     """`--change` of commit: the configuration after all of them. InvalidParameter names the one that is wrong."""
-    result = dict(config)
+    result, command_is_set = dict(config), False
     for change in changes:
         for line in filter(str.strip, change.splitlines()):
             keyword = line.split(maxsplit=1)[0].upper()
@@ -51,6 +51,9 @@ def apply_changes(config: Mapping[str, Any], changes: Sequence[str]) -> Config:
                 raise InvalidParameter(f"{keyword} is not a valid change command: use {', '.join(CHANGES)}")
             instruction = parse_change(line)
             result, _ = apply(result, instruction, environment(result))
+            command_is_set = command_is_set or keyword == "CMD"
+            if keyword == "ENTRYPOINT" and not command_is_set:
+                result.pop("Cmd", None)  # an inherited command is not for this entrypoint
     return result
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from engine.building.options import BuildOptions
-from engine.commits import CommitOptions
+from engine.build_config import BuildOptions, CommitOptions
 from engine.config import (
     ContainerCreate,
     EndpointConfig,

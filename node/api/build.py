@@ -9,8 +9,7 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
-from engine.building.options import CLASSIC_ONLY, BuildOptions
-from engine.commits import CommitOptions
+from engine.build_config import CLASSIC_ONLY, BuildOptions, CommitOptions
 from engine.config import ContainerConfig, Ulimit
 from engine.errors import InvalidParameter, NotImplementedHere
 from node.api.checks import ulimit_problems
