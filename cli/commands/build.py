@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterable
@@ -69,8 +70,9 @@ def build(
         query |= {"remote": source, "dockerfile": dockerfile}
     else:
         archive, query["dockerfile"] = _context(source, dockerfile, compress)
-    response = client.stream("POST", "/build", query, archive, content_type="application/x-tar")
-    image = _show(response.documents(), quiet=options["quiet"])
+    with archive or contextlib.nullcontext():
+        response = client.stream("POST", "/build", query, archive, content_type="application/x-tar")
+        image = _show(response.documents(), quiet=options["quiet"])
     if iidfile:
         try:
             with open(iidfile, "w", encoding="utf-8") as target:

@@ -76,17 +76,17 @@ def find_sources(root: Path, pattern: str, *, is_context: bool) -> list[Source]:
 
 
 def _matches(root: Path, pattern: str) -> Iterator[str]:
-    """Paths below the root that match part by part: no wildcard stands for a slash."""
-    found = [""]
+    """Paths below the root that match part by part, links not followed: no wildcard stands for a slash."""
+    found = ["."]
     for part in pattern.split("/"):
         below = []
         for folder in found:
-            place = resolve_inside(root, folder)
-            if place.is_dir():
+            place = root / folder
+            if place.is_dir() and not place.is_symlink():
                 names = sorted(entry.name for entry in place.iterdir())
                 below += [f"{folder}/{name}" for name in names if fnmatch.fnmatchcase(name, part)]
         found = below
-    yield from (path.lstrip("/") for path in found)
+    yield from (path.removeprefix("./") for path in found)
 
 
 def digest_of(sources: list[Source], *, owners: bool) -> str:

@@ -142,8 +142,10 @@ class ImageStore:
                         del self._images[step.id]
                         del self._index.images[step.id]
                         doomed.append(step)
-            for gone in doomed:
-                removed += [{"Deleted": gone.id}, *self._drop_layers(gone.chain_ids)]
+            for number, gone in enumerate(doomed):
+                shared = {chain_id for below in doomed[number + 1 :] for chain_id in below.chain_ids}
+                layers = [chain_id for chain_id in gone.chain_ids if chain_id not in shared]
+                removed += [{"Deleted": gone.id}, *self._drop_layers(layers)]
             self._sweep()
             return removed
 
