@@ -23,10 +23,10 @@ from typing import IO, Any, BinaryIO, cast
 
 import msgspec
 
+from engine.building.metadata import apply_changes
 from engine.errors import Conflict, InvalidParameter, NotFound
 from engine.images import archive, lineage, views
 from engine.images.blobs import BlobStore, UncompressedReader
-from engine.images.changes import apply_changes
 from engine.images.config import Image, ImageConfig, chain_ids, parse_image_config
 from engine.images.index import Entry, Index, IndexFile
 from engine.images.reference import Reference, is_image_id, parse_reference
