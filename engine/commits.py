@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from engine.build_config import CommitOptions
-from engine.building.contexts import to_its_end
+from engine.building.completion import to_its_end
 from engine.building.images import describe_step
 from engine.building.metadata import apply_changes
 from engine.building.roots import Roots
@@ -24,7 +24,7 @@ from engine.errors import Conflict, InvalidParameter, NotFound
 from engine.events import EventBus
 from engine.images.config import Image
 from engine.images.reference import Reference, parse_reference
-from engine.images.store import ImageStore
+from engine.imaging import Imaging
 from engine.lifecycle import Lifecycle
 
 _FIELDS = (
@@ -46,9 +46,10 @@ _MERGED = ("Labels", "ExposedPorts", "Volumes")
 
 class Commits:
     def __init__(
-        self, store: ImageStore, roots: Roots, containers: Containers, lifecycle: Lifecycle, events: EventBus
+        self, imaging: Imaging, roots: Roots, containers: Containers, lifecycle: Lifecycle, events: EventBus
     ) -> None:
-        self._store = store
+        self._imaging = imaging
+        self._store = imaging.store
         self._roots = roots
         self._containers = containers
         self._lifecycle = lifecycle
@@ -74,7 +75,7 @@ class Commits:
         async with self._at_rest(container, pauses=options.pause):
             image = await to_its_end(work)
         if name is not None:
-            await asyncio.to_thread(self._store.tag, image.id, name.familiar_name, name.tag)
+            await self._imaging.tag(image.id, name.familiar_name, name.tag)
         attributes = {
             "comment": options.comment,
             "imageID": image.id,

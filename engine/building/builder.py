@@ -16,7 +16,8 @@ from engine.build_config import BuildOptions
 from engine.building import metadata
 from engine.building.arguments import BuildArguments
 from engine.building.cache import Cached, Step, StepCache
-from engine.building.contexts import BuildContext, to_its_end
+from engine.building.completion import to_its_end
+from engine.building.contexts import BuildContext
 from engine.building.copying import make_directory
 from engine.building.images import describe_step
 from engine.building.instructions import Instruction, parse_change

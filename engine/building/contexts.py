@@ -7,39 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from engine.build_config import CLASSIC_ONLY
 from engine.building import git
 from engine.building.archives import is_archive, unpack
+from engine.building.completion import to_its_end
 from engine.building.dockerfile import DOCKERFILE_BYTES_MAX
-from engine.building.fetching import fetch, is_url
+from engine.building.fetching import download, is_url
 from engine.building.ignore import IgnorePatterns
 from engine.building.sources import resolve_inside
 from engine.errors import InvalidParameter, NotImplementedHere
 
 DOCKERFILE_NAME = "Dockerfile"
-_T = TypeVar("_T")
 
 
 class BuildContext(msgspec.Struct, frozen=True):
     root: Path
     dockerfile: str
-
-
-async def to_its_end(work: Callable[[], _T]) -> _T:
-    """In a thread, which cannot be stopped: a cancellation waits for it, so that what it made can be undone."""
-    running = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.gather(running, return_exceptions=True)
-        raise
 
 
 async def open_context(
@@ -68,14 +56,7 @@ async def _received(body: AsyncIterator[bytes], archive: Path) -> None:
 async def _fetched(remote: str, archive: Path) -> None:
     if not is_url(remote):
         raise InvalidParameter(f"invalid remote context {remote}: use http://, https:// or a git address")
-    stop = threading.Event()
-    loading = asyncio.ensure_future(asyncio.to_thread(fetch, remote, archive, stop))
-    try:
-        await asyncio.shield(loading)
-    except asyncio.CancelledError:
-        stop.set()
-        await asyncio.gather(loading, return_exceptions=True)
-        raise
+    await download(remote, archive)
 
 
 def _unpacked(archive: Path, root: Path, *, is_remote: bool) -> None:

@@ -1,4 +1,4 @@
-"""Files from the web for a build: ADD of a URL, and contexts that are one. Blocking; runs in a thread.
+"""Files from the web for a build: ADD of a URL, and contexts that are one.
 
 Bounded: a limit of silence, one of size, and `stop` is looked at between blocks.
 """
@@ -15,6 +15,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
+from engine.building.completion import to_its_end
 from engine.errors import EngineFailure, InvalidParameter
 
 SILENCE_S = 60.0
@@ -30,6 +31,12 @@ def is_url(text: str) -> bool:
 def url_file_name(url: str) -> str:
     """The last part of its path; "" when there is none."""
     return posixpath.basename(urllib.parse.unquote(urllib.parse.urlsplit(url).path))
+
+
+async def download(url: str, target: Path) -> None:
+    """`fetch` in a thread; a cancellation stops it at the next block."""
+    stop = threading.Event()
+    await to_its_end(lambda: fetch(url, target, stop), stop.set)
 
 
 def fetch(url: str, target: Path, stop: threading.Event) -> None:

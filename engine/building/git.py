@@ -14,6 +14,7 @@ import shutil
 import signal
 from pathlib import Path
 
+from engine.building.arguments import PREDEFINED
 from engine.building.sources import resolve_inside
 from engine.errors import EngineFailure, InvalidParameter
 
@@ -70,7 +71,7 @@ async def _git(folder: Path, *words: str) -> None:
     process = await asyncio.create_subprocess_exec(
         *("git", "-c", "core.hooksPath=/dev/null", *words),
         cwd=folder,
-        env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), **_ENVIRONMENT},
+        env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), **_proxies(), **_ENVIRONMENT},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
@@ -88,3 +89,7 @@ async def _git(folder: Path, *words: str) -> None:
             await process.wait()
     if process.returncode:
         raise InvalidParameter(f"git {words[0]} failed: {errors.decode(errors='replace').strip()[-500:]}")
+
+
+def _proxies() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name in PREDEFINED}

@@ -5,11 +5,13 @@ Invariant: a container that was made here is gone when the build is cancelled; o
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 
 from engine.attach import AttachSession
+from engine.building.completion import carried
 from engine.building.journal import Journal
 from engine.config import ContainerCreate, HealthConfig, HostConfig
 from engine.container import Container
@@ -46,7 +48,11 @@ class CommandRunner:
             healthcheck=HealthConfig(test=["NONE"]),
             host_config=host,
         )
-        container_id, _ = await self._creation.create(name, body)
+        try:
+            container_id, _ = await carried(self._creation.create(name, body))
+        except asyncio.CancelledError:
+            await self.remove_left(name)
+            raise
         return self._containers.find(container_id)
 
     async def run(self, container: Container, say: Say) -> int:
@@ -54,7 +60,7 @@ class CommandRunner:
         session = await self._lifecycle.attach(container, stdin=False, streams=frozenset((1, 2)))
         try:
             ended = self._lifecycle.wait(container, "next-exit")
-            await self._lifecycle.start(container)
+            await carried(self._lifecycle.start(container))
             await _pass_on(session, say)
             return (await ended).exit_code
         finally:
@@ -68,7 +74,7 @@ class CommandRunner:
             return
 
     async def remove_left(self, name: str) -> None:
-        """Of a build that a crash ended."""
+        """Of a build that was cut off: the container may exist or not."""
         try:
             container = self._containers.find(name)
         except NotFound:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import posixpath
 import re
 import secrets
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 import msgspec
 
 from engine.building.copying import Manner, copy_sources
-from engine.building.fetching import fetch, is_url, url_file_name
+from engine.building.fetching import download, is_url, url_file_name
 from engine.building.instructions import Instruction
 from engine.building.sources import Source, digest_of, find_sources
 from engine.building.words import expand
@@ -86,23 +84,16 @@ async def prepare_transfer(
         owner=expand(instruction.flags.get("chown", ""), variables, instruction.escape),
         mode=_mode(expand(instruction.flags.get("chmod", ""), variables, instruction.escape)),
         is_from_image="from" in instruction.flags,
-        downloads=tuple([await _download(url, destination, folder) for url in urls]),
+        downloads=tuple([await _downloaded(url, destination, folder) for url in urls]),
     )
 
 
-async def _download(url: str, destination: str, folder: Path) -> Source:
+async def _downloaded(url: str, destination: str, folder: Path) -> Source:
     name = url_file_name(url)
     if not name and destination.endswith("/"):
         raise InvalidParameter(f"cannot determine filename from url: {url}")
     target = folder / f"download-{secrets.token_hex(8)}"
-    stop = threading.Event()
-    loading = asyncio.ensure_future(asyncio.to_thread(fetch, url, target, stop))
-    try:
-        await asyncio.shield(loading)
-    except asyncio.CancelledError:
-        stop.set()
-        await asyncio.gather(loading, return_exceptions=True)
-        raise
+    await download(url, target)
     return Source(target, name)
 
 

@@ -218,7 +218,7 @@ class ImageStore:
                 blobs, diff_ids = (list(parent.blobs), list(parent.diff_ids)) if parent else ([], [])
                 if layer is not None:
                     blobs.append(self._blobs.add(layer)[0])
-                    diff_ids.append(self._blobs.diff_id(blobs[-1]))
+                    diff_ids.append(self._blobs.diff_id_of_new(blobs[-1]))
                 config = msgspec.json.encode(describe(diff_ids, layer is not None))
                 layers = [
                     archive.FoundLayer(digest=blob, open=partial(self._blobs.open, blob)) for blob in blobs
