@@ -23,6 +23,7 @@ from engine.containers import Containers
 from engine.errors import Conflict, InvalidParameter, NotFound
 from engine.events import EventBus
 from engine.images.config import Image
+from engine.images.made import add_child
 from engine.images.reference import Reference, parse_reference
 from engine.imaging import Imaging
 from engine.lifecycle import Lifecycle
@@ -70,7 +71,7 @@ class Commits:
 
         def work() -> Image:
             with self._roots.written_by(container.id) as layer:
-                return self._store.add_child(parent, describe, layer)
+                return add_child(self._store, parent, describe, layer)
 
         async with self._at_rest(container, pauses=options.pause):
             image = await to_its_end(work)

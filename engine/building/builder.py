@@ -31,6 +31,7 @@ from engine.building.words import expand
 from engine.container import Container
 from engine.errors import EngineError, EngineFailure, InvalidParameter, NotFound
 from engine.images.config import Image
+from engine.images.made import add_child
 from engine.images.store import ImageStore
 from engine.process import DEFAULT_PATH
 from engine.storage.driver import Rootfs
@@ -250,8 +251,8 @@ class Builder:
 
     def _taken_from(self, state: StageState, step: Step, container: Container) -> tuple[Image, bool]:
         with self._shop.roots.written_by(container.id) as layer:
-            return self._shop.store.add_child(
-                state.image, self._describe(state, step), layer, step=step.key
+            return add_child(
+                self._shop.store, state.image, self._describe(state, step), layer, step=step.key
             ), False
 
     async def _copy(self, state: StageState, instruction: Instruction) -> None:
@@ -315,18 +316,18 @@ class Builder:
             return self._restored(state, step, cached), True
         describe = self._describe(state, step)
         if change is None:
-            return self._shop.store.add_child(state.image, describe, None, step=step.key), False
+            return add_child(self._shop.store, state.image, describe, None, step=step.key), False
         with self._shop.roots.changed(state.image, change) as layer:
-            return self._shop.store.add_child(state.image, describe, layer, step=step.key), False
+            return add_child(self._shop.store, state.image, describe, layer, step=step.key), False
 
     def _restored(self, state: StageState, step: Step, cached: Cached) -> Image:
         if not cached.is_part:
             return cached.image
         describe = self._describe(state, step)
         if cached.layer is None:
-            return self._shop.store.add_child(state.image, describe, None, step=step.key)
-        with self._shop.store.open_layer(cached.image, cached.layer) as layer:
-            return self._shop.store.add_child(state.image, describe, layer, step=step.key)
+            return add_child(self._shop.store, state.image, describe, None, step=step.key)
+        layer = cached.image.blobs[cached.layer]
+        return add_child(self._shop.store, state.image, describe, layer, step=step.key)
 
     def _describe(self, state: StageState, step: Step) -> Callable[[Sequence[str], bool], Message]:
         return describe_step(

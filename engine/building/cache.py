@@ -16,6 +16,7 @@ import msgspec
 
 from engine.errors import InvalidParameter, NotFound
 from engine.images.config import Image
+from engine.images.made import made_by
 from engine.images.store import ImageStore
 
 
@@ -61,7 +62,7 @@ class StepCache:
         return found
 
     def _made_here(self, parent: Image | None, step: Step) -> Cached | None:
-        made = self._store.made_by(parent.id if parent else "", step.key)
+        made = made_by(self._store, parent.id if parent else "", step.key)
         for image in made:
             if not self._names or any(self._stands_on(source, image.id) for source in self._sources()):
                 return Cached(image)

@@ -9,11 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from engine.errors import Conflict
 from engine.images.config import Image
 
 
 def has_children(image: Image, images: Mapping[str, Image]) -> bool:
     return any(other.parent == image.id for other in images.values())
+
+
+def dependent(image: Image) -> Conflict:
+    """Why it cannot be deleted."""
+    short = image.id[7:19]
+    return Conflict(
+        f"conflict: unable to delete {short} (cannot be forced) - image has dependent child images"
+    )
 
 
 def finished(chosen: Iterable[Image], everything: Iterable[Image]) -> list[Image]:

@@ -17,7 +17,6 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -36,7 +35,6 @@ logger = logging.getLogger(__name__)
 
 Report = Callable[[dict[str, Any]], None]
 Users = Callable[[str], Sequence[tuple[str, bool]]]
-Describe = Callable[[Sequence[str], bool], Mapping[str, Any]]
 
 
 class ImageStore:
@@ -92,6 +90,14 @@ class ImageStore:
             views.history(image, self._layer_sizes(image.blobs, image.chain_ids)), image, self._images
         )
 
+    def adopt_made(self, make: Callable[[BlobStore], archive.FoundImage], parent_id: str, step: str) -> Image:
+        """What `make` puts together, as the child of an image (see engine.images.made): all of it or nothing."""
+        with self._work:
+            try:
+                return self._adopt(make(self._blobs), [], lambda message: None, parent_id, step)
+            finally:
+                self._sweep()
+
     # ---- names --------------------------------------------------------------------------------------------
 
     def layer_sizes(self, image: Image) -> dict[str, int]:
@@ -121,7 +127,9 @@ class ImageStore:
                     raise _missing(ref)
                 users = in_use(image.id)
                 has_children = lineage.has_children(image, self._images)
-                _check_removal(image, ref, users, by_id=not key, force=force, has_children=has_children)
+                if has_children and not key:
+                    raise lineage.dependent(image)
+                _check_removal(image, ref, users, by_id=not key, force=force)
                 names = [key] if key else [name for name, id in self._index.names.items() if id == image.id]
                 removed = [{"Untagged": parse_reference(name).familiar} for name in names]
                 with self._changing():
@@ -206,35 +214,6 @@ class ImageStore:
                 return self._adopt(found, [name.familiar] if name else [], lambda message: None).id
             finally:
                 self._sweep()
-
-    # ---- images made here ---------------------------------------------------------------------------------
-
-    def add_child(
-        self, parent: Image | None, describe: Describe, layer: IO[bytes] | None, step: str = ""
-    ) -> Image:
-        """An image on `parent` with at most one layer more. `describe(diff ids, is there a new one)` configures it."""
-        with self._work:
-            try:
-                blobs, diff_ids = (list(parent.blobs), list(parent.diff_ids)) if parent else ([], [])
-                if layer is not None:
-                    blobs.append(self._blobs.add(layer)[0])
-                    diff_ids.append(self._blobs.diff_id_of_new(blobs[-1]))
-                config = msgspec.json.encode(describe(diff_ids, layer is not None))
-                layers = [
-                    archive.FoundLayer(digest=blob, open=partial(self._blobs.open, blob)) for blob in blobs
-                ]
-                found = archive.FoundImage(config=config, names=[], layers=layers)
-                return self._adopt(found, [], lambda message: None, parent.id if parent else "", step)
-            finally:
-                self._sweep()
-
-    def open_layer(self, image: Image, number: int) -> BinaryIO:
-        return self._blobs.open(image.blobs[number])
-
-    def made_by(self, parent_id: str, step: str) -> list[Image]:
-        """What that build step made of that image ("" for none) before, the newest first."""
-        made = [image for image in self.all() if image.parent == parent_id and image.step == step]
-        return sorted(made, key=lambda image: image.loaded_at, reverse=True)
 
     # ---- inside -------------------------------------------------------------------------------------------
 
@@ -435,7 +414,7 @@ class ImageStore:
 
 
 def _check_removal(
-    image: Image, ref: str, users: Sequence[tuple[str, bool]], *, by_id: bool, force: bool, has_children: bool
+    image: Image, ref: str, users: Sequence[tuple[str, bool]], *, by_id: bool, force: bool
 ) -> None:
     """Conflict, in Docker's words, when containers or other names stand against the removal."""
     short = image.id[7:19]
@@ -446,10 +425,6 @@ def _check_removal(
                 f"{users[0][0][:12]} is using its referenced image {short}"
             )
         return
-    if has_children:
-        raise Conflict(
-            f"conflict: unable to delete {short} (cannot be forced) - image has dependent child images"
-        )
     running = next((container for container, is_running in users if is_running), None)
     if running is not None:
         raise Conflict(

@@ -104,6 +104,22 @@ def test_two_stages_and_their_cache(client: DockerBuild, tmp_path: Path) -> None
     client.ok("rmi", "-f", "app:1", "app:2")
 
 
+def test_cache_from_an_image_that_came_from_elsewhere(client: DockerBuild, tmp_path: Path) -> None:
+    dockerfile = "FROM hello\nARG A\nRUN echo $A > /a\nENV B=1\nCOPY f /\nCMD cat /a /f\n"
+    where = context(tmp_path / "context", {"Dockerfile": dockerfile, "f": "f"})
+    client.ok("build", "-t", "far:1", "--build-arg", "A=a", where)
+    client.ok("save", "-o", str(tmp_path / "far.tar"), "far:1")
+    client.ok("rmi", "far:1")
+    client.ok("load", "-i", str(tmp_path / "far.tar"))
+    assert not any(cached_steps(client.ok("build", "--build-arg", "A=b", "--cache-from", "nosuch", where)))
+    again = ("build", "-t", "far:2", "--build-arg", "A=a", "--cache-from", "far:1", where)
+    assert cached_steps(client.ok(*again)) == [True] * 5
+    assert client.ok("run", "--rm", "far:2") == "a\nf"
+    (tmp_path / "context/f").write_text("F")
+    assert cached_steps(client.ok(*again)) == [True, True, True, False, False]
+    client.ok("rmi", "far:1", "far:2")
+
+
 def test_steps_go_with_the_image_that_needs_them(client: DockerBuild) -> None:
     client.ok("build", "-t", "steps", "-", text="FROM hello\nENV A=1\nENV B=2\nRUN touch /made\n")
     steps = client.ok("history", "-q", "--no-trunc", "steps").split()[:3]

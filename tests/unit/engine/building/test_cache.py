@@ -36,8 +36,8 @@ class FakeStore:
     def __init__(self, *images: Image) -> None:
         self._images = images
 
-    def made_by(self, parent_id: str, step: str) -> list[Image]:
-        return [one for one in self._images if (one.parent, one.step) == (parent_id, step)]
+    def all(self) -> list[Image]:
+        return list(self._images)
 
     def resolve(self, ref: str) -> Image:
         for one in self._images:

@@ -11,6 +11,7 @@ import pytest
 
 from engine.errors import Conflict, NotFound
 from engine.images.config import Image
+from engine.images.made import add_child, made_by
 from engine.images.store import ImageStore
 from tests.images import CREATED, image_archive, tar_of
 from tests.unit.engine.images.test_image_store import MemoryDriver
@@ -35,7 +36,7 @@ def child(store: ImageStore, parent: Image | None, word: str, *, layer: bool = F
         }
 
     content = io.BytesIO(tar_of({word: word.encode()})) if layer else None
-    return store.add_child(parent, describe, content, step=f"key of {word}")
+    return add_child(store, parent, describe, content, step=f"key of {word}")
 
 
 def nobody(_image_id: str) -> list[tuple[str, bool]]:
@@ -48,8 +49,8 @@ def test_children_stand_on_their_parents_layers(store: ImageStore, tmp_path: Pat
     layered = child(store, plain, "layered", layer=True)
     assert plain.diff_ids == base.diff_ids
     assert layered.diff_ids[:-1] == base.diff_ids and len(layered.diff_ids) == 2
-    assert store.made_by(base.id, "key of plain") == [plain]
-    assert store.made_by("", "key of plain") == []
+    assert made_by(store, base.id, "key of plain") == [plain]
+    assert made_by(store, "", "key of plain") == []
     assert child(store, None, "from nothing").diff_ids == ()
     again = ImageStore(tmp_path, MemoryDriver())
     assert again.resolve(layered.id).parent == plain.id
@@ -63,7 +64,7 @@ def test_a_failed_child_leaves_nothing(store: ImageStore, tmp_path: Path) -> Non
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
-        store.add_child(store.resolve("base:1"), describe, io.BytesIO(tar_of({"x": b"x"})))
+        add_child(store, store.resolve("base:1"), describe, io.BytesIO(tar_of({"x": b"x"})))
     assert {path.name for path in (tmp_path / "sha256").iterdir()} == before
 
 
