@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import AsyncIterator
 from typing import TypeVar
 
 import msgspec
@@ -14,20 +15,25 @@ from engine.config import ContainerConfig, Ulimit
 from engine.errors import InvalidParameter, NotImplementedHere
 from node.api.checks import ulimit_problems
 from node.api.context import Context, Route
-from node.api.images import upload
 from node.api.query import closing, filters, flag, json_response, number, optional_body, stream_json
 
+CHUNK_BYTES = 1 << 20
 _T = TypeVar("_T")
 
 
 async def build(context: Context, request: web.Request) -> web.StreamResponse:
     """The context is read to its end before the first message goes out."""
-    messages = context.engine.builds.build(build_options(request), upload(request))
+    messages = context.engine.builds.build(build_options(request), _context(request))
     async with closing(messages):
         try:
             return await stream_json(request, messages)
         except ConnectionError:  # it has heard of an error, or that the image is there, and hung up
             return web.Response()
+
+
+async def _context(request: web.Request) -> AsyncIterator[bytes]:
+    async for chunk in request.content.iter_chunked(CHUNK_BYTES):
+        yield chunk
 
 
 def build_options(request: web.Request) -> BuildOptions:

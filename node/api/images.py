@@ -42,7 +42,7 @@ async def remove(context: Context, request: web.Request) -> web.StreamResponse:
 
 
 async def load(context: Context, request: web.Request) -> web.StreamResponse:
-    messages = context.engine.images.load(upload(request), quiet=flag(request, "quiet"))
+    messages = context.engine.images.load(_upload(request), quiet=flag(request, "quiet"))
     return await stream_json(request, messages)
 
 
@@ -69,7 +69,7 @@ async def create(context: Context, request: web.Request) -> web.StreamResponse:
         if not tag_name and ":" in repo.rpartition("/")[2]:
             repo, _, tag_name = repo.rpartition(":")
         messages = context.engine.images.import_rootfs(
-            upload(request), repo, tag_name, query.getall("changes", []), query.get("message", "")
+            _upload(request), repo, tag_name, query.getall("changes", []), query.get("message", "")
         )
         return await stream_json(request, messages)
     name = query.get("fromImage", "")
@@ -88,7 +88,7 @@ async def prune(context: Context, request: web.Request) -> web.StreamResponse:
     return json_response(await context.engine.images.prune(wanted))
 
 
-async def upload(request: web.Request) -> AsyncIterator[bytes]:
+async def _upload(request: web.Request) -> AsyncIterator[bytes]:
     async for chunk in request.content.iter_chunked(CHUNK_BYTES):
         yield chunk
 
