@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -160,15 +161,15 @@ def test_a_failed_command(client: DockerBuild, api: docker.APIClient) -> None:
         ),
         ("FROM hello\nCOPY ../x /", "forbidden path outside the build context"),
         ("FROM hello\nCOPY --from=5 a b", "invalid from flag value 5"),
-        ("FROM nosuch/image:1", "pull access denied"),
+        ("FROM 127.0.0.1:1/nosuch:1", "pull access denied|refused"),
         ("FROM ${NOTHING}", "should not be blank"),
-        ("FROM --platform=windows hello", "does not match"),
+        ("FROM --platform=windows/amd64 hello", "operating system is not supported"),
         ("FROM hello\nEXPOSE http", "invalid containerPort"),
     ],
 )
 def test_what_cannot_be_built(client: DockerBuild, text: str, words: str) -> None:
     result = client.run("build", "-", text=text)
-    assert result.code == 1 and words in result.err
+    assert result.code == 1 and re.search(words, result.err), result.err
     assert client.ok("ps", "-aq") == ""
 
 
