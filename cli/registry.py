@@ -25,6 +25,7 @@ COMMON = (
     Entry("run", "run:run", "Create and run a new container from an image"),
     Entry("exec", "exec:exec_", "Execute a command in a running container"),
     Entry("ps", "container:ls", "List containers"),
+    Entry("build", "build:build", "Build an image from a Dockerfile"),
     Entry("images", "image:ls", "List images"),
     Entry("pull", "distribution:pull", "Download an image from a registry"),
     Entry("push", "distribution:push", "Upload an image to a registry"),
@@ -42,6 +43,7 @@ CONTAINER = Noun(
         Entry(
             "attach", "exec:attach", "Attach local standard input, output, and error streams to a container"
         ),
+        Entry("commit", "commit:commit", "Create a new image from a container's changes"),
         Entry("create", "run:create", "Create a new container"),
         Entry(
             "diff", "container:diff", "Inspect changes to files or directories on a container's filesystem"
@@ -71,10 +73,13 @@ CONTAINER = Noun(
     (("list", "ls"), ("ps", "ls"), ("remove", "rm")),
 )
 
+BUILDER = Noun("builder", "Manage builds", (Entry("prune", "build:prune", "Remove build cache"),))
+
 IMAGE = Noun(
     "image",
     "Manage images",
     (
+        Entry("build", "build:build", "Build an image from a Dockerfile"),
         Entry("history", "image:history", "Show the history of an image"),
         Entry("import", "image:import_", "Import the contents from a tarball to create a filesystem image"),
         Entry("inspect", "image:inspect", "Display detailed information on one or more images"),
@@ -257,12 +262,12 @@ LAB = Noun(
     ),
 )
 
-MANAGEMENT = (CONTAINER, CONTEXT, IMAGE, NETWORK, SYSTEM, VOLUME)
+MANAGEMENT = (BUILDER, CONTAINER, CONTEXT, IMAGE, NETWORK, SYSTEM, VOLUME)
 SWARM_NOUNS = (CLUSTER, CONFIG, NODE, SECRET, SERVICE, SWARM)
 LAB_NOUNS = (LAB,)
 
 TOP_LEVEL = (
-    *(entry for entry in CONTAINER.verbs if entry.name in ("attach", "create", "diff")),
+    *(entry for entry in CONTAINER.verbs if entry.name in ("attach", "commit", "create", "diff")),
     Entry("events", "events:events", "Get real time events from the server"),
     Entry("history", "image:history", "Show the history of an image"),
     Entry("import", "image:import_", "Import the contents from a tarball to create a filesystem image"),

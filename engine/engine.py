@@ -19,6 +19,10 @@ from typing import Any
 from engine.attach import AttachSession
 from engine.attachment_events import AttachmentEvents
 from engine.background import BackgroundTasks
+from engine.building.roots import Roots
+from engine.building.running import CommandRunner
+from engine.builds import Builds
+from engine.commits import Commits
 from engine.config import (
     ContainerCreate,
     ExecConfig,
@@ -111,6 +115,10 @@ class Engine:
         temp_dir = settings.root / "tmp"
         self.registry = RegistryService(lambda: settings.registry, self._images, self.events_bus, temp_dir)
         self.images = Imaging(self._images, self._containers, self.events_bus, temp_dir, self.registry)
+        roots = Roots(self._storage, temp_dir)
+        runner = CommandRunner(self._containers, self._creation, self._lifecycle)
+        self.builds = Builds(settings.root / "builds", self.images, roots, runner)
+        self.commits = Commits(self.images, roots, self._containers, self._lifecycle, self.events_bus)
         self.networks = NetworkService(networks, self._containers, self.events_bus)
         self.volumes = VolumeService(self._volumes, self.events_bus, self._containers.users_of_volume)
         self.events_bus.companion = AttachmentEvents(find, networks)
@@ -152,6 +160,7 @@ class Engine:
                 await self._runtime.forget(unknown)
         recoveries = [self._recover(c, states.get(c.id)) for c in tuple(self._containers.all())]
         await asyncio.gather(*recoveries)
+        await self.builds.recover()
 
     async def _recover(self, container: Container, state: ContainerState | None) -> None:
         running = state is not None and state.running

@@ -16,6 +16,7 @@ from typing import IO, Any
 from engine.containers import Containers
 from engine.errors import InvalidParameter
 from engine.events import EventBus
+from engine.images import lineage, made
 from engine.images.platforms import check_platform, parse_platform
 from engine.images.store import ImageStore
 from engine.registry.service import RegistryService
@@ -39,8 +40,11 @@ class Imaging:
         self._temp_dir = temp_dir
         temp_dir.mkdir(parents=True, exist_ok=True)
 
-    async def summaries(self, filters: Mapping[str, list[str]]) -> list[dict[str, Any]]:
-        return self.store.summaries(filters, containers=[c.image_id for c in self._containers.all()])
+    async def summaries(
+        self, filters: Mapping[str, list[str]], *, intermediate: bool = False
+    ) -> list[dict[str, Any]]:
+        users = [container.image_id for container in self._containers.all()]
+        return self.store.summaries(filters, users, intermediate=intermediate)
 
     async def inspect(self, ref: str, platform: str = "") -> dict[str, Any]:
         self._check_platform(ref, platform)
@@ -89,7 +93,7 @@ class Imaging:
         wanted = parse_platform(platform)
         async with self._received(source) as file:
             image_id = await asyncio.to_thread(
-                self.store.import_rootfs, file, repo, tag, list(changes), message, wanted
+                made.import_rootfs, self.store, file, repo, tag, list(changes), message, wanted
             )
         self._events.publish("image", "import", image_id, {"name": f"{repo}:{tag}" if repo else image_id})
         yield {"status": image_id}
@@ -127,7 +131,7 @@ class Imaging:
         used = {container.image_id for container in self._containers.all()}
         deleted: list[dict[str, str]] = []
         reclaimed = 0
-        for image in self.store.filtered(others):
+        for image in lineage.finished(self.store.filtered(others), self.store.all()):
             if image.id in used or (image.repo_tags and not everything):
                 continue
             reclaimed += image.size

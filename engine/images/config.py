@@ -37,6 +37,8 @@ class Image(msgspec.Struct, kw_only=True):
     blobs: tuple[str, ...]
     size: int
     loaded_at: float
+    parent: str = ""  # the image that it was made from here
+    step: str = ""  # see engine.building.cache
     repo_tags: list[str] = []
     repo_digests: list[str] = []
 

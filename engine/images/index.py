@@ -16,11 +16,15 @@ from engine.errors import EngineFailure
 class Entry(msgspec.Struct):
     """`blobs`: digests of the layers as they came, lowest first; `loaded_at` in Unix seconds.
 
+    Of images that were made here: `parent`, the id of the one below, and `step`, the build step that made it.
+
     `manifest`: the one that a registry gave for exactly these blobs, itself a blob; "" for other images.
     """
 
     blobs: list[str]
     loaded_at: float
+    parent: str = ""
+    step: str = ""
     manifest: str = ""
 
 

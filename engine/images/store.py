@@ -10,8 +10,8 @@ for moments, around the tables. So looking an image up never waits for an archiv
 from __future__ import annotations
 
 import contextlib
-import datetime
 import io
+import itertools
 import logging
 import tarfile
 import threading
@@ -21,16 +21,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-import msgspec
-
 from engine.errors import InvalidParameter, NotFound
-from engine.images import archive, views
+from engine.images import archive, lineage, views
 from engine.images.blobs import BlobStore, UncompressedReader, WatchedFile
-from engine.images.changes import apply_changes
 from engine.images.config import Image, ImageConfig, chain_ids, parse_image_config
 from engine.images.incoming import KEPT_S, Incoming
 from engine.images.index import Entry, Index, IndexFile, Packed
-from engine.images.platforms import Platform, check_platform, host_platform
+from engine.images.platforms import Platform, check_platform
 from engine.images.reference import Reference, is_image_id, parse_reference
 from engine.images.removal import check_removal
 from engine.storage.driver import StorageDriver
@@ -75,13 +72,15 @@ class ImageStore:
             return list(self._images.values())
 
     def summaries(
-        self, filters: Mapping[str, list[str]], containers: Iterable[str] = ()
+        self, filters: Mapping[str, list[str]], containers: Iterable[str] = (), *, intermediate: bool = False
     ) -> list[dict[str, Any]]:
-        """GET /images/json, newest first."""
+        """GET /images/json, newest first. `intermediate`: also the steps between the images of builds."""
         counts: dict[str, int] = {}
         for image_id in containers:
             counts[image_id] = counts.get(image_id, 0) + 1
         images = self.filtered(filters)
+        if not intermediate:
+            images = lineage.finished(images, self.all())
         images.sort(key=lambda image: image.created, reverse=True)
         return [
             views.summary(image, counts.get(image.id, 0), filters.get("reference", ())) for image in images
@@ -96,7 +95,20 @@ class ImageStore:
 
     def history(self, ref: str) -> list[dict[str, Any]]:
         image = self.resolve(ref)
-        return views.history(image, self._layer_sizes(image.blobs, image.chain_ids))
+        return lineage.with_ids(
+            views.history(image, self._layer_sizes(image.blobs, image.chain_ids)), image, self._images
+        )
+
+    def adopt_made(
+        self, make: Callable[[BlobStore], archive.FoundImage], parent_id: str = "", step: str = ""
+    ) -> Image:
+        """What `make` puts together, as the child of an image, if any (see engine.images.made): all of it or nothing."""
+        with self._work:
+            try:
+                found = make(self._blobs)
+                return self._adopt(found, found.names, lambda message: None, parent_id, step)
+            finally:
+                self._sweep()
 
     # ---- names --------------------------------------------------------------------------------------------
 
@@ -118,7 +130,7 @@ class ImageStore:
     def remove(self, ref: str, *, force: bool, in_use: Users, noprune: bool = False) -> list[dict[str, str]]:
         """Untag, and delete when nothing names it any more. Conflict while containers need it.
 
-        `noprune` keeps untagged parents; images here have none, so it changes nothing.
+        `noprune` keeps the steps below that nothing needs any more.
         """
         with self._work:
             with self._lock:
@@ -126,6 +138,9 @@ class ImageStore:
                 if image is None:
                     raise _missing(ref)
                 users = in_use(image.id)
+                has_children = lineage.has_children(image, self._images)
+                if has_children and not key:
+                    raise lineage.dependent(image)
                 check_removal(image, ref, users, by_id=not key, force=force)
                 keys = self._untagged_with(image, key)
                 removed = [{"Untagged": parse_reference(key).familiar} for key in keys]
@@ -134,14 +149,20 @@ class ImageStore:
                         self._index.names.pop(name, None)
                         self._index.digests.pop(name, None)
                     self._show_names(image)
-                    # Taken by name from under a container, the image stays for it, without a name.
-                    unneeded = not (image.repo_tags or image.repo_digests) and not (users and key)
-                    if unneeded:
-                        del self._images[image.id]
-                        del self._index.images[image.id]
-            if unneeded:
-                removed += [{"Deleted": image.id}, *self._drop_layers(image.chain_ids)]
-                self._sweep()
+                    # Taken by name from under a container or a child, the image stays for it, without a name.
+                    doomed: list[Image] = []
+                    if not (image.repo_tags or image.repo_digests or (users and key) or has_children):
+                        below = () if noprune else lineage.unneeded_below(image, self._images, in_use)
+                        for gone in itertools.chain(
+                            (image,), below
+                        ):  # whose children are gone is looked at next
+                            del self._images[gone.id], self._index.images[gone.id]
+                            doomed.append(gone)
+            for number, gone in enumerate(doomed):
+                shared = {chain_id for below in doomed[number + 1 :] for chain_id in below.chain_ids}
+                layers = [chain_id for chain_id in gone.chain_ids if chain_id not in shared]
+                removed += [{"Deleted": gone.id}, *self._drop_layers(layers)]
+            self._sweep()
             return removed
 
     # ---- in and out ---------------------------------------------------------------------------------------
@@ -175,47 +196,6 @@ class ImageStore:
                 if name and name not in names:
                     names.append(name)
         archive.write_archive(out, list(chosen.values()), self._blobs)
-
-    def import_rootfs(
-        self,
-        source: IO[bytes],
-        repo: str,
-        tag: str,
-        changes: Sequence[str],
-        message: str,
-        platform: Platform | None = None,
-    ) -> str:
-        """One layer from a root file system archive; returns the image id."""
-        name = parse_reference(f"{repo}:{tag}" if tag else repo) if repo else None
-        if name and name.digest:
-            raise InvalidParameter("cannot import digest reference")
-        if platform is not None and platform.os != "linux":
-            raise InvalidParameter(
-                f'operating system "{platform.os}": only linux images can be imported here'
-            )
-        changed = apply_changes({}, changes)
-        with self._work:
-            try:
-                blob, _ = self._blobs.add(source)
-                diff_id = self._blobs.diff_id(blob)
-                created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-                config = {
-                    "created": created,
-                    "architecture": (platform or host_platform()).architecture,
-                    "os": "linux",
-                    **({"variant": platform.variant} if platform and platform.variant else {}),
-                    "config": changed,
-                    "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-                    "history": [{"created": created, "comment": message or "Imported from -"}],
-                }
-                found = archive.FoundImage(
-                    config=msgspec.json.encode(config),
-                    names=[],
-                    layers=[archive.FoundLayer(digest=blob, open=lambda: self._blobs.open(blob))],
-                )
-                return self._adopt(found, [name.familiar] if name else [], lambda message: None).id
-            finally:
-                self._sweep()
 
     # ---- to and from registries ---------------------------------------------------------------------------
 
@@ -415,7 +395,14 @@ class ImageStore:
         packed = (self._index.packed[b].digest for b in image.blobs if b in self._index.packed)
         return blob in image.blobs or blob in packed
 
-    def _adopt(self, found: archive.FoundImage, names: Sequence[str], report: Report) -> Image:
+    def _adopt(
+        self,
+        found: archive.FoundImage,
+        names: Sequence[str],
+        report: Report,
+        parent_id: str = "",
+        step: str = "",
+    ) -> Image:
         """Bring the layers into the driver and the image, under its names, into the index: all or nothing."""
         raw, config, diff_ids = parse_image_config(found.config)
         if len(diff_ids) != len(found.layers):
@@ -435,7 +422,7 @@ class ImageStore:
             with self._changing():
                 image = self._images.get(image_id)
                 if image is None:
-                    entry = Entry(blobs=blobs, loaded_at=time.time())
+                    entry = Entry(blobs=blobs, loaded_at=time.time(), parent=parent_id, step=step)
                     image = self._image(image_id, entry, raw, config, diff_ids)
                     self._images[image_id] = image
                     self._index.images[image_id] = entry
@@ -598,6 +585,8 @@ class ImageStore:
             blobs=tuple(entry.blobs),
             size=sum(self._layer_sizes(entry.blobs, chain_ids(diff_ids))),
             loaded_at=entry.loaded_at,
+            parent=entry.parent,
+            step=entry.step,
         )
 
 

@@ -40,7 +40,7 @@ def summary(image: Image, containers: int, references: Sequence[str] = ()) -> di
 
     return {
         "Id": image.id,
-        "ParentId": "",
+        "ParentId": image.parent,
         "RepoTags": shown(image.repo_tags),
         "RepoDigests": shown(image.repo_digests),
         "Created": unix_time(image.created),
@@ -57,7 +57,7 @@ def inspect(image: Image, driver: str) -> dict[str, Any]:
         "Id": image.id,
         "RepoTags": image.repo_tags,
         "RepoDigests": image.repo_digests,
-        "Parent": "",
+        "Parent": image.parent,
         "Comment": raw.get("comment", ""),
         "Created": image.created,
         "DockerVersion": raw.get("docker_version", ""),

@@ -1,8 +1,9 @@
 """Unpacking one layer's archive into a directory, and walking such directories. Archives are not trusted.
 
 Every path is resolved inside the target (openat2 RESOLVE_IN_ROOT), so neither `..`, absolute names nor
-links planted by earlier members lead outside. Whiteouts become overlayfs' own form (`overlay`), or are
-applied to the tree on the spot (`apply`). Source: OCI image specification, layer.md; kernel overlayfs.rst.
+links planted by earlier members lead outside. Whiteouts become overlayfs' own form (`overlay`), are applied
+to the tree on the spot (`apply`), or are files like any other (`none`: an archive that is no layer).
+Source: OCI image specification, layer.md; kernel overlayfs.rst.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class LayerUnpacker:
     """
 
     def __init__(
-        self, root: Path, whiteouts: Literal["overlay", "apply"], lowers: Sequence[Path] = ()
+        self, root: Path, whiteouts: Literal["overlay", "apply", "none"], lowers: Sequence[Path] = ()
     ) -> None:
         self._root = root
         self._whiteouts = whiteouts
@@ -56,6 +57,7 @@ class LayerUnpacker:
         self._directory_times: list[tuple[str, float]] = []
         self._written: set[str] = set()
         self.bytes_written = 0
+        self.data_end = 0  # where in the archive the content of the last file ends
 
     def unpack(self, archive: BinaryIO) -> int:
         """All members; returns the bytes of file content. InvalidParameter names a bad member."""
@@ -65,6 +67,8 @@ class LayerUnpacker:
                     if count >= MEMBERS_MAX:
                         raise InvalidParameter(f"layer has more than {MEMBERS_MAX} entries")
                     self._add_checked(tar, member)
+                    if member.isreg():
+                        self.data_end = member.offset_data + member.size
         except tarfile.TarError as error:
             raise InvalidParameter(f"layer is not a valid tar archive: {error}") from error
         finally:
@@ -88,9 +92,9 @@ class LayerUnpacker:
             return
         folder, _, name = path.rpartition("/")
         parent = self._parent(folder)
-        if name == OPAQUE_MARK:
+        if self._whiteouts != "none" and name == OPAQUE_MARK:
             self._make_opaque(folder, parent)
-        elif name.startswith(WHITEOUT_PREFIX):
+        elif self._whiteouts != "none" and name.startswith(WHITEOUT_PREFIX):
             self._white_out(folder, parent, name.removeprefix(WHITEOUT_PREFIX), member.name)
         else:
             self._written.add(path)

@@ -56,7 +56,7 @@ def problems(body: ContainerCreate) -> Iterator[str]:
 def _host(host: HostConfig) -> Iterator[str]:
     yield from _resources(host)
     for limit in host.ulimits or ():
-        yield from _ulimit(limit)
+        yield from ulimit_problems(limit)
     yield from _network(host)
     if host.restart_policy is not None and host.restart_policy.maximum_retry_count < 0:
         yield "invalid restart policy: maximum retry count cannot be negative"
@@ -89,7 +89,7 @@ def _resources(host: HostConfig) -> Iterator[str]:
         yield "SHM size can not be less than 0"
 
 
-def _ulimit(limit: Ulimit) -> Iterator[str]:
+def ulimit_problems(limit: Ulimit) -> Iterator[str]:
     if limit.name.lower() not in _ULIMITS:
         yield f"invalid ulimit type: {limit.name}"
     soft, hard = (value if value >= 0 else 1 << 64 for value in (limit.soft, limit.hard))

@@ -15,7 +15,9 @@ CHUNK_BYTES = 1 << 20
 
 
 async def listing(context: Context, request: web.Request) -> web.StreamResponse:
-    return json_response(await context.engine.images.summaries(filters(request)))
+    return json_response(
+        await context.engine.images.summaries(filters(request), intermediate=flag(request, "all"))
+    )
 
 
 async def inspect(context: Context, request: web.Request) -> web.StreamResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from node.api import (
+    build,
     cluster,
     configs,
     containers,
@@ -25,6 +26,7 @@ ROUTES: tuple[Route, ...] = (
     *containers.ROUTES,
     *execs.ROUTES,
     *images.ROUTES,
+    *build.ROUTES,
     *distribution.ROUTES,
     *networks.ROUTES,
     *volumes.ROUTES,

@@ -18,7 +18,8 @@ from engine.registry.service import RegistryService
 
 
 class FakeStore:
-    """Images: one without a name, one with a name, one that a container has."""
+    """Images: one without a name, one with a name, one that a container has,
+    and a step that a child stands on."""
 
     def __init__(self) -> None:
         self.asked: Mapping[str, list[str]] = {}
@@ -27,10 +28,14 @@ class FakeStore:
     def filtered(self, filters: Mapping[str, list[str]]) -> list[Any]:
         self.asked = filters
         return [
-            SimpleNamespace(id="unnamed", repo_tags=[], size=1),
-            SimpleNamespace(id="named", repo_tags=["a:1", "b:1"], size=10),
-            SimpleNamespace(id="used", repo_tags=[], size=100),
+            SimpleNamespace(id="unnamed", repo_tags=[], size=1, parent=""),
+            SimpleNamespace(id="named", repo_tags=["a:1", "b:1"], size=10, parent=""),
+            SimpleNamespace(id="used", repo_tags=[], size=100, parent=""),
+            SimpleNamespace(id="step", repo_tags=[], size=1000, parent=""),
         ]
+
+    def all(self) -> list[Any]:
+        return [SimpleNamespace(id="child", repo_tags=["c:1"], size=1, parent="step")]
 
     def collect_incoming(self) -> int:
         return 0

@@ -14,6 +14,7 @@ import pytest
 
 from engine.errors import Conflict, EngineFailure, InvalidParameter, NotFound
 from engine.images.config import chain_ids
+from engine.images.made import import_rootfs
 from engine.images.store import ImageStore
 from tests.images import CREATED, digest_of, image_archive, image_config, tar_of
 from tests.memory_driver import MemoryDriver
@@ -414,7 +415,7 @@ def test_a_damaged_index_is_not_taken_for_an_empty_one(
 
 
 def test_import_applies_changes(store: ImageStore, driver: MemoryDriver) -> None:
-    image_id = store.import_rootfs(io.BytesIO(BASE), "base", "", ['CMD ["/x"]', "ENV A=1"], "from tests")
+    image_id = import_rootfs(store, io.BytesIO(BASE), "base", "", ['CMD ["/x"]', "ENV A=1"], "from tests")
     image = store.resolve("base:latest")
     assert (image.id, image.config.cmd, image.config.env) == (image_id, ("/x",), ("A=1",))
     assert driver.layers == {digest_of(BASE): ["etc", "etc/os"]}
@@ -426,9 +427,9 @@ def test_a_refused_import_leaves_nothing(
     tmp_path: Path, store: ImageStore, driver: MemoryDriver, repo: str, changes: list[str]
 ) -> None:
     with pytest.raises(InvalidParameter):
-        store.import_rootfs(io.BytesIO(BASE), repo, "", changes, "")
+        import_rootfs(store, io.BytesIO(BASE), repo, "", changes, "")
     with pytest.raises(InvalidParameter):
-        store.import_rootfs(io.BytesIO(b"\x1f\x8b damaged"), "ok", "", [], "")
+        import_rootfs(store, io.BytesIO(b"\x1f\x8b damaged"), "ok", "", [], "")
     assert (driver.layers, blobs(tmp_path)) == ({}, set())
 
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from engine.building.metadata import apply_changes
 from engine.errors import InvalidParameter
-from engine.images.changes import apply_changes
 
 
 def test_every_instruction() -> None:
@@ -46,19 +46,17 @@ def test_the_given_configuration_is_not_altered() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("RUN make", "'RUN' is not a valid change command: use CMD, ENTRYPOINT"),
-        ("", "'' is not a valid change command"),
-        ("CMD", "CMD requires an argument"),
-        ('CMD ["a", 1]', "not a JSON list of strings"),
-        ("VOLUME [/data]", "not a JSON list of strings"),
+        ("RUN make", "RUN is not a valid change command: use CMD, ENTRYPOINT"),
+        ("CMD", "CMD requires at least one argument"),
+        ('CMD ["a", 1]', "arrays must be comprised of strings only"),
         ("EXPOSE http", 'invalid containerPort "http"'),
         ("EXPOSE 0", "invalid containerPort"),
         ("EXPOSE 70000", "invalid containerPort"),
         ("EXPOSE 20-10", "invalid containerPort"),
         ("EXPOSE 80/icmp", "invalid containerPort"),
         ("ENV A", "ENV must have two arguments"),
-        ("ENV A=1 B", "can't find = in 'B'"),
-        ('LABEL a="open', "unfinished quotation"),
+        ("ENV A=1 B", 'can\'t find = in "B"'),
+        ('LABEL a="open', "looking for matching double-quote"),
     ],
 )
 def test_a_wrong_change_is_named(change: str, words: str) -> None:
