@@ -29,6 +29,17 @@ _LENGTH = struct.Struct(">I")
 _READ_BYTES = 256 * 1024
 
 
+class LogStyle(msgspec.Struct, frozen=True, kw_only=True):
+    """How a log is written, beside where. `buffer_bytes`: what may wait for a slow disk in memory before output is
+    dropped; 0 makes the container wait instead. `attributes` stand in every line. `numbered`: lines are counted.
+    """
+
+    compress: bool = False
+    buffer_bytes: int = 0
+    attributes: dict[str, str] = {}
+    numbered: bool = False
+
+
 class StartRequest(msgspec.Struct, kw_only=True):
     """Start a container. Paths are the host's; `console_size` is (rows, columns)."""
 
@@ -48,6 +59,7 @@ class StartRequest(msgspec.Struct, kw_only=True):
     log_max_file: int
     console_size: tuple[int, int] | None
     seccomp: bytes
+    log_style: LogStyle = LogStyle()
 
 
 class ExecRequest(msgspec.Struct, kw_only=True):
@@ -89,6 +101,7 @@ class Estate(msgspec.Struct, frozen=True, kw_only=True):
     log_max_size: int
     log_max_file: int
     seccomp: bytes
+    log_style: LogStyle = LogStyle()
 
 
 class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
