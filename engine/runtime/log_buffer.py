@@ -13,7 +13,7 @@ import time
 from engine.runtime.handover import LogState
 from engine.runtime.json_log import JsonLog
 
-HELD_S = 1.0
+HELD_S = 3.0
 FINISH_S_MAX = 10.0  # against a disk that hangs: then the container's end is reported without the rest
 
 

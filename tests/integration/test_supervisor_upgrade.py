@@ -189,8 +189,8 @@ async def test_containers_logs_terminals_and_execs_go_on(node: Node, builds: Bui
 
 STYLES = {
     "packed": LogStyle(compress=True, numbered=True),
-    "dropping": LogStyle(buffer_bytes=1 << 20),
-    "named": LogStyle(attributes={"tag": "x"}, buffer_bytes=1 << 20, numbered=True),
+    "dropping": LogStyle(buffer_bytes=16 << 20),
+    "named": LogStyle(attributes={"tag": "x"}, buffer_bytes=16 << 20, numbered=True),
 }
 
 
