@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
 
 from cli.errors import UsageError
 from cli.humanize import unix_time
 from cli.parse import nanoseconds
 
+_SECONDS = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
+_FRACTION = re.compile(r":\d\d\.(\d{1,9})", re.ASCII)
+
 
 def moment(text: str) -> str:
     """As the API takes it: Unix seconds with a fraction, or empty for none."""
     if not text:
         return ""
-    try:
-        return f"{float(text):.9f}"
-    except ValueError:
-        pass
+    if _SECONDS.fullmatch(text):
+        return text
     if "-" in text[1:] and text[:4].isdigit():
         found = unix_time(_completed(text))
         if found:
-            return f"{found:.9f}"
+            # The fraction as it was written: a float does not hold nanoseconds.
+            fraction = _FRACTION.search(text)
+            return f"{math.floor(found)}.{fraction[1] if fraction else '0'}"
         raise UsageError(
             f'invalid timestamp "{text}"', hint="such as 2026-01-02T15:04:05Z, or 10m for relative"
         )

@@ -307,7 +307,10 @@ class NetworkCreate(ApiStruct):
 
 
 class LogOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Which log lines: Unix seconds (0: open end), `tail` lines from the end (-1: all)."""
+    """Which log lines: Unix seconds (0: open end), `tail` lines from the end (-1: all).
+
+    `since_ns` and `until_ns`: the same to the nanosecond, which a float cannot tell; 0 where it is not known so well.
+    """
 
     stdout: bool = True
     stderr: bool = True
@@ -315,14 +318,21 @@ class LogOptions(msgspec.Struct, frozen=True, kw_only=True):
     since: float = 0.0
     until: float = 0.0
     tail: int = -1
+    since_ns: int = 0
+    until_ns: int = 0
 
 
 class LogRecord(msgspec.Struct, frozen=True):
-    """One line (with its newline) or part of a very long one. `stream`: 1 stdout, 2 stderr."""
+    """One line (with its newline) or part of a very long one. `stream`: 1 stdout, 2 stderr.
+
+    `attributes`: what the container's log options chose. `number`: counted where lines are forwarded, else 0.
+    """
 
     stream: int
     timestamp_ns: int
     data: bytes
+    attributes: dict[str, str] | None = None
+    number: int = 0
 
 
 class SecretFile(msgspec.Struct, frozen=True, kw_only=True):

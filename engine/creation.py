@@ -26,7 +26,7 @@ from engine.health import checked_health
 from engine.images.store import ImageStore
 from engine.limits import discard_unsupported
 from engine.links import checked_links
-from engine.log_settings import log_settings
+from engine.log_settings import check_log_settings
 from engine.mounts import MountResolver
 from engine.name_files import parse_extra_host
 from engine.names import random_name
@@ -200,7 +200,7 @@ def checked_host_config(host: HostConfig, config: ContainerConfig, support: Limi
             )
         if policy.name not in ("", "no") and host.auto_remove:
             raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
-    log_settings(host.log_config)
+    check_log_settings(host.log_config)
     for entry in host.extra_hosts or ():
         parse_extra_host(entry)
     capabilities.container_capabilities(

@@ -35,7 +35,7 @@ from engine.container import Container, Status
 from engine.container_defaults import complete
 from engine.containers import Containers, checked_name
 from engine.creation import Creation
-from engine.errors import Conflict, InvalidParameter, NotFound
+from engine.errors import Conflict, InvalidParameter, NotFound, NotImplementedHere
 from engine.events import EventBus
 from engine.execs import Execs
 from engine.filters import Lookups, listing_filter, prune_filter
@@ -46,6 +46,8 @@ from engine.images.store import ImageStore
 from engine.imaging import Imaging
 from engine.lifecycle import ContainerExit, Lifecycle
 from engine.links import without_link
+from engine.log_forwarding import LogForwarding
+from engine.log_settings import log_settings
 from engine.logs import read_batches
 from engine.memory_files import MemoryFiles
 from engine.network_service import NetworkService
@@ -58,7 +60,7 @@ from engine.runtime.client import ContainerState, ExitEvent, RuntimeClient
 from engine.runtime.limit_support import read_limit_support
 from engine.settings import EngineSettings
 from engine.state import StateStore
-from engine.stats import read_network_counters, stats_sample, system_cpu_ns
+from engine.stats_stream import stats_stream
 from engine.storage.choice import choose_driver
 from engine.timings import Timings
 from engine.update import apply_update
@@ -67,8 +69,6 @@ from engine.volume_service import VolumeService
 from engine.volumes import VolumeStore
 
 logger = logging.getLogger(__name__)
-
-STATS_INTERVAL_S = 1.0
 
 
 class Engine:
@@ -90,9 +90,17 @@ class Engine:
         self._volumes = VolumeStore(settings.root / "volumes", self._containers.users_of_volume)
         self._memory_files = MemoryFiles(settings.memory_files_dir)
         self._provider = networks
+        self._forwarding = LogForwarding(settings, self._background)
         networking = ContainerNetworking(settings, networks, find, self._containers.all)
         preparation = self._preparation = HostPreparation(
-            settings, self._storage, self._volumes, networking, self._memory_files, find, self._images.collect
+            settings,
+            self._storage,
+            self._volumes,
+            networking,
+            self._memory_files,
+            find,
+            self._images.collect,
+            self._forwarding,
         )
         self._creation = Creation(
             self._containers,
@@ -112,6 +120,7 @@ class Engine:
         self._lifecycle.health_watch = HealthMonitor(
             ExecProber(self._execs), self._containers, self.events_bus, self._background
         )
+        self._lifecycle.on_started = self._forwarding.started
         temp_dir = settings.root / "tmp"
         self.registry = RegistryService(lambda: settings.registry, self._images, self.events_bus, temp_dir)
         self.images = Imaging(self._images, self._containers, self.events_bus, temp_dir, self.registry)
@@ -161,6 +170,8 @@ class Engine:
         recoveries = [self._recover(c, states.get(c.id)) for c in tuple(self._containers.all())]
         await asyncio.gather(*recoveries)
         await self.builds.recover()
+        for container in self._containers.all():
+            self._forwarding.started(container)
 
     async def _recover(self, container: Container, state: ContainerState | None) -> None:
         running = state is not None and state.running
@@ -285,25 +296,12 @@ class Engine:
             changes = await asyncio.to_thread(self._storage.changes, container.id)
         return [{"Path": path, "Kind": kind} for path, kind in changes]
 
-    async def stats_container(
+    def stats_container(
         self, ref: str, *, stream: bool, one_shot: bool
-    ) -> AsyncIterator[dict[str, Any]]:
-        """Samples one second apart; without `stream` a single one, whose CPU delta `one_shot` leaves out."""
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """See `stats_stream`."""
         container = self._containers.find(ref)
-        previous = None if one_shot else await self._sample(container, None)
-        while True:
-            if previous is not None:
-                await asyncio.sleep(STATS_INTERVAL_S)
-            previous = await self._sample(container, previous)
-            yield previous
-            if not stream:
-                return
-
-    async def _sample(self, container: Container, previous: Mapping[str, Any] | None) -> dict[str, Any]:
-        raw = await self._runtime.stats(container.id) if container.is_running else {}
-        system_ns = system_cpu_ns(Path("/proc/stat").read_text())
-        networks = read_network_counters(container.state.pid) if container.is_running else {}
-        return stats_sample(container, raw, networks, system_ns, time.time(), previous)
+        return stats_stream(container, self._runtime.stats, stream=stream, one_shot=one_shot)
 
     async def inspect_container(self, ref: str, size: bool = False) -> dict[str, Any]:
         container = self._containers.find(ref)
@@ -340,17 +338,14 @@ class Engine:
             for record in batch:
                 yield record
 
-    async def container_log_batches(
-        self, ref: str, options: LogOptions
-    ) -> AsyncGenerator[list[LogRecord], None]:
-        """`container_logs`, as many lines at a time as were read at once."""
+    def container_log_batches(self, ref: str, options: LogOptions) -> AsyncGenerator[list[LogRecord], None]:
+        """`container_logs`, as many lines at a time as were read at once. What cannot be read is refused by the call."""
         container = self._containers.find(ref)
-        host = container.host_config
-        if host.log_config is not None and host.log_config.type == "none":
-            raise Conflict("configured logging driver does not support reading")
-        path = self.settings.log_path(container.id)
-        async for batch in read_batches(path, options, lambda: not container.is_running):
-            yield batch
+        log = log_settings(container.host_config.log_config)
+        if not log.is_readable:
+            raise NotImplementedHere("configured logging driver does not support reading")
+        path = self.settings.log_path(container.id, log.driver)
+        return read_batches(path, options, lambda: not container.is_running)
 
     async def attach_container(
         self, ref: str, *, stdin: bool, stdout: bool, stderr: bool, stream: bool, logs: bool

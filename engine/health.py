@@ -119,7 +119,8 @@ class ExecProber:
                 code = await self._execs.wait(exec_id)
         except TimeoutError:
             await self._execs.kill(exec_id)
-            return -1, f"Health check exceeded timeout ({timeout_s:g}s): {shown_output(output)}"
+            said = f": {shown_output(output)}" if output else ""
+            return -1, f"Health check exceeded timeout ({shown_duration(timeout_s)}){said}"
         finally:
             await session.close()
         return code, shown_output(output)
@@ -129,6 +130,15 @@ def shown_output(output: bytes | bytearray) -> str:
     """At most OUTPUT_BYTES_MAX bytes of a probe's output, with dots where more was written."""
     text = output[:OUTPUT_BYTES_MAX].decode(errors="replace")
     return f"{text}..." if len(output) > OUTPUT_BYTES_MAX else text
+
+
+def shown_duration(seconds: float) -> str:
+    """As Docker (Go) writes it: 500ms, 1.5s, 1m30s, 1h0m0s."""
+    if seconds < 1:
+        return f"{seconds * 1000:g}ms"
+    whole_minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(whole_minutes), 60)
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + f"{rest:g}s"
 
 
 class HealthMonitor:
@@ -164,9 +174,12 @@ class HealthMonitor:
         )
 
     def stopped(self, container: Container) -> None:
+        """What does not run is not healthy, as with Docker. The caller saves the record."""
         task = self._tasks.pop(container.id, None)
         if task is not None:
             task.cancel()
+        if container.state.health is not None:
+            container.state.health.status = "unhealthy"
 
     async def _watch(self, container: Container, command: list[str], timing: Timing) -> None:
         ran_s = max(0.0, time.time() - container.state.started_at)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -78,6 +79,7 @@ class Lifecycle:
         self._restarting: set[str] = set()
         self._is_shutting_down = False
         self.health_watch: HealthWatch | None = None
+        self.on_started: Callable[[Container], None] = lambda _container: None
 
     # ---- verbs --------------------------------------------------------------------------------------------
 
@@ -262,13 +264,14 @@ class Lifecycle:
             decision = restart_decision(container, ran_s)
             state.status = Status.RESTARTING if decision.restart else Status.EXITED
             state.quick_exits = decision.quick_exits
+            if self.health_watch is not None:
+                self.health_watch.stopped(container)
             recorded = self._record(container)
             if state.oom_killed:
                 self._publish(container, "oom")
-            self._publish(container, "die", exitCode=str(state.exit_code))
+            duration_s = max(int(ran_s), 0)
+            self._publish(container, "die", execDuration=str(duration_s), exitCode=str(state.exit_code))
             self._finish_waiters(container, restarting=decision.restart)
-            if self.health_watch is not None:
-                self.health_watch.stopped(container)
             await self._preparation.release(container)
             if recorded:
                 await self._runtime.forget(event.id)
@@ -353,6 +356,7 @@ class Lifecycle:
         self._pending.pop(container.id, None)
         if self.health_watch is not None:
             self.health_watch.started(container)
+        self.on_started(container)
         self._publish(container, "start")
 
     async def _start_failed(self, container: Container, error: Exception) -> None:

@@ -1,9 +1,9 @@
 """Reading a container's json-file log: the past, then, if wanted, what is still being written.
 
 Works in chunks off the event loop. The files are written by the supervisor (see runtime.json_log), which
-rotates path -> path.1 -> ..., or truncates the only file. Invariant: files are held open and told apart by
-their inode, so a rotation while reading neither skips nor repeats a line that is still on disk. A torn last
-line is left alone until it is whole.
+rotates path -> path.1 -> ..., and may pack these, or truncates the only file. Invariant: files are held open and told
+apart by their identity (log_files), so a rotation while reading neither skips nor repeats a line that is still on
+disk. A torn last line is left alone until it is whole.
 """
 
 from __future__ import annotations
@@ -12,19 +12,17 @@ import asyncio
 import calendar
 import contextlib
 import functools
-import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
 from engine.config import LogOptions, LogRecord
+from engine.log_files import LogFile, newer_than, open_files, open_successor, seek_tail, turned_away
 
 CHUNK_BYTES = 1 << 18
 POLL_S = 0.03
-OPEN_ATTEMPTS_MAX = 20
 _STREAMS = {"stdout": 1, "stderr": 2}
 # A quote inside a message is escaped, so these bytes begin a line and nothing else.
 _LINE_START = b'{"log":"'
@@ -34,6 +32,8 @@ class _Line(msgspec.Struct):
     log: str
     stream: str
     time: str
+    attrs: dict[str, str] | None = None
+    number: int = 0
 
 
 _decoder = msgspec.json.Decoder(_Line)
@@ -55,9 +55,13 @@ async def read_batches(
     """The same, as many lines at a time as were read at once; for readers to whom each step costs."""
     reader = _Reader(options)
     with contextlib.ExitStack() as held:
-        files = [held.enter_context(file) for file in await asyncio.to_thread(_open_files, path)]
+        files = await asyncio.to_thread(open_files, path)
+        for file in files:
+            held.callback(file.close)
         if options.tail >= 0:
-            files = await asyncio.to_thread(_seek_tail, files, options.tail)
+            files = await asyncio.to_thread(seek_tail, files, options.tail)
+        if options.since:
+            files = newer_than(files, options.since)
         for file in files:
             reader.begin_file()
             async for batch in _batches(file, reader):
@@ -68,17 +72,18 @@ async def read_batches(
         while not reader.past_end:
             ending = finished() or reader.until_passed(time.time_ns())
             # Asked before the read: what the writer added before it turned away is then read to its end.
-            turned_away = current is None or _turned_away(path, current)
+            has_turned = current is None or turned_away(path, current)
             progressed = False
             if current is not None:
                 async for batch in _batches(current, reader):
                     progressed = True
                     yield batch
-            if turned_away:
-                successor = await asyncio.to_thread(_open_successor, path, current)
+            if has_turned:
+                successor = await asyncio.to_thread(open_successor, path, current)
                 if successor is not None:
                     held.close()
-                    current = held.enter_context(successor)
+                    held.callback(successor.close)
+                    current = successor
                     reader.begin_file()
                     continue
             if progressed:
@@ -86,16 +91,6 @@ async def read_batches(
             if ending:
                 return
             await asyncio.sleep(poll_s)
-
-
-def log_files(path: Path) -> list[Path]:
-    """The existing files of one log, oldest first."""
-    rotated = sorted(
-        (p for p in path.parent.glob(f"{path.name}.*") if p.suffix[1:].isdecimal()),
-        key=lambda p: int(p.suffix[1:]),
-        reverse=True,
-    )
-    return [*rotated, path] if path.exists() else rotated
 
 
 def parse_time(text: str) -> int:
@@ -117,8 +112,8 @@ class _Reader:
         self._rest = b""
         self._time = ""
         self._time_ns = 0
-        self._since_ns = int(options.since * 1e9)
-        self._until_ns = int(options.until * 1e9)
+        self._since_ns = options.since_ns or int(options.since * 1e9)
+        self._until_ns = options.until_ns or int(options.until * 1e9)
         self.past_end = False
 
     def begin_file(self) -> None:
@@ -144,7 +139,7 @@ class _Reader:
             if self._until_ns and self._time_ns > self._until_ns:
                 self.past_end = True
                 break
-            records.append(LogRecord(stream, self._time_ns, line.log.encode()))
+            records.append(LogRecord(stream, self._time_ns, line.log.encode(), line.attrs, line.number))
         return records
 
 
@@ -163,82 +158,13 @@ def _decoded(data: bytes) -> list[_Line]:
     return lines
 
 
-async def _batches(file: BinaryIO, reader: _Reader) -> AsyncIterator[list[LogRecord]]:
+async def _batches(file: LogFile, reader: _Reader) -> AsyncIterator[list[LogRecord]]:
     while not reader.past_end:
-        data = file.read(CHUNK_BYTES)
+        reading = asyncio.to_thread(file.read, CHUNK_BYTES) if file.is_packed else None
+        data = file.read(CHUNK_BYTES) if reading is None else await reading
         if not data:
             return
         if len(data) < CHUNK_BYTES // 8:
             yield reader.feed(data)
         else:
             yield await asyncio.to_thread(reader.feed, data)
-
-
-def _open_files(path: Path) -> list[BinaryIO]:
-    """All files, oldest first, none missing or twice although the writer may rotate them meanwhile."""
-    for _ in range(OPEN_ATTEMPTS_MAX):
-        files: list[BinaryIO] = []
-        with contextlib.ExitStack() as opened, contextlib.suppress(FileNotFoundError):
-            for name in log_files(path):
-                files.append(opened.enter_context(name.open("rb", buffering=0)))
-            if [_inode(file) for file in files] == [name.stat().st_ino for name in log_files(path)]:
-                opened.pop_all()
-                return files
-    return []
-
-
-def _open_successor(path: Path, current: BinaryIO | None) -> BinaryIO | None:
-    """The file written after `current`; the oldest one when `current` is gone, None when it is the last."""
-    files = _open_files(path)
-    inodes = [_inode(file) for file in files]
-    position = inodes.index(_inode(current)) + 1 if current is not None and _inode(current) in inodes else 0
-    for index, file in enumerate(files):
-        if index != position:
-            file.close()
-    return files[position] if position < len(files) else None
-
-
-def _turned_away(path: Path, current: BinaryIO) -> bool:
-    """Whether the writer has another file by now. One that was truncated is read again from its start."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return False
-    if status.st_ino != _inode(current):
-        return True
-    if status.st_size < current.tell():
-        current.seek(0)
-    return False
-
-
-def _inode(file: BinaryIO) -> int:
-    return os.fstat(file.fileno()).st_ino
-
-
-def _seek_tail(files: Sequence[BinaryIO], lines: int) -> list[BinaryIO]:
-    """The files that hold the last `lines` lines, the first of them set to where these begin."""
-    missing = lines
-    for index in range(len(files) - 1, -1, -1):
-        offset, found = _start_of_last(files[index], missing)
-        files[index].seek(offset)
-        missing -= found
-        if missing <= 0:
-            return list(files[index:])
-    return list(files)
-
-
-def _start_of_last(file: BinaryIO, lines: int) -> tuple[int, int]:
-    """(offset after which `lines` whole lines remain, `lines`), or (0, the number of lines) of a shorter one."""
-    found, position = 0, file.seek(0, os.SEEK_END)
-    while position:
-        size = min(CHUNK_BYTES, position)
-        position -= size
-        block = os.pread(file.fileno(), size, position)
-        here = block.count(b"\n")
-        if found + here > lines:
-            at = len(block)
-            for _ in range(lines - found + 1):
-                at = block.rfind(b"\n", 0, at)
-            return position + at + 1, lines
-        found += here
-    return 0, found

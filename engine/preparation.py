@@ -22,7 +22,9 @@ from engine.bundle import DEFAULT_SHM_BYTES, BundleContext, build_spec
 from engine.config import SecretFile
 from engine.container import Container
 from engine.errors import Conflict, EngineFailure, InvalidParameter
-from engine.log_settings import log_settings
+from engine.log_forwarding import LogForwarding
+from engine.log_settings import LogSettings, log_settings
+from engine.logging_drivers.attributes import chosen_attributes, tag_of
 from engine.memory_files import MemoryFiles
 from engine.networking import ContainerNetworking, NetworkFiles
 from engine.process import runtime_environment
@@ -31,6 +33,7 @@ from engine.runtime.client import ContainerStart
 from engine.runtime.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
 from engine.runtime.user_namespaces import NamespaceKeeper, Remapping, check_kernel, parse_remapping
 from engine.runtime.users import ResolvedUser, resolve_user
+from engine.runtime.wire import LogStyle
 from engine.settings import EngineSettings
 from engine.shared_memory import SharedMemory
 from engine.storage.driver import StorageDriver
@@ -49,6 +52,7 @@ class HostPreparation:
         memory_files: MemoryFiles,
         find: Callable[[str], Container],
         collect_layers: Callable[[Sequence[str]], object],
+        forwarding: LogForwarding,
     ) -> None:
         self._settings = settings
         self._storage = storage
@@ -57,6 +61,7 @@ class HostPreparation:
         self._memory_files = memory_files
         self._find = find
         self._collect_layers = collect_layers
+        self._forwarding = forwarding
         self._shared_memory = SharedMemory(settings.run_dir / "shm")
         self._remapping = parse_remapping(settings.userns_remap)
         if self._remapping is not None:
@@ -100,6 +105,9 @@ class HostPreparation:
             )
         if self._storage.mounts_on_host:
             await asyncio.to_thread(self._storage.rootfs, container.id)
+        if container.state.restart_count == 0:
+            # Somebody starts it and hears of it. A restart by policy goes on: lines wait for their server.
+            await self._forwarding.check(container)
         netns = await self._networking.prepare(container)
         host = container.host_config
         hostname = self._hostname(container)
@@ -146,10 +154,11 @@ class HostPreparation:
             stdin=container.config.open_stdin,
             stdin_once=container.config.stdin_once,
             console_size=(host.console_size[0], host.console_size[1]) if host.console_size else None,
-            log_driver=log.driver,
-            log_path=str(self._settings.log_path(container.id)),
+            log_driver="none" if log.driver == "none" else "json-file",
+            log_path=str(self._settings.log_path(container.id, log.driver)),
             log_max_size=log.max_size,
             log_max_file=log.max_file,
+            log_style=_log_style(container, log),
         )
 
     async def release(self, container: Container) -> None:
@@ -159,6 +168,7 @@ class HostPreparation:
         self._shared_memory.remove(container.id)
 
     async def destroy(self, container: Container, *, volumes: bool) -> None:
+        await self._forwarding.end(container)
         await asyncio.to_thread(self._destroy, container, volumes)
 
     async def _create_rootfs(self, container: Container, top_layer: str | None) -> None:
@@ -289,3 +299,20 @@ def _directory_inside(root: Path, path: str) -> Iterator[Path | None]:
         yield Path(f"/proc/self/fd/{found}").readlink()
     finally:
         os.close(found)
+
+
+def _log_style(container: Container, log: LogSettings) -> LogStyle:
+    """Of drivers that forward, the server gets the attributes; only json-file keeps them."""
+    attributes: dict[str, str] = {}
+    if log.driver == "json-file":
+        config = container.host_config.log_config
+        options = (config.config if config else None) or {}
+        attributes = chosen_attributes(container, options)
+        if options.get("tag"):
+            attributes["tag"] = tag_of(container, options["tag"])
+    return LogStyle(
+        compress=log.compress,
+        buffer_bytes=log.buffer_bytes,
+        attributes=attributes,
+        numbered=log.is_remote,
+    )

@@ -105,5 +105,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     def container_dir(self, container_id: str) -> Path:
         return self.containers_dir / container_id
 
-    def log_path(self, container_id: str) -> Path:
-        return self.container_dir(container_id) / f"{container_id}-json.log"
+    def log_path(self, container_id: str, driver: str = "json-file") -> Path:
+        """Of a driver that forwards, the file that its lines are forwarded from."""
+        kind = {"json-file": "json", "local": "local"}.get(driver, "forwarded")
+        return self.container_dir(container_id) / f"{container_id}-{kind}.log"

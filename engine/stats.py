@@ -10,6 +10,16 @@ from typing import Any
 from engine.container import Container
 from engine.views import ZERO_TIME, rfc3339
 
+BLOCK_IO_FIGURES = (
+    "io_service_bytes_recursive",
+    "io_serviced_recursive",
+    "io_queue_recursive",
+    "io_service_time_recursive",
+    "io_wait_time_recursive",
+    "io_merged_recursive",
+    "io_time_recursive",
+    "sectors_recursive",
+)
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -53,45 +63,79 @@ def stats_sample(
 ) -> dict[str, Any]:
     """One object of GET /containers/{id}/stats; `previous` is the last one, for the CPU delta.
 
-    `raw`: cpu_usage_ns, cpu_user_ns, cpu_system_ns, cpu_throttled_*, cpu_periods, memory_usage,
-    memory_limit, memory_stats (cgroup counters), pids, pids_limit.
+    `raw`: what `Cgroups.stats` counts. As with Docker, version 1 of control groups also has the time of each processor,
+    the highest memory usage and block operations; version 2 has null where it counts nothing.
     """
-    online = os.cpu_count() or 1
-    cpu = {
-        "cpu_usage": {
-            "total_usage": raw.get("cpu_usage_ns", 0),
-            "usage_in_kernelmode": raw.get("cpu_system_ns", 0),
-            "usage_in_usermode": raw.get("cpu_user_ns", 0),
-        },
-        "system_cpu_usage": system_ns,
-        "online_cpus": online,
-        "throttling_data": {
-            "periods": raw.get("cpu_periods", 0),
-            "throttled_periods": raw.get("cpu_throttled_periods", 0),
-            "throttled_time": raw.get("cpu_throttled_ns", 0),
-        },
+    is_version_1 = "percpu_ns" in raw
+    usage = {
+        "total_usage": raw.get("cpu_usage_ns", 0),
+        **({"percpu_usage": raw["percpu_ns"]} if is_version_1 else {}),
+        "usage_in_kernelmode": raw.get("cpu_system_ns", 0),
+        "usage_in_usermode": raw.get("cpu_user_ns", 0),
     }
-    empty_cpu = {
-        "cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0},
-        "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
+    throttling = {
+        "periods": raw.get("cpu_periods", 0),
+        "throttled_periods": raw.get("cpu_throttled_periods", 0),
+        "throttled_time": raw.get("cpu_throttled_ns", 0),
     }
+    memory = {
+        "usage": raw.get("memory_usage", 0),
+        **({"max_usage": raw.get("memory_max_usage", 0)} if is_version_1 else {}),
+        "stats": raw.get("memory_stats") or {},
+        **({"failcnt": raw["memory_failures"]} if raw.get("memory_failures") else {}),
+        "limit": raw.get("memory_limit", 0),
+    }
+    pids = {"current": raw.get("pids", 0)} | ({"limit": raw["pids_limit"]} if raw.get("pids_limit") else {})
+    return {
+        **empty_sample(container),
+        "read": rfc3339(now),
+        "preread": previous["read"] if previous else ZERO_TIME,
+        "pids_stats": pids,
+        "blkio_stats": _block_io(raw, [] if is_version_1 else None),
+        "cpu_stats": {
+            "cpu_usage": usage,
+            "system_cpu_usage": system_ns,
+            "online_cpus": os.cpu_count() or 1,
+            "throttling_data": throttling,
+        },
+        "precpu_stats": previous["cpu_stats"] if previous else _no_cpu(),
+        "memory_stats": memory,
+        **({"networks": dict(networks)} if networks else {}),
+    }
+
+
+def empty_sample(container: Container) -> dict[str, Any]:
+    """Of a container that does not run: Docker's shape, with its name and id only."""
     return {
         "id": container.id,
         "name": f"/{container.name}",
         "os_type": "linux",
-        "read": rfc3339(now),
-        "preread": previous["read"] if previous else ZERO_TIME,
-        "pids_stats": {"current": raw.get("pids", 0)}
-        | ({"limit": raw["pids_limit"]} if raw.get("pids_limit") else {}),
+        "read": ZERO_TIME,
+        "preread": ZERO_TIME,
+        "pids_stats": {},
         "num_procs": 0,
         "storage_stats": {},
-        "blkio_stats": {"io_service_bytes_recursive": raw.get("blkio") or []},
-        "cpu_stats": cpu,
-        "precpu_stats": previous["cpu_stats"] if previous else empty_cpu,
-        "memory_stats": {
-            "usage": raw.get("memory_usage", 0),
-            "limit": raw.get("memory_limit", 0),
-            "stats": raw.get("memory_stats") or {},
-        },
-        "networks": dict(networks),
+        "blkio_stats": _block_io({}, None),
+        "cpu_stats": _no_cpu(),
+        "precpu_stats": _no_cpu(),
+        "memory_stats": {},
     }
+
+
+def _no_cpu() -> dict[str, Any]:
+    return {
+        "cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0},
+        "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
+    }
+
+
+def _block_io(raw: Mapping[str, Any], missing: list[Any] | None) -> dict[str, Any]:
+    """`missing` stands where nothing is counted (here, of version 1's schedulers)."""
+    figures: dict[str, Any] = dict.fromkeys(BLOCK_IO_FIGURES, missing)
+    for name, key in (
+        ("io_service_bytes_recursive", "blkio"),
+        ("io_serviced_recursive", "blkio_serviced"),
+    ):
+        if key in raw:
+            figures[name] = raw[key] or missing
+    return figures

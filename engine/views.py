@@ -53,7 +53,7 @@ def container_inspect(
         "ResolvConfPath": str(folder / "resolv.conf"),
         "HostnamePath": str(folder / "hostname"),
         "HostsPath": str(folder / "hosts"),
-        "LogPath": str(settings.log_path(container.id)),
+        "LogPath": _log_path(container, settings),
         "Name": f"/{container.name}",
         "RestartCount": container.state.restart_count,
         "Driver": container.driver,
@@ -68,6 +68,13 @@ def container_inspect(
         "Config": _config(container),
         "NetworkSettings": _network_settings(container, sandbox),
     }
+
+
+def _log_path(container: Container, settings: EngineSettings) -> str:
+    """Only of a file that others may read, as Docker tells it."""
+    config = container.host_config.log_config
+    is_json = config is None or config.type in ("", "json-file")
+    return str(settings.log_path(container.id)) if is_json else ""
 
 
 def container_summary(container: Container, sandbox: Sandbox | None) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import click
@@ -12,7 +14,7 @@ from cli import humanize
 from cli.client import Client
 from cli.command import command, format_option, no_trunc_option
 from cli.commands.container import container_path
-from cli.errors import CliError
+from cli.errors import ApiError, CliError
 from cli.output import Row, list_rows
 
 _COLUMNS = (
@@ -27,6 +29,8 @@ _COLUMNS = (
 )
 _REFRESH_SECONDS = 0.5
 _FIRST_SAMPLE_SECONDS = 5.0
+_THREADS_MAX = 32
+_FULL_ID = 64
 
 
 @command("[CONTAINER...]")
@@ -40,48 +44,102 @@ def stats(
     client: Client, containers: tuple[str, ...], all_: bool, form: str, no_stream: bool, no_trunc: bool
 ) -> None:
     """Display a live stream of container(s) resource usage statistics"""
-    references = list(containers) or [item["Id"] for item in client.get("/containers/json", {"all": all_})]
     if no_stream:
-        samples = [_one_sample(client, reference) for reference in references]
-        rows = [stats_row(sample, no_trunc) for sample in samples]
+        references = list(containers) or _listed(client, all_)
+        with ThreadPoolExecutor(_THREADS_MAX) as pool:
+            samples = list(pool.map(lambda ref: _one_sample(client, ref), references))
+        rows = [
+            {**stats_row(sample, no_trunc), **({"Container": reference} if containers else {})}
+            for reference, sample in zip(references, samples, strict=True)
+            if sample is not None
+        ]
         sys.stdout.write(list_rows(rows, _COLUMNS, form=form))
         return
-    _follow(client, references, form, no_trunc)
+    watch = _Watch(client)
+    for reference in containers:
+        watch.add(reference)
+    _show(watch, (lambda: _listed(client, all_)) if not containers else None, form, no_trunc)
 
 
-def _one_sample(client: Client, reference: str) -> dict[str, Any]:
-    return dict(client.get(container_path(reference, "stats"), {"stream": False}))
+def _listed(client: Client, all_: bool) -> list[str]:
+    return [item["Id"] for item in client.get("/containers/json", {"all": all_})]
 
 
-def _follow(client: Client, references: list[str], form: str, no_trunc: bool) -> None:
-    """One connection for each container; the newest sample of each is shown twice a second."""
-    latest: dict[str, dict[str, Any]] = {}
-    errors: list[CliError] = []
-    first = threading.Event()
+def _one_sample(client: Client, reference: str) -> dict[str, Any] | None:
+    """None for one that was listed and is gone by now."""
+    one = Client(client.host)
+    try:
+        return dict(one.get(container_path(reference, "stats"), {"stream": False}))
+    except ApiError as error:
+        if error.status == 404 and len(reference) == _FULL_ID:
+            return None
+        raise
 
-    def collect(reference: str) -> None:
+
+class _Watch:
+    """One connection and thread for each container; the newest sample of each."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._threads: dict[str, threading.Thread] = {}
+        self._latest: dict[str, dict[str, Any]] = {}
+        self.errors: list[CliError] = []
+        self.changed = threading.Event()
+
+    def add(self, reference: str) -> None:
+        if reference not in self._threads:
+            thread = threading.Thread(target=self._collect, args=(reference,), daemon=True)
+            self._threads[reference] = thread
+            thread.start()
+
+    def keep(self, references: list[str]) -> None:
+        """Exactly these."""
+        for reference in references:
+            self.add(reference)
+        for gone in set(self._threads) - set(references):
+            self._latest.pop(gone, None)
+            if not self._threads[gone].is_alive():
+                del self._threads[gone]
+
+    @property
+    def is_alive(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads.values())
+
+    def samples(self, shown: list[str] | None) -> list[dict[str, Any]]:
+        """In the order of `shown`, or in which they were added."""
+        return [self._latest[ref] for ref in shown or tuple(self._threads) if ref in self._latest]
+
+    def _collect(self, reference: str) -> None:
         try:
-            response = client.stream("GET", container_path(reference, "stats"), {"stream": True})
+            response = self._client.stream("GET", container_path(reference, "stats"), {"stream": True})
             for sample in response.documents():
-                latest[reference] = sample
-                first.set()
+                self._latest[reference] = sample
+                self.changed.set()
         except CliError as error:
-            errors.append(error)
-        latest.pop(reference, None)
+            self.errors.append(error)
+        self._latest.pop(reference, None)
+        self.changed.set()
 
-    threads = [threading.Thread(target=collect, args=(ref,), daemon=True) for ref in references]
-    for thread in threads:
-        thread.start()
-    first.wait(_FIRST_SAMPLE_SECONDS)
+
+def _show(watch: _Watch, listed: Callable[[], list[str]] | None, form: str, no_trunc: bool) -> None:
+    """Twice a second. `listed`: who is to be shown, asked anew each time; without it, until all have gone."""
     live = sys.stdout.isatty()
-    while any(thread.is_alive() for thread in threads):
-        rows = [stats_row(latest[ref], no_trunc) for ref in references if ref in latest]
+    is_first = True
+    while listed is not None or watch.is_alive:
+        shown = None
+        if listed is not None:
+            shown = listed()
+            watch.keep(shown)
+        if is_first and (shown is None or shown):
+            watch.changed.wait(_FIRST_SAMPLE_SECONDS)
+            is_first = False
+        rows = [stats_row(sample, no_trunc) for sample in watch.samples(shown)]
         sys.stdout.write(("\x1b[H\x1b[J" if live else "") + list_rows(rows, _COLUMNS, form=form))
         sys.stdout.flush()
-        first.clear()
-        first.wait(_REFRESH_SECONDS)
-    if errors:
-        raise errors[0]
+        watch.changed.clear()
+        watch.changed.wait(_REFRESH_SECONDS)
+    if watch.errors:
+        raise watch.errors[0]
 
 
 def stats_row(sample: dict[str, Any], no_trunc: bool = False) -> Row:

@@ -116,12 +116,18 @@ class CgroupsV1:
             "cpu_throttled_ns": throttling.get("throttled_time", 0),
             "cpu_periods": throttling.get("nr_periods", 0),
             "cpu_throttled_periods": throttling.get("nr_throttled", 0),
+            "percpu_ns": [
+                int(each) for each in read(self._file("cpuacct", path, "cpuacct.usage_percpu")).split()
+            ],
             "memory_usage": int(memory or 0),
+            "memory_max_usage": number(read(self._file("memory", path, "memory.max_usage_in_bytes"))),
+            "memory_failures": number(read(self._file("memory", path, "memory.failcnt"))),
             "memory_limit": _host_memory() if limit >= _UNLIMITED else limit,
             "memory_stats": flat_keyed(read(self._file("memory", path, "memory.stat"))),
             "pids": int(read(self._file("pids", path, "pids.current")).strip() or 0),
             "pids_limit": number(read(self._file("pids", path, "pids.max"))),
             "blkio": _blkio(read(self._file("blkio", path, "blkio.throttle.io_service_bytes_recursive"))),
+            "blkio_serviced": _blkio(read(self._file("blkio", path, "blkio.throttle.io_serviced_recursive"))),
         }
 
     def oom_kills(self, path: str) -> int:

@@ -110,6 +110,7 @@ class CgroupsV2:
             "memory_usage": int(read(self._file(path, "memory.current")).strip() or 0),
             "memory_limit": int(limit) if limit.isdigit() else _host_memory(),
             "memory_stats": memory,
+            "memory_failures": flat_keyed(read(self._file(path, "memory.events"))).get("oom", 0),
             "pids": int(read(self._file(path, "pids.current")).strip() or 0),
             "pids_limit": number(read(self._file(path, "pids.max"))),
             "blkio": _io(read(self._file(path, "io.stat"))),

@@ -36,6 +36,7 @@ from engine.runtime.wire import (
     ExitEvent,
     ForeignStart,
     Hello,
+    LogStyle,
     Message,
     Started,
     StartRequest,
@@ -81,6 +82,7 @@ class ContainerStart(msgspec.Struct, kw_only=True):
     log_path: str = ""
     log_max_size: int = 0
     log_max_file: int = 1
+    log_style: LogStyle = LogStyle()
     console_size: tuple[int, int] | None = None
     foreign: ForeignStart | None = None
 
@@ -170,6 +172,7 @@ class RuntimeClient:
             log_path=req.log_path,
             log_max_size=req.log_max_size,
             log_max_file=req.log_max_file,
+            log_style=req.log_style,
             console_size=req.console_size,
             seccomp=compiled,
             foreign=req.foreign,

@@ -8,14 +8,14 @@ default; the version rises with anything that an earlier reader would get wrong 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from engine.runtime.records import Record
-from engine.runtime.wire import ContainerState, Estate, ExitEvent
+from engine.runtime.wire import ContainerState, Estate, ExitEvent, LogStyle
 
-STATE_VERSION, STATE_VERSION_MIN = 1, 1
+STATE_VERSION, STATE_VERSION_MIN = 2, 1
 
 
 class Unreadable(Exception):
@@ -23,11 +23,16 @@ class Unreadable(Exception):
 
 
 class LogState(msgspec.Struct, kw_only=True):
-    """`partial`: stream -> a line that has not ended yet."""
+    """`partial`: stream -> a line that has not ended yet. `next_number`: of a line, 0 where they are not counted.
+
+    `waiting`: (stream, time in ns, what was read and not written; None where the stream ended).
+    """
 
     descriptor: int
     partial: dict[int, bytes]
     lost_bytes: int
+    next_number: int = 0
+    waiting: list[tuple[int, int, bytes | None]] = []
 
 
 class AttacherState(msgspec.Struct, kw_only=True):
@@ -101,6 +106,11 @@ class Handover(msgspec.Struct, kw_only=True):
         for container in self.containers:
             found += [descriptor for descriptor in container.descriptors() if descriptor is not None]
         return sorted(set(found))
+
+
+def version_of(containers: Iterable[SupervisedState]) -> int:
+    """The lowest that reads this right: version 1 knows no style of a log, and would write it in another."""
+    return 2 if any(container.estate.log_style != LogStyle() for container in containers) else 1
 
 
 class _Header(msgspec.Struct):

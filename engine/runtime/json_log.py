@@ -1,12 +1,13 @@
 """The json-file log of one container: lines become JSON objects, files rotate by size.
 
-One line of the file is {"log":"text\\n","stream":"stdout","time":"2026-01-02T03:04:05.123456789Z"}. A line
-longer than LINE_BYTES_MAX is written in parts without a newline, as Docker does. Files: path, path.1, ...
-(the higher the older). A write error never stops the container: it is counted and logging goes on.
+One line of the file is {"log":"text\\n","stream":"stdout","time":"2026-01-02T03:04:05.123456789Z"}, with "attrs" where
+the container's log options choose labels or variables, and with "number" where somebody forwards the lines: it counts
+them, over restarts as well, so that a gap is seen. A line longer than LINE_BYTES_MAX is written in parts without a
+newline, as Docker does. Older files: see log_rotation. A write error never stops the container: it is counted and
+logging goes on.
 """
 
 # Plain strings: this runs for every start or line, where Path objects cost too much.
-# ruff: noqa: PTH105
 
 from __future__ import annotations
 
@@ -17,15 +18,20 @@ import time
 import msgspec
 
 from engine.runtime.handover import LogState
+from engine.runtime.log_numbers import last_number, sent_number
+from engine.runtime.log_rotation import Rotation
+from engine.runtime.wire import LogStyle
 
 LINE_BYTES_MAX = 16 * 1024
 _NAMES = {1: "stdout", 2: "stderr"}
 
 
-class Line(msgspec.Struct):
+class Line(msgspec.Struct, omit_defaults=True):
     log: str
     stream: str
     time: str
+    attrs: dict[str, str] | None = None
+    number: int = 0
 
 
 _encoder = msgspec.json.Encoder()
@@ -34,20 +40,50 @@ _encoder = msgspec.json.Encoder()
 class JsonLog:
     """Writer of one file; not thread-safe. `max_size` in bytes (0: no rotation), `max_file` at least 1."""
 
-    __slots__ = ("_descriptor", "_max_file", "_max_size", "_partial", "_path", "_size", "lost_bytes")
+    __slots__ = (
+        "_attributes",
+        "_descriptor",
+        "_max_file",
+        "_max_size",
+        "_next_number",
+        "_partial",
+        "_path",
+        "_rotation",
+        "_size",
+        "lost_bytes",
+    )
 
-    def __init__(self, path: str, max_size: int, max_file: int, state: LogState | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        max_size: int,
+        max_file: int,
+        state: LogState | None = None,
+        style: LogStyle = LogStyle(),  # noqa: B008 - immutable
+    ) -> None:
         """`state`: go on from there, with the same open file."""
         self._path = path
         self._max_size = max_size
         self._max_file = max(max_file, 1)
+        self._rotation = Rotation(path, self._max_file, compress=style.compress)
+        self._attributes = dict(style.attributes) or None
+        self._next_number = 0
+        if style.numbered:
+            self._next_number = (
+                max(last_number(path), sent_number(path)) + 1 if state is None else max(state.next_number, 1)
+            )
         self._partial: dict[int, bytes] = {} if state is None else state.partial
         self._descriptor = self._open() if state is None else state.descriptor
         self._size = os.fstat(self._descriptor).st_size
         self.lost_bytes = 0 if state is None else state.lost_bytes
 
     def hand_over(self) -> LogState:
-        return LogState(descriptor=self._descriptor, partial=dict(self._partial), lost_bytes=self.lost_bytes)
+        return LogState(
+            descriptor=self._descriptor,
+            partial=dict(self._partial),
+            lost_bytes=self.lost_bytes,
+            next_number=self._next_number,
+        )
 
     def mend(self) -> None:
         """End a line that an earlier writer left torn, so that it costs nothing but itself."""
@@ -85,10 +121,30 @@ class JsonLog:
 
     def _append(self, stream: int, pieces: list[str], now_ns: int) -> None:
         name, stamp = _NAMES[stream], timestamp(now_ns)
-        encoded = _encoder.encode_lines([Line(piece, name, stamp) for piece in pieces])
-        if self._max_size and self._size and self._size + len(encoded) > self._max_size:
-            self._rotate()
-        self._write_all(encoded)
+        lines = [Line(piece, name, stamp, self._attributes) for piece in pieces]
+        if self._next_number:
+            for number, line in enumerate(lines, self._next_number):
+                line.number = number
+            self._next_number += len(lines)
+        encoded = _encoder.encode_lines(lines)
+        if self._max_size and self._size + len(encoded) > self._max_size:
+            self._write_rotating([_encoder.encode(line) + b"\n" for line in lines])
+        else:
+            self._write_all(encoded)
+
+    def _write_rotating(self, lines: list[bytes]) -> None:
+        """No file becomes larger than it may, but for a line that is longer by itself."""
+        waiting: list[bytes] = []
+        size = self._size
+        for line in lines:
+            if size and size + len(line) > self._max_size:
+                self._write_all(b"".join(waiting))
+                self._rotate()
+                waiting.clear()
+                size = self._size
+            waiting.append(line)
+            size += len(line)
+        self._write_all(b"".join(waiting))
 
     def _write_all(self, encoded: bytes) -> None:
         view = memoryview(encoded)
@@ -102,12 +158,9 @@ class JsonLog:
 
     def _rotate(self) -> None:
         os.close(self._descriptor)
-        with contextlib.suppress(OSError):
-            for number in range(self._max_file - 1, 0, -1):
-                older = f"{self._path}.{number}"
-                newer = f"{self._path}.{number - 1}" if number > 1 else self._path
-                with contextlib.suppress(FileNotFoundError):
-                    os.replace(newer, older)
+        if self._max_file > 1:
+            with contextlib.suppress(OSError):
+                self._rotation.shift()
         self._descriptor = self._open(truncate=self._max_file == 1)
         self._size = os.fstat(self._descriptor).st_size
 

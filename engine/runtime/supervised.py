@@ -18,6 +18,7 @@ from engine.runtime.birth import Newborn, Streams
 from engine.runtime.fanout import Attacher
 from engine.runtime.handover import ExecState, LogState, SupervisedState
 from engine.runtime.json_log import JsonLog
+from engine.runtime.log_buffer import BufferedLog
 from engine.runtime.wire import ContainerState, Estate, StartRequest
 
 READ_BYTES = 64 * 1024
@@ -85,7 +86,7 @@ class Container:
         streams: Streams,
         poller: Poller,
         attachments: int,
-        log: JsonLog | None,
+        log: JsonLog | BufferedLog | None,
     ) -> None:
         """`attachments`: that many are announced; output is held until they came. `log`: where output goes, if at all."""
         self.estate = estate
@@ -118,6 +119,7 @@ class Container:
             log_path=request.log_path,
             log_max_size=request.log_max_size,
             log_max_file=request.log_max_file,
+            log_style=request.log_style,
             seccomp=seccomp,
         )
         return cls(estate, newborn.pidfd, newborn.streams, poller, request.attachments, _opened_log(estate))
@@ -153,6 +155,8 @@ class Container:
         for attacher in self._attachers:
             if attacher.has_output:
                 self._poller.watch_writable(attacher.sock.fileno(), self._writer(attacher))
+        if isinstance(self._log, BufferedLog):
+            self._log.go_on()
         self.pump()
 
     def hand_over(self, filter_number: int) -> SupervisedState:
@@ -219,9 +223,14 @@ class Container:
             else:
                 self._poller.forget(descriptor)
 
+    def is_logged(self) -> bool:
+        """Once everything was read: whether the log has it too, as far as it ever will."""
+        return not isinstance(self._log, BufferedLog) or self._log.is_written(time.monotonic())
+
     def needs_clock(self) -> bool:
         """Whether `tick` has to be called now and then."""
-        return self._expected > 0 or any(attacher.has_output for attacher in self._attachers)
+        is_ending = self.reaped and self.running and self.is_drained
+        return self._expected > 0 or is_ending or any(attacher.has_output for attacher in self._attachers)
 
     def tick(self, now: float) -> None:
         """Time-outs: announced attachments that never came, attachers that take nothing."""
@@ -335,11 +344,16 @@ class Container:
 
     # ---- the end ------------------------------------------------------------------------------------------
 
-    def finish(self) -> None:
-        """Everything was read: attachers see the end as soon as they have taken what is left."""
+    def finish(self) -> int:
+        """Everything was read: attachers see the end as soon as they have taken what is left.
+
+        Returns how many bytes of output the log could not take.
+        """
         assert self.is_drained
+        lost_bytes = 0
         if self._log is not None:
             self._log.close()
+            lost_bytes = self._log.lost_bytes
             self._log = None
         for attacher in tuple(self._attachers):
             if not attacher.has_output:
@@ -348,6 +362,7 @@ class Container:
             if descriptor is not None:
                 os.close(descriptor)
         self.streams.stdin = self.streams.master = None
+        return lost_bytes
 
     def discard(self) -> None:
         """The record goes: attachers that have not taken everything by now lose the rest."""
@@ -357,8 +372,10 @@ class Container:
             self._detach(attacher)
 
 
-def _opened_log(estate: Estate, state: LogState | None = None) -> JsonLog | None:
+def _opened_log(estate: Estate, state: LogState | None = None) -> JsonLog | BufferedLog | None:
     """`state`: of one that is open already."""
     if estate.log_driver != "json-file":
         return None
-    return JsonLog(estate.log_path, estate.log_max_size, estate.log_max_file, state)
+    style = estate.log_style
+    log = JsonLog(estate.log_path, estate.log_max_size, estate.log_max_file, state, style)
+    return BufferedLog(log, style.buffer_bytes, state) if style.buffer_bytes else log

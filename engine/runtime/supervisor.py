@@ -398,13 +398,14 @@ class Supervisor:
         filters = {seccomp: n for n, seccomp in enumerate(dict.fromkeys(c.estate.seccomp for c in known))}
         groups = (*(c.cgroup for c in known if c.running), *self._leaving.values())
         orphans, strangers = self._succession.waiting()
+        containers = [container.hand_over(filters[container.estate.seccomp]) for container in known]
         return handover.Handover(
-            version=handover.STATE_VERSION,
+            version=handover.version_of(containers),
             build=self._build,
             lock=self._lock,
             listener=self._connections.listener,
             filters=list(filters),
-            containers=[container.hand_over(filters[container.estate.seccomp]) for container in known],
+            containers=containers,
             cgroups={group: self._midwife.cgroups.made_parents(group) for group in groups},
             leaving=dict(self._leaving),
             lost=list(self._lost.values()),
@@ -481,9 +482,11 @@ class Supervisor:
         if not container.reaped or not container.running:
             return
         container.drain()
-        if not container.is_drained:
+        if not container.is_drained or not container.is_logged():
             return
-        container.finish()
+        lost_bytes = container.finish()
+        if lost_bytes:
+            log(f"container {container.id}: its log could not take {lost_bytes} bytes of its output")
         self._records.remove(container.id)
         container.finished_at = time.time()
         self._connections.publish(

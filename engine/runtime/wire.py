@@ -37,6 +37,17 @@ class ForeignStart(msgspec.Struct, frozen=True, kw_only=True):
     bundle: str
 
 
+class LogStyle(msgspec.Struct, frozen=True, kw_only=True):
+    """How a log is written, beside where. `buffer_bytes`: what may wait for a slow disk in memory before output is
+    dropped; 0 makes the container wait instead. `attributes` stand in every line. `numbered`: lines are counted.
+    """
+
+    compress: bool = False
+    buffer_bytes: int = 0
+    attributes: dict[str, str] = {}
+    numbered: bool = False
+
+
 class StartRequest(msgspec.Struct, kw_only=True):
     """Start a container. Paths are the host's; `console_size` is (rows, columns)."""
 
@@ -57,6 +68,7 @@ class StartRequest(msgspec.Struct, kw_only=True):
     console_size: tuple[int, int] | None
     seccomp: bytes
     foreign: ForeignStart | None = None  # with an empty `program`
+    log_style: LogStyle = LogStyle()
 
 
 class ExecRequest(msgspec.Struct, kw_only=True):
@@ -98,6 +110,7 @@ class Estate(msgspec.Struct, frozen=True, kw_only=True):
     log_max_size: int
     log_max_file: int
     seccomp: bytes
+    log_style: LogStyle = LogStyle()
 
 
 class ContainerState(msgspec.Struct, frozen=True, kw_only=True):

@@ -115,10 +115,10 @@ class EngineExecutor:
             info = await self._alive(task)
             if info.health in ("healthy", ""):
                 return
-            if info.health == "unhealthy":
-                raise ExecutorError("task: unhealthy container")
             if not info.running:
                 raise ExecutorError(info.error or f"task: non-zero exit ({info.exit_code})")
+            if info.health == "unhealthy":
+                raise ExecutorError("task: unhealthy container")
             await self._clock.sleep(HEALTH_POLL_S)
 
     async def wait_ended(self, task: Task) -> None:
@@ -130,7 +130,8 @@ class EngineExecutor:
         try:
             while not waiting.done():
                 await asyncio.wait({waiting}, timeout=HEALTH_POLL_S * 5)
-                if not waiting.done() and (await self._alive(task)).health == "unhealthy":
+                info = await self._alive(task)  # of one that has ended, the exit code is what counts
+                if not waiting.done() and info.running and info.health == "unhealthy":
                     raise ExecutorError("task: unhealthy container")
             waiting.result()
         finally:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 
-from engine.config import ContainerCreate
+from engine.config import ContainerCreate, LogRecord
 from engine.errors import Conflict, InvalidParameter
 from node.api.checks import check_container
 from node.api.context import Context, Route
@@ -28,7 +27,7 @@ from node.api.query import (
     prune_filters,
     stream_lines,
 )
-from node.api.streams import LogEntry, log_attributes, log_options, stream_logs
+from node.api.streams import LogEntry, attributes_text, log_options, stream_logs
 from node.api.versions import asked_version
 
 STATUSES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
@@ -118,15 +117,12 @@ async def logs(context: Context, request: web.Request) -> web.StreamResponse:
     options = log_options(request)
     tty = context.engine.container_is_tty(ref)
     batches = context.engine.container_log_batches(ref, options)
-    details = await _details(context, ref) if flag(request, "details") else None
+    details = _details if flag(request, "details") else None
     return await stream_logs(request, batches, tty=tty, details=details)
 
 
-async def _details(context: Context, ref: str) -> Callable[[LogEntry], str]:
-    shown = await context.engine.inspect_container(ref)
-    config, log = shown["Config"], shown["HostConfig"]["LogConfig"]
-    words = log_attributes(config.get("Labels") or {}, config.get("Env") or [], log.get("Config") or {})
-    return lambda _entry: words
+def _details(entry: LogEntry) -> str:
+    return attributes_text(entry.attributes) if isinstance(entry, LogRecord) else ""
 
 
 async def attach(context: Context, request: web.Request) -> web.StreamResponse:
@@ -177,10 +173,8 @@ async def top(context: Context, request: web.Request) -> web.StreamResponse:
 
 
 async def stats(context: Context, request: web.Request) -> web.StreamResponse:
-    ref = _ref(request)
-    await context.engine.inspect_container(ref)
     samples = context.engine.stats_container(
-        ref, stream=flag(request, "stream", True), one_shot=flag(request, "one-shot")
+        _ref(request), stream=flag(request, "stream", True), one_shot=flag(request, "one-shot")
     )
     return await stream_lines(request, samples)
 

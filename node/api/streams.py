@@ -17,6 +17,7 @@ from node.api.query import closing, flag, moment
 from node.api.versions import is_before
 
 FLUSH_BYTES = 256 * 1024
+_SECONDS = re.compile(r"(\d{1,12})(?:\.(\d+))?", re.ASCII)
 
 
 class LogEntry(Protocol):
@@ -45,7 +46,15 @@ def log_options(request: web.Request) -> LogOptions:
         since=moment(request, "since"),
         until=moment(request, "until"),
         tail=-1 if tail in ("all", "", "-1") else int(tail),
+        since_ns=_exactly(request, "since"),
+        until_ns=_exactly(request, "until"),
     )
+
+
+def _exactly(request: web.Request, name: str) -> int:
+    """Unix seconds with up to nine digits behind the point, as clients send what a line's time was; else 0."""
+    match = _SECONDS.fullmatch(request.query.get(name, ""))
+    return int(match[1]) * 1_000_000_000 + int((match[2] or "").ljust(9, "0")[:9]) if match else 0
 
 
 async def stream_logs(
@@ -80,27 +89,10 @@ async def stream_logs(
     return response
 
 
-def log_attributes(labels: Mapping[str, str], env: Sequence[str], options: Mapping[str, str]) -> str:
-    """What `details` puts in front of each line of a container: the labels and variables its log options name.
-
-    `env`: NAME=value. Names and values are URL-encoded, as Docker does. A `tag` is left out.
-    """
-    known = {"labels": dict(labels), "env": dict(entry.split("=", 1) for entry in env if "=" in entry)}
-    chosen: dict[str, str] = {}
-    for kind, values in known.items():
-        names = options.get(kind, "").split(",")
-        chosen |= {name: values[name] for name in names if name in values}
-        if pattern := options.get(f"{kind}-regex"):
-            form = _pattern(pattern, f"{kind}-regex")
-            chosen |= {name: value for name, value in values.items() if form.search(name)}
-    return ",".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in sorted(chosen.items()))
-
-
-def _pattern(text: str, option: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise InvalidParameter(f'invalid log option {option}: "{text}": {error}') from error
+def attributes_text(attributes: Mapping[str, str] | None) -> str:
+    """What `details` puts in front of a line. Names and values are URL-encoded, as Docker does."""
+    found = sorted((attributes or {}).items())
+    return ",".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in found)
 
 
 async def one_by_one(entries: AsyncIterator[LogEntry]) -> AsyncIterator[Sequence[LogEntry]]:

@@ -18,10 +18,14 @@ import msgspec
 import pytest
 from runtime_bundle import WAIT_S, Node, cgroup_leftovers, started_node
 
+from engine.config import LogOptions
 from engine.errors import Unavailable
+from engine.log_files import log_files
+from engine.logs import read_logs
 from engine.runtime import launch
 from engine.runtime.client import Installation, RuntimeClient
 from engine.runtime.renewal import Renewal
+from engine.runtime.wire import LogStyle
 from tests.commands import PATIENCE
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120 * PATIENCE)]
@@ -183,6 +187,38 @@ async def test_containers_logs_terminals_and_execs_go_on(node: Node, builds: Bui
         os.close(descriptor)
 
 
+STYLES = {
+    "packed": LogStyle(compress=True, numbered=True),
+    "dropping": LogStyle(buffer_bytes=16 << 20),
+    "named": LogStyle(attributes={"tag": "x"}, buffer_bytes=16 << 20, numbered=True),
+}
+
+
+async def test_logs_of_every_style_go_on(node: Node, builds: Builds) -> None:
+    for id, style in STYLES.items():
+        wish = node.bundles.start(
+            id, "sh", "-c", COUNTING, log_style=style, log_max_size=40_000, log_max_file=900
+        )
+        await node.client.start(wish)
+    folder = node.bundles.folder
+    await until(lambda: all(len(log_files(folder / id / "log")) > 3 for id in STYLES))
+
+    await upgrade(node, builds.make("2.0"))
+
+    assert release(node) == "2.0"
+    before = {id: len(log_files(folder / id / "log")) for id in STYLES}
+    await until(lambda: all(len(log_files(folder / id / "log")) > before[id] + 2 for id in STYLES))
+    for id, style in STYLES.items():
+        await node.client.kill(id, 15)
+        assert (await node.exits.of(id)).exit_code == 7
+        records = [r async for r in read_logs(folder / id / "log", LogOptions(), lambda: True)]
+        assert [r.data for r in records] == [b"line %d\n" % n for n in range(len(records))], id
+        assert {r.attributes and r.attributes["tag"] for r in records} == {style.attributes.get("tag")}
+        if style.numbered:
+            assert [r.number for r in records] == list(range(1, len(records) + 1)), id
+    assert any((folder / "packed").glob("log.*.gz"))
+
+
 async def test_what_ends_in_the_window_is_reaped_and_reported(node: Node, builds: Builds) -> None:
     """The new code is stopped before it takes over; meanwhile a container and an exec end."""
     window = (
@@ -291,7 +327,7 @@ BROKEN = {
         "ZeroDivisionError",
     ),
     "reads an older state only": (
-        {"handover": ("STATE_VERSION, STATE_VERSION_MIN = 1, 1", "STATE_VERSION, STATE_VERSION_MIN = 0, 0")},
+        {"handover": ("STATE_VERSION, STATE_VERSION_MIN = 2, 1", "STATE_VERSION, STATE_VERSION_MIN = 0, 0")},
         "the state of build",
     ),
     "ends by itself": (
@@ -338,9 +374,7 @@ async def test_an_interpreter_that_is_missing(node: Node, builds: Builds) -> Non
     assert await node.run("next", "echo", "works") == (0, ["works"])
 
 
-NEWER_STATE = {
-    "handover": ("STATE_VERSION, STATE_VERSION_MIN = 1, 1", "STATE_VERSION, STATE_VERSION_MIN = 9, 9")
-}
+NEWER_STATE = {"handover": ("    return 2 if any(", "    return 9 if True or any(")}
 
 
 async def test_a_downgrade_goes_on_with_the_newer_supervisor(node: Node, builds: Builds) -> None:

@@ -196,8 +196,10 @@ def test_files_of_secrets_and_configs() -> None:
 
 def test_moments() -> None:
     assert moment("") == ""
-    assert moment("12.5") == "12.500000000"
-    assert moment("1970-01-01T00:01:00Z") == "60.000000000"
-    assert moment("1970-01-02") == "86400.000000000"
+    assert moment("12.5") == "12.5"
+    assert moment("1970-01-01T00:01:00Z") == "60.0"
+    assert moment("1970-01-02") == "86400.0"
+    assert moment("2026-01-02T03:04:05.123456789Z") == "1767323045.123456789"
+    assert moment("2026-01-02T04:04:05.5+01:00") == "1767323045.5"
     with pytest.raises(UsageError, match="2026-13-99"):
         moment("2026-13-99")

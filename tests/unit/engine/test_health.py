@@ -21,6 +21,7 @@ from engine.health import (
     Timing,
     after_probe,
     probe_command,
+    shown_duration,
     shown_output,
 )
 from engine.runtime.limit_support import LimitSupport
@@ -77,6 +78,14 @@ def test_output_is_bounded_and_says_so() -> None:
     assert shown_output(b"x" * OUTPUT_BYTES_MAX) == "x" * OUTPUT_BYTES_MAX
     assert shown_output(b"x" * (OUTPUT_BYTES_MAX + 1)) == "x" * OUTPUT_BYTES_MAX + "..."
     assert shown_output(b"\xff") == "�"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.5, "500ms"), (1.5, "1.5s"), (30, "30s"), (60, "1m0s"), (90, "1m30s"), (3600, "1h0m0s")],
+)
+def test_durations_are_written_as_docker_does(seconds: float, text: str) -> None:
+    assert shown_duration(seconds) == text
 
 
 def test_times_that_are_not_given() -> None:
@@ -173,7 +182,7 @@ class Setup:
         monitor = HealthMonitor(script, self.containers, self.events, self.background, sleep)
         monitor.started(container)
         await asyncio.wait_for(sleep.passed.wait(), 10)
-        monitor.stopped(container)
+        await self.background.close()
         return sleep.asked_s
 
     def told(self) -> list[str]:
@@ -199,6 +208,16 @@ async def test_changes_are_told_once_and_recorded(setup: Setup, tmp_path: Path) 
     assert health is not None
     assert [result.exit_code for result in health.log] == [1, 1, 1, 0, 0]
     assert health.log[0].output == "said"
+
+
+async def test_what_has_ended_is_not_healthy(setup: Setup) -> None:
+    container = setup.container()
+    await setup.watch(container, 0)
+    HealthMonitor(Script(), setup.containers, setup.events, setup.background).stopped(container)
+    health = container.state.health
+    assert health is not None
+    assert (health.status, [result.exit_code for result in health.log]) == ("unhealthy", [0])
+    assert setup.told() == ["health_status: healthy"]
 
 
 async def test_a_probe_that_cannot_run_has_failed(setup: Setup) -> None:

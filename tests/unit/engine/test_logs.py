@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from engine.config import LogOptions, LogRecord
-from engine.logs import log_files, parse_time, read_batches, read_logs
+from engine.log_files import log_files
+from engine.logs import parse_time, read_batches, read_logs
 from engine.runtime.json_log import JsonLog
 
 NOW = 1_767_323_045_123_456_789

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from engine.background import BackgroundTasks
 from engine.config import ContainerConfig, HostConfig, LogConfig
 from engine.container import Container, Status
 from engine.containers import Containers
 from engine.creation import checked_host_config
 from engine.errors import Conflict, EngineFailure, InvalidParameter, NotFound
+from engine.log_forwarding import LogForwarding
 from engine.memory_files import MemoryFiles
 from engine.networking import ContainerNetworking
 from engine.preparation import HostPreparation, cgroup_path
@@ -58,6 +60,7 @@ class Machine:
             MemoryFiles(self.settings.memory_files_dir),
             find,
             lambda chain: None,
+            LogForwarding(self.settings, BackgroundTasks()),
         )
 
     def with_volumes(self, name: str, **targets: str) -> Container:
@@ -257,7 +260,7 @@ async def test_a_user_that_the_image_does_not_know(machine: Machine) -> None:
         HostConfig(ipc_mode="whatever"),
         HostConfig(uts_mode="private"),
         HostConfig(cgroupns_mode="container:x"),
-        HostConfig(log_config=LogConfig(type="syslog")),
+        HostConfig(log_config=LogConfig(type="nosuch")),
     ],
 )
 def test_modes_that_do_not_exist_are_refused_when_the_container_is_made(host: HostConfig) -> None:

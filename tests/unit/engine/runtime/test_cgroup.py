@@ -98,6 +98,7 @@ def test_version_2_counters(unified: Path) -> None:
         "memory_usage": 4096,
         "memory_limit": 8192,
         "memory_stats": {"anon": 1, "file": 2},
+        "memory_failures": 1,
         "pids": 2,
         "pids_limit": 50,
         "blkio": [

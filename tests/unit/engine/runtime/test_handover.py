@@ -24,7 +24,7 @@ from engine.runtime.handover import (
 from engine.runtime.json_log import JsonLog
 from engine.runtime.records import Record
 from engine.runtime.supervised import Container, Poller
-from engine.runtime.wire import ContainerState, Estate, ExitEvent
+from engine.runtime.wire import ContainerState, Estate, ExitEvent, LogStyle
 
 VERSION_1 = Path(__file__).parents[3] / "data/supervisor_state_1.msgpack"
 
@@ -118,6 +118,23 @@ def test_the_state_of_version_1_is_still_read() -> None:
     assert handover.decode(VERSION_1.read_bytes(), "any") == state()
 
 
+def test_a_state_has_the_lowest_version_that_reads_it_right() -> None:
+    plain = state().containers
+    assert handover.version_of(plain) == 1
+    styled = estate(log_style=LogStyle(numbered=True))
+    web = msgspec.structs.replace(plain[0], estate=styled)
+    assert handover.version_of([web, plain[1]]) == 2 == STATE_VERSION
+
+
+def test_what_a_log_had_not_written_is_part_of_the_state() -> None:
+    made = state()
+    log = LogState(
+        descriptor=16, partial={}, lost_bytes=0, next_number=8, waiting=[(1, 5, b"x"), (1, 6, None)]
+    )
+    made.containers[0].log = log
+    assert handover.decode(handover.encode(made), "any").containers[0].log == log
+
+
 def test_every_descriptor_is_handed_over_once() -> None:
     assert state().descriptors() == [3, 4, 10, 11, 12, 13, 14, 15, 16, 17, 18]
 
@@ -128,7 +145,7 @@ def test_another_version_is_refused_by_name(version: int) -> None:
     with pytest.raises(Unreadable) as refusal:
         handover.decode(data, "0.0.9+aa")
     assert f"the state of build 0.1.0+0123456789ab has version {version}" in str(refusal.value)
-    assert "build 0.0.9+aa reads 1 to 1" in str(refusal.value)
+    assert "build 0.0.9+aa reads 1 to 2" in str(refusal.value)
 
 
 def test_a_newer_version_is_refused_whatever_else_it_has() -> None:

@@ -11,13 +11,12 @@ from typing import Any, cast
 import pytest
 
 from engine.config import LogRecord
-from engine.errors import EngineFailure, InvalidParameter, NotFound
+from engine.errors import EngineFailure, NotFound
 from node.api.app import build_app
 from node.api.backend import EngineBackend, SwarmBackend
 from node.api.context import Context
 from node.api.routes import ROUTES
 from node.api.server import serve
-from node.api.streams import log_attributes
 
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: tcp\r\n"
 ATTACH = b"POST /containers/%s/attach?stream=1&stdin=1&stdout=1"
@@ -59,19 +58,14 @@ class FakeEngine:
         self.left = asyncio.Event()  # a stream ended, for whatever reason
 
     async def inspect_container(self, ref: str, _size: bool = False) -> dict[str, Any]:
-        labels = {"a b": "1", "c": "é", "d.x": "2", "no": "3"}
-        options = {"labels": "a b,c,missing", "labels-regex": "^d", "env": "E"}
-        return {
-            "Id": ref,
-            "Config": {"Labels": labels, "Env": ["E=x=y", "F=1"]},
-            "HostConfig": {"LogConfig": {"Type": "json-file", "Config": options}},
-        }
+        return {"Id": ref}
 
     def container_is_tty(self, _ref: str) -> bool:
         return True
 
     async def container_log_batches(self, _ref: str, _options: object) -> AsyncIterator[Sequence[LogRecord]]:
-        yield [LogRecord(1, 1, b"line\n")]
+        attributes = {"c": "é", "E": "x=y", "d.x": "2", "a b": "1"}
+        yield [LogRecord(1, 1, b"line\n", attributes)]
         try:
             await self.fail.wait()
         finally:
@@ -245,8 +239,3 @@ async def test_details_are_the_labels_and_variables_that_the_log_options_name(
     await reader.readuntil(b"\r\n")
     assert await asyncio.wait_for(reader.readline(), 5) == b"E=x%3Dy,a+b=1,c=%C3%A9,d.x=2 line\n"
     writer.close()
-
-
-def test_pattern_of_a_log_option_that_is_wrong_is_named() -> None:
-    with pytest.raises(InvalidParameter, match='labels-regex: "\\("'):
-        log_attributes({"a": "1"}, [], {"labels-regex": "("})
