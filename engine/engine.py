@@ -48,6 +48,7 @@ from engine.networking import ContainerNetworking
 from engine.networks import NetworkProvider
 from engine.preparation import HostPreparation
 from engine.process_list import process_table
+from engine.registry.service import RegistryService
 from engine.runtime.client import ContainerState, ExitEvent, RuntimeClient
 from engine.runtime.limit_support import read_limit_support
 from engine.settings import EngineSettings
@@ -104,7 +105,9 @@ class Engine:
         self._lifecycle.health_watch = HealthMonitor(
             ExecProber(self._execs), self._containers, self.events_bus, self._background
         )
-        self.images = Imaging(self._images, self._containers, self.events_bus, settings.root / "tmp")
+        temp_dir = settings.root / "tmp"
+        self.registry = RegistryService(settings.registry, self._images, self.events_bus, temp_dir)
+        self.images = Imaging(self._images, self._containers, self.events_bus, temp_dir, self.registry)
         self.networks = NetworkService(networks, self._containers, self.events_bus)
         self.volumes = VolumeService(self._volumes, self.events_bus, self._containers.users_of_volume)
         self.events_bus.companion = AttachmentEvents(find, networks)

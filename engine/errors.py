@@ -2,6 +2,7 @@
 
 EngineError
 ├── InvalidParameter     400  the request is wrong; the message names the field and the value
+├── Unauthorized         401  a registry does not know the credentials
 ├── Forbidden            403
 ├── NotFound             404  "No such container: x"
 ├── Conflict             409  name in use, container running, image in use
@@ -20,6 +21,10 @@ class EngineError(Exception):
 
 
 class InvalidParameter(EngineError):
+    pass
+
+
+class Unauthorized(EngineError):
     pass
 
 

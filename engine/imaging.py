@@ -9,21 +9,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from engine.containers import Containers
-from engine.errors import InvalidParameter, NotFound
+from engine.errors import InvalidParameter
 from engine.events import EventBus
 from engine.images.store import ImageStore
+from engine.registry.service import RegistryService
 
 CHUNK_BYTES = 1 << 20
 
 
 class Imaging:
-    def __init__(self, store: ImageStore, containers: Containers, events: EventBus, temp_dir: Path) -> None:
+    def __init__(
+        self,
+        store: ImageStore,
+        containers: Containers,
+        events: EventBus,
+        temp_dir: Path,
+        registry: RegistryService,
+    ) -> None:
         self.store = store
+        self._registry = registry
         self._containers = containers
         self._events = events
         self._temp_dir = temp_dir
@@ -82,16 +91,17 @@ class Imaging:
             while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
                 yield chunk
 
-    async def pull(self, ref: str, auth: str = "") -> AsyncIterator[dict[str, Any]]:
-        """An image that is here already is reported as Docker does; others cannot be fetched yet."""
-        try:
-            image = self.store.resolve(ref)
-        except NotFound as error:
-            raise NotFound(
-                f"pull access denied for {ref}, repository does not exist or may require 'docker login': "
-                "this engine does not fetch from registries yet, use `swarmctl image load` or `image import`"
-            ) from error
-        yield {"status": f"Status: Image is up to date for {ref}", "id": image.id[7:19]}
+    def pull(
+        self, ref: str, auth: str = "", *, platform: str = "", all_tags: bool = False
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """See RegistryService.pull."""
+        return self._registry.pull(ref, auth, platform=platform, all_tags=all_tags)
+
+    def push(
+        self, repository: str, tag: str, auth: str = "", *, platform: str = ""
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """See RegistryService.push."""
+        return self._registry.push(repository, tag, auth, platform=platform)
 
     async def prune(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
         """Images that no container has: those without a name, with dangling=false all of them."""
@@ -109,6 +119,7 @@ class Imaging:
             reclaimed += image.size
             for ref in image.repo_tags or [image.id]:
                 deleted += await self.remove(ref, force=False, noprune=False)
+        reclaimed += await asyncio.to_thread(self.store.collect_incoming)
         return {"ImagesDeleted": deleted, "SpaceReclaimed": reclaimed}
 
     def _users(self, image_id: str) -> list[tuple[str, bool]]:

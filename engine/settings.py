@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from engine.registry.settings import RegistrySettings
+
 SHUTDOWN_TIMEOUT_S = 40.0
 
 

@@ -14,7 +14,6 @@ MISSING = {
     "POST /build", "POST /build/prune", "POST /commit", "POST /session",
     "GET /containers/{id}/archive", "HEAD /containers/{id}/archive", "PUT /containers/{id}/archive",
     "GET /containers/{id}/attach/ws", "GET /containers/{id}/export",
-    "GET /distribution/{name}/json", "GET /images/search", "POST /images/{name}/push",
     "GET /images/{name}/attestations",
     "GET /plugins", "GET /plugins/privileges", "POST /plugins/pull", "GET /plugins/{name}/json",
     "DELETE /plugins/{name}", "POST /plugins/{name}/enable", "POST /plugins/{name}/disable",

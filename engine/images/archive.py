@@ -22,7 +22,7 @@ from typing import IO, Any
 import msgspec
 
 from engine.errors import InvalidParameter
-from engine.images.blobs import BlobStore
+from engine.images.blobs import BlobStore, compression_of
 from engine.images.config import Image
 from engine.images.reference import parse_reference
 from engine.images.views import host_architecture
@@ -263,8 +263,8 @@ def _oci_manifest(image: Image, blobs: BlobStore) -> dict[str, Any]:
 
 def _layer_type(blobs: BlobStore, blob: str) -> str:
     with blobs.open(blob) as file:
-        compressed = file.read(2) == b"\x1f\x8b"
-    return "application/vnd.oci.image.layer.v1.tar" + ("+gzip" if compressed else "")
+        compression = compression_of(file.read(4))
+    return "application/vnd.oci.image.layer.v1.tar" + (f"+{compression}" if compression else "")
 
 
 def _descriptors(digest: str, size: int, names: Sequence[str]) -> list[dict[str, Any]]:

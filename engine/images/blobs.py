@@ -6,9 +6,11 @@ import gzip
 import hashlib
 import os
 import secrets
+import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 from engine.errors import InvalidParameter, NotFound
 
@@ -48,6 +50,11 @@ class BlobStore:
         finally:
             path.unlink(missing_ok=True)
         return name, size
+
+    def take(self, path: Path, digest: str) -> None:
+        """A file of this file system whose content has that digest, durable already, becomes a blob."""
+        path.rename(self._path(digest))
+        self._sync()
 
     def open(self, digest: str) -> BinaryIO:
         try:
@@ -91,24 +98,39 @@ class BlobStore:
         return self._folder / value
 
 
+class WatchedFile:
+    """A file that tells how much of it has been read."""
+
+    def __init__(self, file: BinaryIO, told: Callable[[int], None]) -> None:
+        self._file = file
+        self._told = told
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._told(self._file.tell())
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 class UncompressedReader:
-    """A layer's tar stream out of its blob (gzip or plain), hashed while it is read."""
+    """A layer's tar stream out of its blob (gzip, zstd or plain), hashed while it is read."""
 
     def __init__(self, blob: BinaryIO) -> None:
         magic = blob.read(4)
         blob.seek(0)
-        if magic == _ZSTD_MAGIC:
-            raise InvalidParameter(
-                "layers compressed with zstd are not supported yet: save the image with gzip or plain"
-            )
-        compressed = magic[:2] == _GZIP_MAGIC
-        self._source = cast("IO[bytes]", gzip.GzipFile(fileobj=blob)) if compressed else blob
+        self._source = _uncompressed(blob, magic)
         self._digest = hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
+        damages: tuple[type[BaseException], ...] = (gzip.BadGzipFile, EOFError, zlib.error, *_zstd_errors())
         try:
             data = self._source.read(size)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        except damages as error:
             raise InvalidParameter(f"layer cannot be uncompressed: {error}") from error
         self._digest.update(data)
         return data
@@ -118,3 +140,28 @@ class UncompressedReader:
         while self.read(CHUNK_BYTES):
             pass
         return f"sha256:{self._digest.hexdigest()}"
+
+
+def compression_of(magic: bytes) -> str:
+    """gzip, zstd or "" from the first four bytes of a blob."""
+    if magic[:2] == _GZIP_MAGIC:
+        return "gzip"
+    return "zstd" if magic == _ZSTD_MAGIC else ""
+
+
+def _uncompressed(blob: BinaryIO, magic: bytes) -> IO[bytes]:
+    kind = compression_of(magic)
+    if kind == "gzip":
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=blob))
+    if kind == "zstd":
+        import zstandard  # few images need it
+
+        reader = zstandard.ZstdDecompressor().stream_reader(blob, read_across_frames=True)
+        return cast("IO[bytes]", reader)
+    return blob
+
+
+def _zstd_errors() -> tuple[type[BaseException], ...]:
+    """Nothing can fail in a library that is not loaded."""
+    module = sys.modules.get("zstandard")
+    return (module.ZstdError,) if module is not None else ()

@@ -14,18 +14,35 @@ from engine.errors import EngineFailure
 
 
 class Entry(msgspec.Struct):
-    """`blobs`: digests of the layers as they came, lowest first; `loaded_at` in Unix seconds."""
+    """`blobs`: digests of the layers as they came, lowest first; `loaded_at` in Unix seconds.
+
+    `manifest`: the one that a registry gave for exactly these blobs, itself a blob; "" for other images.
+    """
 
     blobs: list[str]
     loaded_at: float
+    manifest: str = ""
+
+
+class Packed(msgspec.Struct):
+    """A layer as it was compressed for a registry."""
+
+    digest: str
+    size: int
 
 
 class Index(msgspec.Struct):
-    """`names`: docker.io/library/hello:latest -> image id; `layer_bytes`: chain id -> size unpacked."""
+    """`names`: docker.io/library/hello:latest -> image id; `layer_bytes`: chain id -> size unpacked.
+
+    `digests`: docker.io/library/hello@sha256:... -> image id; `packed`: digest of a plain layer blob -> what it
+    becomes when it is pushed.
+    """
 
     images: dict[str, Entry] = {}
     names: dict[str, str] = {}
     layer_bytes: dict[str, int] = {}
+    digests: dict[str, str] = {}
+    packed: dict[str, Packed] = {}
 
 
 class IndexFile:

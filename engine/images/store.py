@@ -2,9 +2,9 @@
 
 Invariants: an image is in the index only when all its layers are in the driver; a layer is unpacked only
 after its content was found to have the announced digest; the index is replaced atomically; a blob or layer
-that no image names is removed. Thread-safe with two locks, taken in this order: `_work`, which load, import
-and remove hold for as long as they take; `_lock`, held for moments, around the tables. So looking an image
-up never waits for an archive that is being read.
+that no image names, and no pull or push has leased, is removed. Thread-safe with two locks, taken in this
+order: `_work`, which load, import, remove and the steps of a pull hold for as long as they take; `_lock`, held
+for moments, around the tables. So looking an image up never waits for an archive that is being read.
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ import logging
 import tarfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 import msgspec
 
-from engine.errors import Conflict, InvalidParameter, NotFound
+from engine.errors import InvalidParameter, NotFound
 from engine.images import archive, views
-from engine.images.blobs import BlobStore, UncompressedReader
+from engine.images.blobs import BlobStore, UncompressedReader, WatchedFile
 from engine.images.changes import apply_changes
 from engine.images.config import Image, ImageConfig, chain_ids, parse_image_config
-from engine.images.index import Entry, Index, IndexFile
+from engine.images.incoming import Incoming
+from engine.images.index import Entry, Index, IndexFile, Packed
 from engine.images.reference import Reference, is_image_id, parse_reference
+from engine.images.removal import check_removal
 from engine.storage.driver import StorageDriver
 
 logger = logging.getLogger(__name__)
@@ -45,6 +48,8 @@ class ImageStore:
         self._work = threading.Lock()
         self._lock = threading.RLock()
         self._images: dict[str, Image] = {}
+        self._leases: Counter[str] = Counter()
+        self.incoming = Incoming(root / "incoming")
         self._index_file = IndexFile(root / "index.json")
         self._index = self._index_file.read()
         self._restore()
@@ -114,15 +119,16 @@ class ImageStore:
                 if image is None:
                     raise _missing(ref)
                 users = in_use(image.id)
-                _check_removal(image, ref, users, by_id=not key, force=force)
-                names = [key] if key else [name for name, id in self._index.names.items() if id == image.id]
-                removed = [{"Untagged": parse_reference(name).familiar} for name in names]
+                check_removal(image, ref, users, by_id=not key, force=force)
+                keys = self._untagged_with(image, key)
+                removed = [{"Untagged": parse_reference(key).familiar} for key in keys]
                 with self._changing():
-                    for name in names:
-                        del self._index.names[name]
+                    for name in keys:
+                        self._index.names.pop(name, None)
+                        self._index.digests.pop(name, None)
                     self._show_names(image)
                     # Taken by name from under a container, the image stays for it, without a name.
-                    unneeded = not image.repo_tags and not (users and key)
+                    unneeded = not (image.repo_tags or image.repo_digests) and not (users and key)
                     if unneeded:
                         del self._images[image.id]
                         del self._index.images[image.id]
@@ -189,6 +195,136 @@ class ImageStore:
             finally:
                 self._sweep()
 
+    # ---- to and from registries ---------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def leased(self, chain: Sequence[str], blobs: Sequence[str]) -> Iterator[list[str]]:
+        """These layers and blobs are not removed while the context lasts.
+
+        Yields, for each layer of the chain, the blob of an image here that it came from ("" when none has it).
+        """
+        with self._lock:
+            here = [self._blob_of_layer(chain_id) for chain_id in chain]
+            leases = (*chain, *blobs, *filter(None, here))
+            self._leases.update(leases)
+        try:
+            yield here
+        finally:
+            with self._lock:
+                self._leases.subtract(leases)
+                self._leases += Counter()  # forget those at zero
+
+    def drop_unneeded(self, chain: Sequence[str]) -> None:
+        """After a pull that failed: layers that were unpacked for it."""
+        with self._work:
+            self._drop_layers(chain)
+            self._sweep()
+
+    def has_blob(self, digest: str) -> bool:
+        return self._blobs.has(digest)
+
+    def open_blob(self, digest: str) -> BinaryIO:
+        return self._blobs.open(digest)
+
+    def blob_size(self, digest: str) -> int:
+        return self._blobs.size(digest)
+
+    def unpack_incoming(
+        self, digest: str, diff_id: str, chain_id: str, parent: str | None, read: Callable[[int], None]
+    ) -> None:
+        """A layer that came from a registry, checked against its diff id; `read` hears how far it is."""
+        with self._work:
+            if self._driver.has_layer(chain_id):
+                return
+            path = self.incoming.path(digest)
+            with self._blobs.open(digest) if self._blobs.has(digest) else path.open("rb") as file:
+                reader = UncompressedReader(cast("BinaryIO", WatchedFile(file, read)))
+                size = self._driver.add_layer(chain_id, parent, cast("BinaryIO", reader))
+                actual = reader.finish()
+            if actual != diff_id:
+                self._driver.remove_layer(chain_id)
+                raise InvalidParameter(f"layer has digest {actual}, but {diff_id} was announced by the image")
+            with self._lock:
+                self._index.layer_bytes[chain_id] = size
+
+    def commit_pulled(
+        self, config_bytes: bytes, blobs: Sequence[str], manifest: bytes, name: Reference, digest: str
+    ) -> bool:
+        """The image, all of whose layers are unpacked, into the index: under its tag, if `name` has one, and
+        under its digest in that repository. `manifest`: empty when other blobs than its own stand for its layers.
+
+        False when the name meant this image before.
+        """
+        raw, config, diff_ids = parse_image_config(config_bytes)
+        with self._work:
+            parent = None
+            for blob, chain_id in zip(blobs, chain_ids(diff_ids), strict=True):
+                if not self._blobs.has(blob):
+                    self.incoming.move_to(self._blobs, blob)
+                self._unpack(blob, chain_id, parent)  # an image that went meanwhile may have taken it along
+                parent = chain_id
+            image_id, _ = self._blobs.add(io.BytesIO(config_bytes))
+            kept = self._blobs.add(io.BytesIO(manifest))[0] if manifest else ""
+            with self._changing():
+                image = self._images.get(image_id)
+                if image is None:
+                    entry = Entry(blobs=list(blobs), loaded_at=time.time(), manifest=kept)
+                    image = self._image(image_id, entry, raw, config, diff_ids)
+                    self._images[image_id] = image
+                    self._index.images[image_id] = entry
+                key = _index_name(name) if name.tag else f"{name.name}@{digest}"
+                table = self._index.names if name.tag else self._index.digests
+                is_new = table.get(key) != image_id
+                if name.tag:
+                    self._name(image, name)
+                self._add_digest(image, name.name, digest)
+            self._sweep()
+            return is_new
+
+    def record_digest(self, image_id: str, name: str, digest: str) -> None:
+        """After a push: the image is `digest` in that repository."""
+        with self._lock:
+            image = self.resolve(image_id)
+            with self._changing():
+                self._add_digest(image, name, digest)
+
+    def manifest_of(self, image_id: str) -> bytes:
+        """The one that it was pulled with; empty for other images."""
+        with self._lock:
+            entry = self._index.images.get(image_id)
+        kept = entry.manifest if entry else ""
+        return self._blobs.read(kept) if kept and self._blobs.has(kept) else b""
+
+    def packed(self, blob: str) -> Packed | None:
+        """What a plain layer became when it was last compressed for a registry."""
+        with self._lock:
+            return self._index.packed.get(blob)
+
+    def record_packed(self, blob: str, packed: Packed) -> None:
+        with self._changing():
+            self._index.packed[blob] = packed
+
+    def tags_of(self, name: str) -> list[Reference]:
+        """All names of one repository, sorted."""
+        with self._lock:
+            return sorted(
+                (parse_reference(key) for key in self._index.names if key.rpartition(":")[0] == name),
+                key=lambda reference: reference.tag,
+            )
+
+    def repositories_of(self, blob: str, domain: str) -> list[str]:
+        """Repositories of a registry that have the blob, as far as is known: images came from or went there."""
+        with self._lock:
+            names = (
+                key.partition("@")[0] for key, i in self._index.digests.items() if self._consists(i, blob)
+            )
+            return sorted({name.partition("/")[2] for name in names if name.partition("/")[0] == domain})
+
+    def collect_incoming(self) -> int:
+        """What broken pulls left, now; the bytes."""
+        with self._lock:
+            return self.incoming.collect(0, self._leases)
+
     # ---- inside -------------------------------------------------------------------------------------------
 
     def _find(self, ref: str) -> tuple[Image | None, str]:
@@ -200,6 +336,8 @@ class ImageStore:
             key = _index_name(name)
             if not name.digest and key in self._index.names:
                 return self._images[self._index.names[key]], key
+            if name.digest and (canonical := f"{name.name}@{name.digest}") in self._index.digests:
+                return self._images[self._index.digests[canonical]], canonical
             if name.digest in self._images:
                 return self._images[name.digest], ""
         prefix = ref.removeprefix("sha256:")
@@ -223,7 +361,34 @@ class ImageStore:
                             for key in sorted(all_tags)
                         ]
             image, key = self.resolve(ref), self._find(ref)[1]
-            return [(image, parse_reference(key).familiar if key else "")]
+            return [(image, parse_reference(key).familiar if key and "@" not in key else "")]
+
+    def _blob_of_layer(self, chain_id: str) -> str:
+        for image in self._images.values():
+            for blob, known in zip(image.blobs, image.chain_ids, strict=True):
+                if known == chain_id and self._driver.has_layer(chain_id):
+                    return blob
+        return ""
+
+    def _untagged_with(self, image: Image, key: str) -> list[str]:
+        """The references that go with `key`; all of them when it is "" (removal by id).
+
+        Digests of a repository go together with the last tag in it.
+        """
+        mine = [k for k in (*self._index.names, *self._index.digests) if self._id_of(k) == image.id]
+        if not key or "@" in key:
+            return [key] if key else mine
+        repository = key.rpartition(":")[0]
+        others = [k for k in mine if k != key and "@" not in k and k.rpartition(":")[0] == repository]
+        return [key] if others else [key, *(k for k in mine if k.partition("@")[0] == repository)]
+
+    def _id_of(self, key: str) -> str:
+        return (self._index.digests if "@" in key else self._index.names).get(key, "")
+
+    def _consists(self, image_id: str, blob: str) -> bool:
+        image = self._images[image_id]
+        packed = (self._index.packed[b].digest for b in image.blobs if b in self._index.packed)
+        return blob in image.blobs or blob in packed
 
     def _adopt(self, found: archive.FoundImage, names: Sequence[str], report: Report) -> Image:
         """Bring the layers into the driver and the image, under its names, into the index: all or nothing."""
@@ -265,7 +430,13 @@ class ImageStore:
         """Under the lock: the tables change together with their file, or not at all."""
         with self._lock:
             images, index = dict(self._images), self._index
-            self._index = Index(dict(index.images), dict(index.names), dict(index.layer_bytes))
+            self._index = Index(
+                dict(index.images),
+                dict(index.names),
+                dict(index.layer_bytes),
+                dict(index.digests),
+                dict(index.packed),
+            )
             try:
                 yield
                 self._index_file.write(self._index)
@@ -313,13 +484,24 @@ class ImageStore:
         self._show_names(former)
         return None if former.repo_tags else former
 
+    def _add_digest(self, image: Image, name: str, digest: str) -> None:
+        key = f"{name}@{digest}"
+        former = self._images.get(self._index.digests.get(key, ""))
+        self._index.digests[key] = image.id
+        for shown in (image, former):
+            if shown is not None:
+                self._show_names(shown)
+
     def _show_names(self, image: Image) -> None:
         keys = (key for key, image_id in self._index.names.items() if image_id == image.id)
         image.repo_tags = sorted(parse_reference(key).familiar for key in keys)
+        digests = (key for key, image_id in self._index.digests.items() if image_id == image.id)
+        image.repo_digests = sorted(parse_reference(key).familiar for key in digests)
 
     def _drop_layers(self, chain: Sequence[str]) -> list[dict[str, str]]:
         """Remove those of the layers, topmost first, that no image needs and no container stands on."""
-        needed = {chain_id for image in self.all() for chain_id in image.chain_ids}
+        with self._lock:
+            needed = {chain_id for image in self.all() for chain_id in image.chain_ids} | set(self._leases)
         removed = []
         for chain_id in reversed(chain):
             here = chain_id not in needed and self._driver.has_layer(chain_id)
@@ -330,10 +512,13 @@ class ImageStore:
         return removed
 
     def _sweep(self) -> None:
-        images = self.all()
-        used = {image.id for image in images} | {blob for image in images for blob in image.blobs}
-        for blob in self._blobs.all() - used:
-            self._blobs.remove(blob)
+        with self._lock:
+            images = self.all()
+            used = {image.id for image in images} | {blob for image in images for blob in image.blobs}
+            used |= {entry.manifest for entry in self._index.images.values()} | set(self._leases)
+            for blob in self._blobs.all() - used:
+                self._blobs.remove(blob)
+                self._index.packed.pop(blob, None)
 
     def _restore(self) -> None:
         """Know the images of the index again. Layers that are missing are unpacked from their blobs: so a
@@ -351,6 +536,7 @@ class ImageStore:
             else:
                 self._images[image_id] = image
         self._index.names = {k: v for k, v in self._index.names.items() if v in self._images}
+        self._index.digests = {k: v for k, v in self._index.digests.items() if v in self._images}
         for image in self._images.values():
             self._show_names(image)
 
@@ -375,35 +561,6 @@ class ImageStore:
             blobs=tuple(entry.blobs),
             size=sum(self._layer_sizes(entry.blobs, chain_ids(diff_ids))),
             loaded_at=entry.loaded_at,
-        )
-
-
-def _check_removal(
-    image: Image, ref: str, users: Sequence[tuple[str, bool]], *, by_id: bool, force: bool
-) -> None:
-    """Conflict, in Docker's words, when containers or other names stand against the removal."""
-    short = image.id[7:19]
-    if not by_id:
-        if users and not force and len(image.repo_tags) == 1:
-            raise Conflict(
-                f'conflict: unable to remove repository reference "{ref}" (must force) - container '
-                f"{users[0][0][:12]} is using its referenced image {short}"
-            )
-        return
-    running = next((container for container, is_running in users if is_running), None)
-    if running is not None:
-        raise Conflict(
-            f"conflict: unable to delete {short} (cannot be forced) - image is being used by "
-            f"running container {running[:12]}"
-        )
-    if users and not force:
-        raise Conflict(
-            f"conflict: unable to delete {short} (must be forced) - image is being used by "
-            f"stopped container {users[0][0][:12]}"
-        )
-    if len(image.repo_tags) > 1 and not force:
-        raise Conflict(
-            f"conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
         )
 
 

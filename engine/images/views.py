@@ -125,7 +125,9 @@ def _in_time(image: Image, key: str, limits: Sequence[float]) -> bool:
 
 
 def _refers(image: Image, pattern: str) -> bool:
-    return any(_matches(tag, pattern) or _matches(tag.rpartition(":")[0], pattern) for tag in image.repo_tags)
+    names = [name for tag in image.repo_tags for name in (tag, tag.rpartition(":")[0])]
+    names += [name for digest in image.repo_digests for name in (digest, digest.partition("@")[0])]
+    return any(_matches(name, pattern) for name in names)
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -17,6 +17,7 @@ from engine.config import (
     NetworkCreate,
     VolumeCreate,
 )
+from engine.registry.credentials import Credentials
 from node.api.hijack import Session
 from raft.objects.cluster import Cluster, ClusterSpec
 from raft.objects.node import Availability
@@ -84,8 +85,21 @@ class ImageBackend(Protocol):
     def import_rootfs(
         self, source: AsyncIterator[bytes], repo: str, tag: str, changes: Iterable[str], message: str
     ) -> AsyncIterator[dict[str, Any]]: ...
-    def pull(self, ref: str, auth: str = "") -> AsyncIterator[dict[str, Any]]: ...
+    def pull(
+        self, ref: str, auth: str = "", *, platform: str = "", all_tags: bool = False
+    ) -> AsyncIterator[dict[str, Any]]: ...
+    def push(
+        self, repository: str, tag: str, auth: str = "", *, platform: str = ""
+    ) -> AsyncIterator[dict[str, Any]]: ...
     async def prune(self, filters: Filters) -> dict[str, Any]: ...
+
+
+class RegistryBackend(Protocol):
+    async def log_in(self, credentials: Credentials) -> dict[str, str]: ...
+    async def distribution(self, ref: str, auth: str = "") -> dict[str, Any]: ...
+    async def search(
+        self, term: str, limit: int, filters: Filters, auth: str = ""
+    ) -> list[dict[str, Any]]: ...
 
 
 class VolumeBackend(Protocol):
@@ -126,6 +140,8 @@ class EngineBackend(ContainerBackend, ExecBackend, SystemBackend, Protocol):
     def host(self) -> HostBackend: ...
     @property
     def images(self) -> ImageBackend: ...
+    @property
+    def registry(self) -> RegistryBackend: ...
     @property
     def volumes(self) -> VolumeBackend: ...
     @property

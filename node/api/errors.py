@@ -7,6 +7,7 @@ from raft import errors as raft
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (engine.InvalidParameter, 400),
+    (engine.Unauthorized, 401),
     (engine.Forbidden, 403),
     (engine.NotFound, 404),
     (engine.Conflict, 409),

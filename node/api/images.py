@@ -9,7 +9,7 @@ from aiohttp import web
 
 from engine.errors import InvalidParameter
 from node.api.context import Context, Route
-from node.api.query import closing, filters, flag, json_response, prune_filters, stream_json
+from node.api.query import closing, filters, flag, json_response, platform, prune_filters, stream_json
 
 CHUNK_BYTES = 1 << 20
 
@@ -74,11 +74,16 @@ async def create(context: Context, request: web.Request) -> web.StreamResponse:
     if not name:
         raise InvalidParameter("name an image (fromImage=) or an archive (fromSrc=-)")
     version = query.get("tag", "")
-    if version:
-        name += f"@{version}" if version.startswith("sha256:") else f":{version}"
-    return await stream_json(
-        request, context.engine.images.pull(name, request.headers.get("X-Registry-Auth", ""))
+    repository, at, _ = name.partition("@")
+    if version and not at:
+        if ":" in repository.rpartition("/")[2]:
+            repository = repository.rpartition(":")[0]
+        name = f"{repository}@{version}" if version.startswith("sha256:") else f"{repository}:{version}"
+    tagged = "@" in name or ":" in name.rpartition("/")[2]
+    messages = context.engine.images.pull(
+        name, request.headers.get("X-Registry-Auth", ""), platform=platform(request), all_tags=not tagged
     )
+    return await stream_json(request, messages)
 
 
 async def prune(context: Context, request: web.Request) -> web.StreamResponse:
@@ -104,7 +109,7 @@ async def _send_archive(context: Context, request: web.Request, refs: list[str])
 
 ROUTES = [
     Route("GET", "/images/json", listing),
-    Route("POST", "/images/create", create),
+    Route("POST", "/images/create", create, streams=True),
     Route("POST", "/images/load", load),
     Route("POST", "/images/prune", prune),
     Route("GET", "/images/get", save_many, streams=True),

@@ -50,6 +50,15 @@ def number(request: web.Request, name: str, default: int) -> int:
     return int(value)
 
 
+def platform(request: web.Request) -> str:
+    """os/arch/variant; some calls of the API write it as a JSON object."""
+    text = request.query.get("platform", "")
+    if not text.startswith("{"):
+        return text
+    given = decode(text.encode(), dict[str, str])
+    return "/".join(given[key] for key in ("os", "architecture", "variant") if given.get(key))
+
+
 def filters(request: web.Request) -> Mapping[str, list[str]]:
     """Both forms: {"name": ["x"]} and the older {"name": {"x": true}}."""
     text = request.query.get("filters")
@@ -143,11 +152,12 @@ async def stream_json(request: web.Request, messages: Any) -> web.StreamResponse
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     started = False
     try:
-        async for message in messages:
-            if not started:
-                await response.prepare(request)
-                started = True
-            await response.write(_encoder.encode(message) + b"\r\n")
+        async with closing(messages):
+            async for message in messages:
+                if not started:
+                    await response.prepare(request)
+                    started = True
+                await response.write(_encoder.encode(message) + b"\r\n")
     except Exception as error:
         if not started:
             raise

@@ -1,4 +1,4 @@
-"""The host as a whole: ping, version, info, events, disk usage, and what is refused clearly."""
+"""The host as a whole: ping, version, info, events, disk usage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 from aiohttp import web
 
-from engine.errors import InvalidParameter, NotImplementedHere
+from engine.errors import InvalidParameter
 from node.api.context import SERVER_VERSION, Context, Route
 from node.api.keys import INDEX_HEADER
 from node.api.query import filters, json_response, moment, stream_lines
@@ -90,10 +90,6 @@ async def disk_usage(context: Context, request: web.Request) -> web.StreamRespon
     return json_response(await context.engine.host.disk_usage(frozenset(wanted or DISK_USERS)))
 
 
-async def auth(_context: Context, _request: web.Request) -> web.StreamResponse:
-    raise NotImplementedHere("this engine does not talk to registries yet: load images from files instead")
-
-
 ROUTES = [
     Route("GET", "/_ping", ping),
     Route("HEAD", "/_ping", ping),
@@ -101,5 +97,4 @@ ROUTES = [
     Route("GET", "/info", info),
     Route("GET", "/events", events, streams=True),
     Route("GET", "/system/df", disk_usage),
-    Route("POST", "/auth", auth),
 ]

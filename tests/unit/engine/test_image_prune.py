@@ -14,6 +14,7 @@ from engine.errors import InvalidParameter
 from engine.events import EventBus
 from engine.images.store import ImageStore
 from engine.imaging import Imaging
+from engine.registry.service import RegistryService
 
 
 class FakeStore:
@@ -30,6 +31,9 @@ class FakeStore:
             SimpleNamespace(id="named", repo_tags=["a:1", "b:1"], size=10),
             SimpleNamespace(id="used", repo_tags=[], size=100),
         ]
+
+    def collect_incoming(self) -> int:
+        return 0
 
     def remove(self, ref: str, **_options: Any) -> list[dict[str, str]]:
         self.removed.append(ref)
@@ -56,7 +60,11 @@ async def test_unused_images_are_deleted(
 ) -> None:
     store = FakeStore()
     imaging = Imaging(
-        cast(ImageStore, store), cast(Containers, FakeContainers()), cast(EventBus, None), tmp_path / "t"
+        cast(ImageStore, store),
+        cast(Containers, FakeContainers()),
+        cast(EventBus, None),
+        tmp_path / "t",
+        cast(RegistryService, None),
     )
     await imaging.prune(filters)
     assert store.removed == removed
@@ -67,7 +75,11 @@ async def test_unused_images_are_deleted(
 async def test_unclear_dangling_deletes_nothing(tmp_path: Path, values: list[str]) -> None:
     store = FakeStore()
     imaging = Imaging(
-        cast(ImageStore, store), cast(Containers, FakeContainers()), cast(EventBus, None), tmp_path / "t"
+        cast(ImageStore, store),
+        cast(Containers, FakeContainers()),
+        cast(EventBus, None),
+        tmp_path / "t",
+        cast(RegistryService, None),
     )
     with pytest.raises(InvalidParameter, match="invalid filter 'dangling"):
         await imaging.prune({"dangling": values})
