@@ -23,6 +23,7 @@ _BLOCK = 65536
 _HEADER_BYTES_MAX = 65536
 
 Query = dict[str, Any]
+Headers = dict[str, str]
 
 
 class Response:
@@ -183,15 +184,24 @@ class Client:
     def get(self, path: str, query: Query | None = None) -> Any:
         return self.call("GET", path, query)
 
-    def post(self, path: str, body: object = None, query: Query | None = None) -> Any:
-        return self.call("POST", path, query, body)
+    def post(
+        self, path: str, body: object = None, query: Query | None = None, headers: Headers | None = None
+    ) -> Any:
+        return self.call("POST", path, query, body, headers)
 
     def delete(self, path: str, query: Query | None = None) -> Any:
         return self.call("DELETE", path, query)
 
-    def call(self, method: str, path: str, query: Query | None = None, body: object = None) -> Any:
+    def call(
+        self,
+        method: str,
+        path: str,
+        query: Query | None = None,
+        body: object = None,
+        headers: Headers | None = None,
+    ) -> Any:
         """The decoded JSON of the answer (None when empty); raises ApiError for 4xx and 5xx."""
-        response = self._request(method, path, query, body)
+        response = self._request(method, path, query, body, headers or {})
         try:
             answer = response.json()
         except ValueError as error:
@@ -211,13 +221,16 @@ class Client:
         *,
         content_type: str = "application/json",
         timeout: float | None = None,
+        headers: Headers | None = None,
     ) -> Response:
         """An answer to be read bit by bit. `body` may be bytes, a JSON value or a binary file (sent chunked)."""
         connection = open_endpoint(self._endpoint)
         connection.settimeout(timeout)
         # The daemon may answer and hang up before it has read everything: its answer says why.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._send(connection, method, path, query, body, {"Content-Type": content_type})
+            self._send(
+                connection, method, path, query, body, {"Content-Type": content_type, **(headers or {})}
+            )
         try:
             response = Response(connection)
         except OSError as error:
@@ -243,13 +256,15 @@ class Client:
 
     # --- underneath ---
 
-    def _request(self, method: str, path: str, query: Query | None, body: object) -> Response:
-        response = self._request_on_kept(method, path, query, body)
+    def _request(
+        self, method: str, path: str, query: Query | None, body: object, headers: Headers
+    ) -> Response:
+        response = self._request_on_kept(method, path, query, body, headers)
         if response is None:
             connection = open_endpoint(self._endpoint)
             connection.settimeout(ANSWER_SECONDS)
             try:
-                self._send(connection, method, path, query, body, {})
+                self._send(connection, method, path, query, body, headers)
                 response = Response(connection)
             except OSError as error:
                 connection.close()
@@ -261,13 +276,15 @@ class Client:
             raise
         return response
 
-    def _request_on_kept(self, method: str, path: str, query: Query | None, body: object) -> Response | None:
+    def _request_on_kept(
+        self, method: str, path: str, query: Query | None, body: object, headers: Headers
+    ) -> Response | None:
         """None when no connection is kept, or the daemon closed it before it could have read the request."""
         connection, self._kept = self._kept, None
         if connection is None:
             return None
         try:
-            self._send(connection, method, path, query, body, {})
+            self._send(connection, method, path, query, body, headers)
             return Response(connection)
         except OSError:
             connection.close()
@@ -293,7 +310,7 @@ class Client:
         path: str,
         query: Query | None,
         body: object,
-        headers: dict[str, str],
+        headers: Headers,
     ) -> None:
         source = body if hasattr(body, "read") else None
         payload = b"" if body is None or source is not None else _encode(body)

@@ -9,6 +9,9 @@ from typing import Any, TextIO
 from cli.client import Client
 from cli.errors import CliError
 from cli.parse import reference
+from cli.terminal import window_size
+
+BAR_COLUMNS = 110  # the widest terminal on which docker leaves the bar out
 
 
 def show_progress(documents: Iterable[dict[str, Any]], out: TextIO, *, quiet: bool = False) -> None:
@@ -40,7 +43,7 @@ class _Display:
 
     def _status(self, document: dict[str, Any]) -> None:
         identifier = document.get("id", "")
-        bar = document.get("progress", "")
+        bar = self._fitting(document.get("progress", ""))
         text = f"{identifier}: {document['status']}" if identifier else document["status"]
         if not self._live:
             if not bar:
@@ -57,12 +60,25 @@ class _Display:
         up = len(self._lines) - self._lines[identifier]
         self._out.write(f"\x1b[{up}A\x1b[2K\r{text} {bar}\x1b[{up}B\r")
 
+    def _fitting(self, progress: str) -> str:
+        """On a narrow terminal the numbers alone: a line that wraps would spoil those above."""
+        columns = window_size(self._out.fileno())[1] if self._live and progress else 0
+        return progress.rpartition("]")[2].strip() if 0 < columns <= BAR_COLUMNS else progress
+
 
 def pull_image(
-    client: Client, name: str, *, platform: str = "", quiet: bool = False, out: TextIO | None = None
+    client: Client,
+    name: str,
+    *,
+    platform: str = "",
+    quiet: bool = False,
+    all_tags: bool = False,
+    out: TextIO | None = None,
 ) -> None:
-    """POST /images/create for NAME[:TAG|@DIGEST]."""
-    repository, tag = reference(name)
+    """POST /images/create for NAME[:TAG|@DIGEST], with the account at its registry."""
+    from cli.credentials import auth_headers
+
+    repository, tag = (name, "") if all_tags else reference(name)
     query = {"fromImage": repository, "tag": tag, "platform": platform}
-    response = client.stream("POST", "/images/create", query)
+    response = client.stream("POST", "/images/create", query, headers=auth_headers(repository))
     show_progress(response.documents(), out or sys.stdout, quiet=quiet)

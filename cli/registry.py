@@ -26,7 +26,11 @@ COMMON = (
     Entry("exec", "exec:exec_", "Execute a command in a running container"),
     Entry("ps", "container:ls", "List containers"),
     Entry("images", "image:ls", "List images"),
-    Entry("pull", "image:pull", "Download an image from a registry"),
+    Entry("pull", "distribution:pull", "Download an image from a registry"),
+    Entry("push", "distribution:push", "Upload an image to a registry"),
+    Entry("login", "login:login", "Authenticate to a registry"),
+    Entry("logout", "login:logout", "Log out from a registry"),
+    Entry("search", "distribution:search", "Search Docker Hub for images"),
     Entry("version", "system:version", "Show the swarmctl version information"),
     Entry("info", "system:info", "Display system-wide information"),
 )
@@ -77,7 +81,8 @@ IMAGE = Noun(
         Entry("load", "image:load", "Load an image from a tar archive or STDIN"),
         Entry("ls", "image:ls", "List images"),
         Entry("prune", "image:prune", "Remove unused images"),
-        Entry("pull", "image:pull", "Download an image from a registry"),
+        Entry("pull", "distribution:pull", "Download an image from a registry"),
+        Entry("push", "distribution:push", "Upload an image to a registry"),
         Entry("rm", "image:rm", "Remove one or more images"),
         Entry(
             "save", "image:save", "Save one or more images to a tar archive (streamed to STDOUT by default)"

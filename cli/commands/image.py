@@ -23,7 +23,7 @@ from cli.command import (
 )
 from cli.commands.container import inspect_each, show_pruned
 from cli.errors import UsageError
-from cli.output import Row, emit, short_id, shorten, show
+from cli.output import Row, emit, short_id, shorten
 from cli.parse import filters, reference
 from cli.terminal import is_terminal
 from cli.urls import quote
@@ -221,20 +221,6 @@ def import_(
     with _opened(source) as archive:
         response = client.stream("POST", "/images/create", query, archive, content_type="application/x-tar")
         show_progress(response.documents(), sys.stdout)
-
-
-@command("NAME[:TAG|@DIGEST]")
-@click.argument("name")
-@click.option("--platform", default="", help="Set platform if server is multi-platform capable")
-@click.option("-q", "--quiet", is_flag=True, help="Suppress verbose output")
-@click.pass_obj
-def pull(client: Client, name: str, platform: str, quiet: bool) -> None:
-    """Download an image from a registry"""
-    from cli.progress import pull_image
-
-    pull_image(client, name, platform=platform, quiet=quiet)
-    repository, tag = reference(name)
-    show(f"{repository}{'@' if tag.startswith('sha256:') else ':'}{tag}")
 
 
 @command("SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]")

@@ -79,7 +79,7 @@ class RegistryAccess:
             except (Refusal, Unreachable) as error:
                 if isinstance(error, Refusal) and not way.is_mirror and error.status in (401, 403):
                     raise
-                logger.info("registry %s: %s", way.url, error)
+                logger.debug("registry %s: %s", way.url, error)
                 errors.append(error)
             else:
                 return connection

@@ -6,6 +6,7 @@ Sources: OCI distribution specification (error codes), RFC 6750 and RFC 7235 (ch
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import ssl
 from collections.abc import Sequence
@@ -126,7 +127,8 @@ def _reason(error: BaseException) -> tuple[str, bool]:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"dial tcp: lookup {error.host}: no such host", False
     if isinstance(error, aiohttp.ClientConnectorError):
-        text = (error.os_error.strerror or str(error.os_error)).lower()
+        number = error.os_error.errno
+        text = os.strerror(number).lower() if number else str(error.os_error)
         return f"dial tcp {error.host}:{error.port}: connect: {text}", False
     if isinstance(error, asyncio.TimeoutError):
         return "request timed out while awaiting an answer", True
