@@ -55,7 +55,7 @@ class _Display:
             return
         if identifier not in self._lines:
             self._lines[identifier] = len(self._lines)
-            self._out.write(f"{text} {bar}\n")
+            self._out.write(f"{text} {bar}".rstrip() + "\n")
             return
         up = len(self._lines) - self._lines[identifier]
         self._out.write(f"\x1b[{up}A\x1b[2K\r{text} {bar}\x1b[{up}B\r")

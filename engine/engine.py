@@ -186,6 +186,10 @@ class Engine:
         else:
             self._lifecycle.exited(event)
 
+    async def fetch_image(self, ref: str, auth: str) -> None:
+        """The image is here afterwards: from its registry, when it was not. NotFound when it cannot be had."""
+        await self.registry.fetch(ref, auth)
+
     # ---- containers ---------------------------------------------------------------------------------------
 
     async def create_container(

@@ -52,7 +52,8 @@ class ApiResolver:
 @click.pass_obj
 def create(client: Client, /, image: str, words: tuple[str, ...], **options: Any) -> None:
     """Create a new service"""
-    answer = client.post("/services/create", new_spec(options, image, words, ApiResolver(client)))
+    spec = new_spec(options, image, words, ApiResolver(client))
+    answer = client.post("/services/create", spec, headers=_registry_auth(options, spec))
     _warnings(answer)
     show(answer["ID"])
     _converge(client, answer["ID"], options["detach"], options["quiet"])
@@ -70,7 +71,7 @@ def update(client: Client, /, service: str, **options: Any) -> None:
         _send(client, service, lambda spec: None, rollback=True)
     else:
         resolver = ApiResolver(client)
-        _send(client, service, lambda spec: change_spec(spec, options, resolver))
+        _send(client, service, lambda spec: change_spec(spec, options, resolver), options=options)
     show(service)
     _converge(client, service, options["detach"], options["quiet"])
 
@@ -116,19 +117,34 @@ def _scale(text: str) -> tuple[str, int]:
 
 
 def _send(
-    client: Client, name: str, change: Callable[[dict[str, Any]], None], *, rollback: bool = False
+    client: Client,
+    name: str,
+    change: Callable[[dict[str, Any]], None],
+    *,
+    rollback: bool = False,
+    options: dict[str, Any] | None = None,
 ) -> None:
     """Reads, changes and writes; when somebody else wrote in between, once more from the beginning."""
     for attempt in range(1, _ATTEMPTS + 1):
         service = client.get(service_path(name))
         change(service["Spec"])
         query = {"version": service["Version"]["Index"], "rollback": "previous" if rollback else None}
+        headers = _registry_auth(options or {}, service["Spec"])
         try:
-            _warnings(client.post(service_path(service["ID"], "update"), service["Spec"], query))
+            _warnings(client.post(service_path(service["ID"], "update"), service["Spec"], query, headers))
             return
         except ApiError as error:
             if "out of sequence" not in error.reason or attempt == _ATTEMPTS:
                 raise
+
+
+def _registry_auth(options: dict[str, Any], spec: dict[str, Any]) -> dict[str, str]:
+    """--with-registry-auth: the account at the image's registry, for all nodes."""
+    if not options.get("with_registry_auth"):
+        return {}
+    from cli.credentials import auth_headers
+
+    return auth_headers(spec["TaskTemplate"]["ContainerSpec"]["Image"])
 
 
 def _warnings(answer: dict[str, Any] | None) -> None:

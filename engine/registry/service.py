@@ -118,6 +118,18 @@ class RegistryService:
 
         return reported(work)
 
+    async def fetch(self, ref: str, auth: str) -> None:
+        """Pull the image unless it is here. NotFound says why it cannot be had."""
+        try:
+            self._store.resolve(ref)
+        except NotFound as missing:
+            try:
+                async with contextlib.aclosing(self.pull(ref, auth)) as messages:
+                    async for _ in messages:
+                        pass
+            except EngineError as error:
+                raise NotFound(f"{missing}: {error}") from error
+
     async def log_in(self, credentials: Credentials) -> dict[str, str]:
         """Docker's answer. Unauthorized when the registry does not know them."""
         domain = account_domain(credentials.serveraddress)

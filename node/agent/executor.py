@@ -37,6 +37,9 @@ class ContainerEngine(Protocol):
         endpoints: Sequence[TaskEndpoint] = (),
     ) -> tuple[str, list[str]]: ...
 
+    async def fetch_image(self, ref: str, auth: str) -> None:
+        """The image is on this host afterwards."""
+
     async def start_container(self, ref: str) -> None: ...
 
     async def stop_container(self, ref: str, timeout: int | None = None, signal: str = "") -> None: ...
@@ -94,6 +97,7 @@ class EngineExecutor:
             SecretFile(target=f.target, data=f.data, uid=f.uid, gid=f.gid, mode=f.mode) for f in files
         ]
         try:
+            await self._engine.fetch_image(body.image, task.spec.container.registry_auth)
             await self._engine.create_container(task.name, body, files=in_memory, endpoints=endpoints(task))
         except EngineError as error:
             raise ExecutorError(str(error)) from error

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
+from engine.errors import InvalidParameter
+from engine.registry.credentials import from_header
 from node.api.bodies import ServiceBody
 from node.api.context import Context, Route
 from node.api.convert import service_spec, service_to_api
 from node.api.keys import writer
 from node.api.query import body, filters, flag, json_response, number
 from node.api.streams import LogEntry, log_options, one_by_one, stream_logs
+from raft.objects.service import ServiceSpec
 
 
 async def listing(context: Context, request: web.Request) -> web.StreamResponse:
@@ -31,7 +35,9 @@ async def listing(context: Context, request: web.Request) -> web.StreamResponse:
 
 
 async def create(context: Context, request: web.Request) -> web.StreamResponse:
-    spec = service_spec(await body(request, ServiceBody))
+    spec = _with_auth(
+        service_spec(await body(request, ServiceBody)), request.headers.get("X-Registry-Auth", "")
+    )
     service = await (await writer(context, request)).create_service(spec)
     return json_response({"ID": service.id, "Warnings": None}, 201)
 
@@ -42,10 +48,30 @@ async def inspect(context: Context, request: web.Request) -> web.StreamResponse:
 
 async def update(context: Context, request: web.Request) -> web.StreamResponse:
     spec = service_spec(await body(request, ServiceBody))
+    auth = request.headers.get("X-Registry-Auth", "") or await _known_auth(context, request)
+    spec = _with_auth(spec, auth)
     await (await writer(context, request)).update_service(
         request.match_info["id"], number(request, "version", 0), spec, request.query.get("rollback", "")
     )
     return json_response({"Warnings": None})
+
+
+async def _known_auth(context: Context, request: web.Request) -> str:
+    """An update without credentials keeps those that the service has, or had (`registryAuthFrom`)."""
+    source = request.query.get("registryAuthFrom", "") or "spec"
+    if source not in ("spec", "previous-spec"):
+        raise InvalidParameter(f"unsupported registryAuthFrom value: {source}: use spec or previous-spec")
+    service = await context.swarm.control.get_service(request.match_info["id"])
+    spec = service.spec if source == "spec" else service.previous_spec
+    if spec is None:
+        raise InvalidParameter("service does not have a previous spec")
+    return str(spec.task.container.registry_auth)
+
+
+def _with_auth(spec: ServiceSpec, auth: str) -> ServiceSpec:
+    from_header(auth)  # nodes would only find out later that it is damaged
+    container = msgspec.structs.replace(spec.task.container, registry_auth=auth)
+    return msgspec.structs.replace(spec, task=msgspec.structs.replace(spec.task, container=container))
 
 
 async def remove(context: Context, request: web.Request) -> web.StreamResponse:

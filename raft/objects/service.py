@@ -115,6 +115,7 @@ class ContainerSpec(Record, frozen=True):
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     ulimits: tuple[tuple[str, int, int], ...] = ()  # name, soft, hard
+    registry_auth: str = ""  # X-Registry-Auth for pulling the image; never shown
 
 
 class Resources(Record, frozen=True):

@@ -50,6 +50,7 @@ class FakeEngine:
             "Error": "",
         }
         self.stopped: list[tuple[int | None, str]] = []
+        self.fetched: list[tuple[str, str]] = []
         self.fail: Exception | None = None
         self.ended = asyncio.Event()
 
@@ -66,6 +67,9 @@ class FakeEngine:
             raise self.fail
         self.created[name] = (body, files, endpoints)
         return "id", []
+
+    async def fetch_image(self, ref: str, auth: str) -> None:
+        self.fetched.append((ref, auth))
 
     async def start_container(self, ref: str) -> None:
         self._check(ref)
