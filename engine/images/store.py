@@ -78,7 +78,9 @@ class ImageStore:
             counts[image_id] = counts.get(image_id, 0) + 1
         images = self.filtered(filters)
         images.sort(key=lambda image: image.created, reverse=True)
-        return [views.summary(image, counts.get(image.id, 0)) for image in images]
+        return [
+            views.summary(image, counts.get(image.id, 0), filters.get("reference", ())) for image in images
+        ]
 
     def filtered(self, filters: Mapping[str, list[str]]) -> list[Image]:
         """The images that pass all of Docker's filters: before, dangling, label, label!, reference, since, until."""

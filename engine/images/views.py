@@ -32,12 +32,17 @@ def unix_time(rfc3339: str) -> int:
     return int(aware.timestamp()) if aware.year > 1 else 0
 
 
-def summary(image: Image, containers: int) -> dict[str, Any]:
+def summary(image: Image, containers: int, references: Sequence[str] = ()) -> dict[str, Any]:
+    """With the names that match one of the patterns; without patterns all of them."""
+
+    def shown(names: list[str]) -> list[str]:
+        return [n for n in names if not references or any(_names(n, pattern) for pattern in references)]
+
     return {
         "Id": image.id,
         "ParentId": "",
-        "RepoTags": image.repo_tags,
-        "RepoDigests": image.repo_digests,
+        "RepoTags": shown(image.repo_tags),
+        "RepoDigests": shown(image.repo_digests),
         "Created": unix_time(image.created),
         "Size": image.size,
         "SharedSize": -1,
@@ -125,9 +130,13 @@ def _in_time(image: Image, key: str, limits: Sequence[float]) -> bool:
 
 
 def _refers(image: Image, pattern: str) -> bool:
-    names = [name for tag in image.repo_tags for name in (tag, tag.rpartition(":")[0])]
-    names += [name for digest in image.repo_digests for name in (digest, digest.partition("@")[0])]
-    return any(_matches(name, pattern) for name in names)
+    return any(_names(name, pattern) for name in (*image.repo_tags, *image.repo_digests))
+
+
+def _names(name: str, pattern: str) -> bool:
+    """Does the pattern mean the name, or its repository?"""
+    repository = name.partition("@")[0] if "@" in name else name.rpartition(":")[0]
+    return _matches(name, pattern) or _matches(repository, pattern)
 
 
 def _matches(name: str, pattern: str) -> bool:

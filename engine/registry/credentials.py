@@ -50,7 +50,7 @@ def from_header(text: str) -> Credentials:
         raise InvalidParameter(f"invalid X-Registry-Auth header: longer than {HEADER_BYTES_MAX} bytes")
     plain = text.strip().rstrip("=").translate(str.maketrans("+/", "-_"))
     try:
-        decoded = base64.urlsafe_b64decode(plain + "=" * (-len(plain) % 4))
+        decoded = base64.b64decode(plain + "=" * (-len(plain) % 4), altchars=b"-_", validate=True)
         return _complete(msgspec.json.decode(decoded, type=Credentials)) if decoded.strip() else ANONYMOUS
     except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidParameter(
