@@ -147,6 +147,15 @@ def reference(text: str) -> tuple[str, str]:
     return repository, tag
 
 
+def platform_object(text: str) -> str:
+    """os/arch/variant as the JSON object that some calls of the API want; empty stays empty."""
+    if not text:
+        return ""
+    import json
+
+    return json.dumps(dict(zip(("os", "architecture", "variant"), text.split("/"), strict=False)))
+
+
 def ulimits(values: Iterable[str]) -> list[dict[str, object]]:
     """name=soft[:hard]"""
     found: list[dict[str, object]] = []

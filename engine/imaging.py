@@ -16,6 +16,7 @@ from typing import IO, Any
 from engine.containers import Containers
 from engine.errors import InvalidParameter
 from engine.events import EventBus
+from engine.images.platforms import check_platform, parse_platform
 from engine.images.store import ImageStore
 from engine.registry.service import RegistryService
 
@@ -41,10 +42,12 @@ class Imaging:
     async def summaries(self, filters: Mapping[str, list[str]]) -> list[dict[str, Any]]:
         return self.store.summaries(filters, containers=[c.image_id for c in self._containers.all()])
 
-    async def inspect(self, ref: str) -> dict[str, Any]:
+    async def inspect(self, ref: str, platform: str = "") -> dict[str, Any]:
+        self._check_platform(ref, platform)
         return self.store.inspect(ref)
 
-    async def history(self, ref: str) -> list[dict[str, Any]]:
+    async def history(self, ref: str, platform: str = "") -> list[dict[str, Any]]:
+        self._check_platform(ref, platform)
         return self.store.history(ref)
 
     async def tag(self, ref: str, repo: str, tag: str) -> None:
@@ -63,28 +66,38 @@ class Imaging:
                 )
         return removed
 
-    async def load(self, source: AsyncIterator[bytes], *, quiet: bool) -> AsyncIterator[dict[str, Any]]:
+    async def load(
+        self, source: AsyncIterator[bytes], *, quiet: bool, platform: str = ""
+    ) -> AsyncIterator[dict[str, Any]]:
         """Docker's progress messages, ending with `Loaded image: ...` for each."""
+        wanted = parse_platform(platform)
         async with self._received(source) as file:
-            async for message in self._reported(lambda report: self.store.load(file, report)):
+            async for message in self._reported(lambda report: self.store.load(file, report, wanted)):
                 if not quiet or "stream" in message:
                     yield message
         self._events.publish("image", "load", "", {})
 
     async def import_rootfs(
-        self, source: AsyncIterator[bytes], repo: str, tag: str, changes: Iterable[str], message: str
+        self,
+        source: AsyncIterator[bytes],
+        repo: str,
+        tag: str,
+        changes: Iterable[str],
+        message: str,
+        platform: str = "",
     ) -> AsyncIterator[dict[str, Any]]:
+        wanted = parse_platform(platform)
         async with self._received(source) as file:
             image_id = await asyncio.to_thread(
-                self.store.import_rootfs, file, repo, tag, list(changes), message
+                self.store.import_rootfs, file, repo, tag, list(changes), message, wanted
             )
         self._events.publish("image", "import", image_id, {"name": f"{repo}:{tag}" if repo else image_id})
         yield {"status": image_id}
 
-    async def save(self, refs: list[str]) -> AsyncIterator[bytes]:
+    async def save(self, refs: list[str], platform: str = "") -> AsyncIterator[bytes]:
         """A tar archive. NotFound is raised before the first byte."""
         for ref in refs:
-            self.store.resolve(ref)
+            self._check_platform(ref, platform)
         with tempfile.TemporaryFile(dir=self._temp_dir) as file:
             await asyncio.to_thread(self.store.save, refs, file)
             file.seek(0)
@@ -121,6 +134,10 @@ class Imaging:
                 deleted += await self.remove(ref, force=False, noprune=False)
         reclaimed += await asyncio.to_thread(self.store.collect_incoming)
         return {"ImagesDeleted": deleted, "SpaceReclaimed": reclaimed}
+
+    def _check_platform(self, ref: str, platform: str) -> None:
+        """NotFound when the image is not here, or not for the platform that is asked for."""
+        check_platform(self.store.resolve(ref).raw, ref, parse_platform(platform))
 
     def _users(self, image_id: str) -> list[tuple[str, bool]]:
         """(container id, is running) for each container of the image."""

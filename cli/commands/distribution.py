@@ -11,7 +11,7 @@ from cli.command import command, format_option, no_trunc_option, repeated
 from cli.commands.image import image_path
 from cli.errors import UsageError
 from cli.output import emit, shorten, show
-from cli.parse import filters
+from cli.parse import filters, platform_object
 
 _TRUST_HELP = "Skip image verification (there is none: digests are always checked)"
 
@@ -87,7 +87,7 @@ def push(
     response = client.stream(
         "POST",
         image_path(repository, "push"),
-        {"tag": version, "platform": _platform_object(platform)},
+        {"tag": version, "platform": platform_object(platform)},
         headers=auth_headers(repository),
     )
     show_progress(response.documents(), sys.stdout, quiet=quiet)
@@ -98,15 +98,6 @@ def push(
 def _refuse_trust(disabled: bool) -> None:
     if not disabled:
         raise UsageError("--disable-content-trust=false is not supported: images are not signed here")
-
-
-def _platform_object(text: str) -> str:
-    """The API wants os/arch/variant as JSON here."""
-    if not text:
-        return ""
-    import json
-
-    return json.dumps(dict(zip(("os", "architecture", "variant"), text.split("/"), strict=False)))
 
 
 @command("TERM")

@@ -24,7 +24,7 @@ from cli.command import (
 from cli.commands.container import inspect_each, show_pruned
 from cli.errors import UsageError
 from cli.output import Row, emit, short_id, shorten
-from cli.parse import filters, reference
+from cli.parse import filters, platform_object, reference
 from cli.terminal import is_terminal
 from cli.urls import quote
 
@@ -97,10 +97,12 @@ def image_rows(image: dict[str, Any], no_trunc: bool = False, digests: bool = Fa
 @command("IMAGE [IMAGE...]")
 @click.argument("images", nargs=-1, required=True)
 @click.option("-f", "--format", "form", default="", help="json or a Go template such as '{{.Config.Cmd}}'")
+@click.option("--platform", default="", help="Inspect a specific platform of the multi-platform image")
 @click.pass_obj
-def inspect(client: Client, images: tuple[str, ...], form: str) -> None:
+def inspect(client: Client, images: tuple[str, ...], form: str, platform: str) -> None:
     """Display detailed information on one or more images"""
-    inspect_each(client, list(images), form, lambda name: client.get(image_path(name, "json")))
+    query = {"platform": platform_object(platform)}
+    inspect_each(client, list(images), form, lambda name: client.get(image_path(name, "json"), query))
 
 
 @command("IMAGE")
@@ -108,12 +110,15 @@ def inspect(client: Client, images: tuple[str, ...], form: str) -> None:
 @format_option
 @click.option("-H", "--human", type=bool, default=True, help="Print sizes and dates in human readable format")
 @no_trunc_option
+@click.option("--platform", default="", help="Show history for the given platform")
 @quiet_option("Only show image IDs")
 @click.pass_obj
-def history(client: Client, image: str, form: str, human: bool, no_trunc: bool, quiet: bool) -> None:
+def history(
+    client: Client, image: str, form: str, human: bool, no_trunc: bool, platform: str, quiet: bool
+) -> None:
     """Show the history of an image"""
     rows = []
-    for step in client.get(image_path(image, "history")):
+    for step in client.get(image_path(image, "history"), {"platform": platform_object(platform)}):
         identifier, words = step["Id"], step["CreatedBy"].replace("\t", " ")
         rows.append(
             {
@@ -149,7 +154,7 @@ def load(client: Client, source: str, platform: str, quiet: bool) -> None:
     if not source and is_terminal(0):
         raise UsageError("requested load from stdin, but stdin is empty", hint="swarmctl load -i FILE")
     with _opened(source) as archive:
-        query = {"quiet": quiet, "platform": platform}
+        query = {"quiet": quiet, "platform": platform_object(platform)}
         response = client.stream("POST", "/images/load", query, archive, content_type="application/x-tar")
         show_progress(response.documents(), sys.stdout)
 
@@ -170,14 +175,16 @@ def _opened(path: str) -> Iterator[IO[bytes]]:
 @command("IMAGE [IMAGE...]")
 @click.argument("images", nargs=-1, required=True)
 @click.option("-o", "--output", "target", default="", help="Write to a file, instead of STDOUT")
+@click.option("--platform", default="", help="Save only the given platform variant")
 @click.pass_obj
-def save(client: Client, images: tuple[str, ...], target: str) -> None:
+def save(client: Client, images: tuple[str, ...], target: str, platform: str) -> None:
     """Save one or more images to a tar archive (streamed to STDOUT by default)"""
     from pathlib import Path
 
     if not target and is_terminal(1):
         raise UsageError("cowardly refusing to save to a terminal. Use the -o flag or redirect")
-    response = client.stream("GET", "/images/get", {"names": list(images)})
+    query = {"names": list(images), "platform": platform_object(platform)}
+    response = client.stream("GET", "/images/get", query)
     if not target:
         for block in response.blocks():
             sys.stdout.buffer.write(block)

@@ -24,8 +24,8 @@ import msgspec
 from engine.errors import InvalidParameter
 from engine.images.blobs import BlobStore, compression_of
 from engine.images.config import Image
+from engine.images.platforms import Platform, best, host_platform, platform_of
 from engine.images.reference import parse_reference
-from engine.images.views import host_architecture
 
 JSON_BYTES_MAX = 8 << 20
 MEMBERS_MAX = 100_000
@@ -52,7 +52,7 @@ class FoundImage(msgspec.Struct):
     layers: list[FoundLayer]
 
 
-def read_archive(source: IO[bytes]) -> Iterator[FoundImage]:
+def read_archive(source: IO[bytes], platform: Platform | None = None) -> Iterator[FoundImage]:
     """The images in it; layers can be opened until the next is asked for. InvalidParameter: what is wrong."""
     with _seekable(source) as file:
         try:
@@ -61,7 +61,7 @@ def read_archive(source: IO[bytes]) -> Iterator[FoundImage]:
                 if members.has("manifest.json"):
                     yield from _read_docker(members)
                 elif members.has("index.json"):
-                    yield from _read_oci(members)
+                    yield from _read_oci(members, platform)
                 else:
                     raise InvalidParameter(
                         "the archive holds no image: neither manifest.json nor index.json is in it; "
@@ -175,16 +175,17 @@ def _read_docker(members: _Members) -> Iterator[FoundImage]:
         )
 
 
-def _read_oci(members: _Members) -> Iterator[FoundImage]:
+def _read_oci(members: _Members, platform: Platform | None) -> Iterator[FoundImage]:
     for descriptor in members.json("index.json", _OciIndex).manifests:
         if (descriptor.platform or {}).get("os") != "unknown":  # such entries describe how others were built
-            yield _read_descriptor(members, descriptor)
+            yield _read_descriptor(members, descriptor, platform)
 
 
-def _read_descriptor(members: _Members, descriptor: _Descriptor) -> FoundImage:
+def _read_descriptor(members: _Members, descriptor: _Descriptor, platform: Platform | None) -> FoundImage:
     chosen = descriptor
     if descriptor.media_type in _INDEX_TYPES:
-        chosen = _for_this_host(members.json(_blob_path(descriptor.digest), _OciIndex).manifests)
+        listed = members.json(_blob_path(descriptor.digest), _OciIndex).manifests
+        chosen = _chosen(listed, platform)
         if chosen.media_type in _INDEX_TYPES:
             raise InvalidParameter("the archive nests image indexes more than once")
     manifest = members.json(_blob_path(chosen.digest), _OciManifest)
@@ -199,15 +200,15 @@ def _read_descriptor(members: _Members, descriptor: _Descriptor) -> FoundImage:
     )
 
 
-def _for_this_host(descriptors: Sequence[_Descriptor]) -> _Descriptor:
-    """The image of an index that runs here; one without a platform is taken at its word."""
-    platforms = [(d.platform or {"os": "linux", "architecture": host_architecture()}) for d in descriptors]
-    wanted = ("linux", host_architecture())
-    for descriptor, platform in zip(descriptors, platforms, strict=True):
-        if (platform.get("os"), platform.get("architecture")) == wanted:
-            return descriptor
-    offered = ", ".join(f"{p.get('os')}/{p.get('architecture')}" for p in platforms)
-    raise InvalidParameter(f"the archive holds no image for {'/'.join(wanted)}: only for {offered or 'none'}")
+def _chosen(descriptors: Sequence[_Descriptor], platform: Platform | None) -> _Descriptor:
+    """The image of an index for a platform, or that runs here; one without a platform is taken at its word."""
+    host = host_platform()
+    offered = [host if d.platform is None else platform_of(d.platform) for d in descriptors]
+    at = best(platform or host, offered)
+    if at is not None:
+        return descriptors[at]
+    known = ", ".join(map(str, offered))
+    raise InvalidParameter(f"the archive holds no image for {platform or host}: only for {known or 'none'}")
 
 
 def _tagged(name: str) -> str:

@@ -28,8 +28,9 @@ from engine.images import archive, views
 from engine.images.blobs import BlobStore, UncompressedReader, WatchedFile
 from engine.images.changes import apply_changes
 from engine.images.config import Image, ImageConfig, chain_ids, parse_image_config
-from engine.images.incoming import Incoming
+from engine.images.incoming import KEPT_S, Incoming
 from engine.images.index import Entry, Index, IndexFile, Packed
+from engine.images.platforms import Platform, check_platform, host_platform
 from engine.images.reference import Reference, is_image_id, parse_reference
 from engine.images.removal import check_removal
 from engine.storage.driver import StorageDriver
@@ -141,11 +142,15 @@ class ImageStore:
 
     # ---- in and out ---------------------------------------------------------------------------------------
 
-    def load(self, source: IO[bytes], report: Report) -> list[str]:
-        """Images of a `docker save` or OCI archive. Returns names, or ids of unnamed ones."""
+    def load(self, source: IO[bytes], report: Report, platform: Platform | None = None) -> list[str]:
+        """Images of a `docker save` or OCI archive, all for `platform` when it is given.
+
+        Returns names, or ids of unnamed ones.
+        """
         loaded = []
         try:
-            for found in archive.read_archive(source):
+            for found in archive.read_archive(source, platform):
+                check_platform(parse_image_config(found.config)[0], ", ".join(found.names), platform)
                 with self._work:
                     image = self._adopt(found, found.names, report)
                 for name in found.names:
@@ -168,12 +173,22 @@ class ImageStore:
         archive.write_archive(out, list(chosen.values()), self._blobs)
 
     def import_rootfs(
-        self, source: IO[bytes], repo: str, tag: str, changes: Sequence[str], message: str
+        self,
+        source: IO[bytes],
+        repo: str,
+        tag: str,
+        changes: Sequence[str],
+        message: str,
+        platform: Platform | None = None,
     ) -> str:
         """One layer from a root file system archive; returns the image id."""
         name = parse_reference(f"{repo}:{tag}" if tag else repo) if repo else None
         if name and name.digest:
             raise InvalidParameter("cannot import digest reference")
+        if platform is not None and platform.os != "linux":
+            raise InvalidParameter(
+                f'operating system "{platform.os}": only linux images can be imported here'
+            )
         changed = apply_changes({}, changes)
         with self._work:
             try:
@@ -182,8 +197,9 @@ class ImageStore:
                 created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
                 config = {
                     "created": created,
-                    "architecture": views.host_architecture(),
+                    "architecture": (platform or host_platform()).architecture,
                     "os": "linux",
+                    **({"variant": platform.variant} if platform and platform.variant else {}),
                     "config": changed,
                     "rootfs": {"type": "layers", "diff_ids": [diff_id]},
                     "history": [{"created": created, "comment": message or "Imported from -"}],
@@ -518,6 +534,7 @@ class ImageStore:
             images = self.all()
             used = {image.id for image in images} | {blob for image in images for blob in image.blobs}
             used |= {entry.manifest for entry in self._index.images.values()} | set(self._leases)
+            self.incoming.collect(KEPT_S, self._leases)
             for blob in self._blobs.all() - used:
                 self._blobs.remove(blob)
                 self._index.packed.pop(blob, None)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from engine.errors import EngineFailure, InvalidParameter, NotFound
-from engine.registry.platforms import Platform, best, host_platform, platform_of
+from engine.images.platforms import Platform, best, host_platform, platform_of
 
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"

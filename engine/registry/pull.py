@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from engine.errors import EngineError, InvalidParameter, NotFound
 from engine.images.archive import JSON_BYTES_MAX
 from engine.images.config import chain_ids, parse_image_config
+from engine.images.platforms import Platform, check_platform
 from engine.images.reference import Reference
 from engine.images.store import ImageStore
 from engine.registry.answers import Refusal
 from engine.registry.download import Downloads
 from engine.registry.manifests import Descriptor, Manifest, ManifestList, choose
-from engine.registry.platforms import Platform, fits, platform_of
 from engine.registry.progress import Meter, Report, status, step
 from engine.registry.repository import Repository
 
@@ -77,15 +77,6 @@ class Pull:
             return await asyncio.to_thread(self._read_config, manifest.config.digest)
         return await self._source.small_blob(manifest.config.digest, JSON_BYTES_MAX)
 
-    def _check_platform(self, wanted: Reference, config: dict[str, Any]) -> None:
-        """A registry that has one image only may have it for another platform than was asked for."""
-        offered = platform_of(config)
-        if self._platform is not None and not fits(self._platform, offered):
-            raise NotFound(
-                f"image with reference {wanted.familiar} was found but does not provide the specified platform "
-                f"({self._platform}): it is for {offered}"
-            )
-
     def _is_here(self, manifest: Manifest) -> bool:
         return any(image.id == manifest.config.digest for image in self._store.all())
 
@@ -102,7 +93,7 @@ class Pull:
             )
         if raw.get("os", "linux") not in ("", "linux"):
             raise InvalidParameter(f'image operating system "{raw["os"]}" cannot be used on this platform')
-        self._check_platform(wanted, raw)
+        check_platform(raw, wanted.familiar, self._platform)
         chain = chain_ids(diff_ids)
         announced = [layer.digest for layer in manifest.layers]
         try:

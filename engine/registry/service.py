@@ -15,6 +15,7 @@ from engine.errors import EngineError, InvalidParameter, NotFound, Unauthorized
 from engine.events import EventBus
 from engine.images.archive import JSON_BYTES_MAX
 from engine.images.config import parse_image_config
+from engine.images.platforms import check_platform, parse_platform, platform_of
 from engine.images.reference import Reference, parse_reference
 from engine.images.store import ImageStore
 from engine.registry.access import RegistryAccess
@@ -24,7 +25,6 @@ from engine.registry.download import Downloads
 from engine.registry.endpoints import account_domain
 from engine.registry.hub import search_hub
 from engine.registry.manifests import ManifestList
-from engine.registry.platforms import parse_platform, platform_of
 from engine.registry.progress import Report, status
 from engine.registry.pull import Pull
 from engine.registry.push import Push
@@ -93,8 +93,7 @@ class RegistryService:
             raise NotFound(f"An image does not exist locally with the tag: {bare.familiar_name}")
         wanted = parse_platform(platform)
         for image, _ in images:
-            if wanted is not None and platform_of(image.raw).architecture != wanted.architecture:
-                raise NotFound(f"image {bare.familiar} was found but does not match the platform {wanted}")
+            check_platform(image.raw, bare.familiar, wanted)
         credentials = from_header(auth)
         domain = name.name.partition("/")[0]
         sources = {

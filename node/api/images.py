@@ -19,11 +19,11 @@ async def listing(context: Context, request: web.Request) -> web.StreamResponse:
 
 
 async def inspect(context: Context, request: web.Request) -> web.StreamResponse:
-    return json_response(await context.engine.images.inspect(request.match_info["name"]))
+    return json_response(await context.engine.images.inspect(request.match_info["name"], platform(request)))
 
 
 async def history(context: Context, request: web.Request) -> web.StreamResponse:
-    return json_response(await context.engine.images.history(request.match_info["name"]))
+    return json_response(await context.engine.images.history(request.match_info["name"], platform(request)))
 
 
 async def tag(context: Context, request: web.Request) -> web.StreamResponse:
@@ -40,7 +40,9 @@ async def remove(context: Context, request: web.Request) -> web.StreamResponse:
 
 
 async def load(context: Context, request: web.Request) -> web.StreamResponse:
-    messages = context.engine.images.load(_upload(request), quiet=flag(request, "quiet"))
+    messages = context.engine.images.load(
+        _upload(request), quiet=flag(request, "quiet"), platform=platform(request)
+    )
     return await stream_json(request, messages)
 
 
@@ -67,7 +69,12 @@ async def create(context: Context, request: web.Request) -> web.StreamResponse:
         if not tag_name and ":" in repo.rpartition("/")[2]:
             repo, _, tag_name = repo.rpartition(":")
         messages = context.engine.images.import_rootfs(
-            _upload(request), repo, tag_name, query.getall("changes", []), query.get("message", "")
+            _upload(request),
+            repo,
+            tag_name,
+            query.getall("changes", []),
+            query.get("message", ""),
+            platform(request),
         )
         return await stream_json(request, messages)
     name = query.get("fromImage", "")
@@ -98,7 +105,7 @@ async def _upload(request: web.Request) -> AsyncIterator[bytes]:
 
 async def _send_archive(context: Context, request: web.Request, refs: list[str]) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
-    async with closing(context.engine.images.save(refs)) as chunks:
+    async with closing(context.engine.images.save(refs, platform(request))) as chunks:
         async for chunk in chunks:
             if not response.prepared:
                 await response.prepare(request)

@@ -52,7 +52,10 @@ def number(request: web.Request, name: str, default: int) -> int:
 
 def platform(request: web.Request) -> str:
     """os/arch/variant; some calls of the API write it as a JSON object."""
-    text = request.query.get("platform", "")
+    values = request.query.getall("platform", [])
+    if len(values) > 1:
+        raise InvalidParameter("multiple platform parameters not supported: images here have one platform")
+    text = values[0] if values else ""
     if not text.startswith("{"):
         return text
     given = decode(text.encode(), dict[str, str])

@@ -8,10 +8,10 @@ import json
 import pytest
 
 from engine.errors import EngineFailure, InvalidParameter, NotFound
+from engine.images.platforms import Platform, best, fits, parse_platform
 from engine.registry import manifests
 from engine.registry.credentials import ANONYMOUS, Credentials, from_header
 from engine.registry.manifests import Descriptor, ManifestList, choose, digest_of, parse_manifest
-from engine.registry.platforms import Platform, best, fits, parse_platform
 from engine.registry.progress import bar
 from tests.images import image_config, oci_manifest
 

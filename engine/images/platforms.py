@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from engine.errors import InvalidParameter
+from engine.errors import InvalidParameter, NotFound
 from engine.images.views import host_architecture
 
 _WORD = re.compile(r"[A-Za-z0-9_.-]+")
@@ -66,6 +66,16 @@ def fits(wanted: Platform, offered: Platform) -> bool:
     usual = _DEFAULT_VARIANT.get(wanted.architecture, "")
     have = offered.variant or usual
     return have == wanted.variant if wanted.variant else have <= usual
+
+
+def check_platform(config: dict[str, Any], name: str, wanted: Platform | None) -> None:
+    """NotFound, in Docker's words, when the image of that configuration is for another platform."""
+    offered = platform_of(config)
+    if wanted is not None and not fits(wanted, offered):
+        raise NotFound(
+            f"image with reference {name} was found but does not provide the specified platform ({wanted}): "
+            f"it is for {offered}"
+        )
 
 
 def best(wanted: Platform, offered: Sequence[Platform | None]) -> int | None:
