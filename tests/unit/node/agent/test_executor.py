@@ -168,6 +168,12 @@ def test_unknown_placeholder_is_named():
         templates(task("t1")).expand("{{.Service.Nmae}}")
 
 
+async def test_the_image_is_fetched_with_the_services_account():
+    engine, executor = make()
+    await executor.create(with_container(task("t1"), image="reg.example/a:1", registry_auth="e30="), [])
+    assert engine.fetched == [("reg.example/a:1", "e30=")]
+
+
 async def test_create_is_done_once_with_files_in_memory():
     engine, executor = make()
     file = TaskFile(target="/run/secrets/p", data=b"x", uid=1, gid=2, mode=0o400)
