@@ -1,4 +1,4 @@
-"""`./dev bench [PART...]`: measures (nodes, raft; no name: both), prints, writes docs/bench.json and docs/bench.md.
+"""`./dev bench [PART...]`: measures (nodes, images, raft; no name: all), prints, writes docs/bench.json and docs/bench.md.
 
 A part that is not measured keeps the figures of its last run.
 """
@@ -13,11 +13,15 @@ from typing import Any
 
 import msgspec
 
-from bench import nodes, page
+from bench import images, nodes, page
 from bench.page import Part, made_now
 from bench.raft import result
 
-PARTS: dict[str, Callable[[], Any]] = {"nodes": nodes.measure, "raft": result.measure}
+PARTS: dict[str, Callable[[], Any]] = {
+    "nodes": nodes.measure,
+    "images": images.measure,
+    "raft": result.measure,
+}
 
 
 def main() -> int:

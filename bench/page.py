@@ -66,6 +66,10 @@ def store(parts: dict[str, Part]) -> None:
     sections = ["# Figures\n"]
     if "nodes" in parts:
         sections.append(_origin("nodes", parts["nodes"].made) + _nodes(parts["nodes"].figures))
+    if "images" in parts:
+        sections.append(
+            "## Images\n\n" + _origin("images", parts["images"].made) + _nodes(parts["images"].figures)
+        )
     if "raft" in parts:
         text = report.section(msgspec.convert(parts["raft"].figures, Result))
         sections.append("## The managers' store\n\n" + _origin("raft", parts["raft"].made) + text)

@@ -40,8 +40,10 @@ class Trust:
 
 
 def _make(endpoint: Endpoint, files: list[Path]) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if not endpoint.verify:
+    if endpoint.verify:
+        context = ssl.create_default_context()
+    else:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     for path in files:
