@@ -97,7 +97,8 @@ class Imaging:
     async def save(self, refs: list[str], platform: str = "") -> AsyncIterator[bytes]:
         """A tar archive. NotFound is raised before the first byte."""
         for ref in refs:
-            self._check_platform(ref, platform)
+            for image in self.store.named(ref):
+                check_platform(image.raw, ref, parse_platform(platform))
         with tempfile.TemporaryFile(dir=self._temp_dir) as file:
             await asyncio.to_thread(self.store.save, refs, file)
             file.seek(0)

@@ -66,6 +66,10 @@ class ImageStore:
                 raise _missing(ref)
             return image
 
+    def named(self, ref: str) -> list[Image]:
+        """What saving `ref` means: a name without a tag is all its tags. NotFound in Docker's words."""
+        return [image for image, _ in self._chosen(ref)]
+
     def all(self) -> list[Image]:
         with self._lock:
             return list(self._images.values())

@@ -65,6 +65,9 @@ def test_images_go_to_a_registry_and_come_back(client: Client) -> None:
     assert f"The push refers to repository [{name}]" in said and "1: digest: sha256:" in said
     client.ok("tag", "hello", f"{name}:2")
     assert "Layer already exists" in client.ok("push", "-a", name)
+    saved = client.folder / "all.tar"
+    client.ok("save", "-o", str(saved), name)
+    assert f"Loaded image: {name}:2" in client.ok("load", "-i", str(saved))
     client.ok("rmi", f"{name}:1", f"{name}:2")
     said = client.ok("pull", f"{name}:1")
     assert "1: Pulling from" in said

@@ -94,6 +94,13 @@ def test_who_has_a_blob_is_known_for_the_registry_asked(store: ImageStore) -> No
     assert store.repositories_of("sha256:packed", "docker.io") == ["library/hello"]
 
 
+def test_a_name_without_a_tag_is_all_its_tags(store: ImageStore) -> None:
+    store.tag("hello:1", "hello", "2")
+    assert [image.id for image in store.named("hello")] == [IMAGE_ID, IMAGE_ID]
+    with pytest.raises(NotFound, match="No such image: other:latest"):
+        store.named("other")
+
+
 def test_an_archive_for_another_platform_is_refused(store: ImageStore) -> None:
     archive = image_archive([tar_of({"x": b""})], names=["other:1"])
     with pytest.raises(NotFound, match=r"other:1 was found but does not provide the specified platform"):
