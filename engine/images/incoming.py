@@ -1,8 +1,8 @@
 """Blobs on their way from a registry: one file each, named by the digest it is to have, kept for going on.
 
-Owns the folder `images/incoming`. A file is written by one download at a time (`claim`); when it is complete
-and has its digest it is moved to the store. Invariant: what nobody claims is only ever a prefix of a blob or
-a whole one, and goes after KEPT_S, or when images are pruned.
+Owns the folder `images/incoming`. NAME.part is written by one download at a time (`claim`); complete, durable and
+with the right digest it becomes NAME, which nobody writes to any more, and which moves to the store with its
+image. Invariant: what no pull wants goes after KEPT_S, or when images are pruned.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from engine.images.blobs import BlobStore
 
 KEPT_S = 24 * 3600.0
 CHUNK_BYTES = 1 << 20
+PART = ".part"
 
 
 class Damaged(EngineFailure):
@@ -73,11 +74,23 @@ class Incoming:
         self._claims: dict[str, tuple[asyncio.Lock, int]] = {}
         self.collect(KEPT_S)
 
+    def part(self, digest: str) -> Path:
+        return self.path(digest).with_suffix(PART)
+
     def path(self, digest: str) -> Path:
+        """Of the whole blob."""
         value = digest.removeprefix("sha256:")
         if len(value) != 64 or not set(value) <= set("0123456789abcdef"):
             raise InvalidParameter(f"invalid digest {digest!r}")
         return self._folder / value
+
+    def has(self, digest: str) -> bool:
+        """It is here as a whole, and not in the store yet."""
+        return self.path(digest).exists()
+
+    def complete(self, digest: str) -> None:
+        """The part is all of it now."""
+        self.part(digest).rename(self.path(digest))
 
     def move_to(self, blobs: BlobStore, digest: str) -> None:
         """A blob that is complete and has its digest."""
@@ -102,7 +115,7 @@ class Incoming:
         """Remove what was not written to for so long, and is neither claimed nor in `keep`; the bytes."""
         freed, limit = 0, time.time() - older_s
         for path in self._folder.iterdir():
-            digest = f"sha256:{path.name}"
+            digest = f"sha256:{path.name.removesuffix(PART)}"
             if digest in self._claims or digest in keep:
                 continue
             with contextlib.suppress(FileNotFoundError):

@@ -265,6 +265,7 @@ class ImageStore:
                 actual = reader.finish()
             if actual != diff_id:
                 self._driver.remove_layer(chain_id)
+                path.unlink(missing_ok=True)
                 raise InvalidParameter(f"layer has digest {actual}, but {diff_id} was announced by the image")
             with self._lock:
                 self._index.layer_bytes[chain_id] = size
@@ -281,7 +282,9 @@ class ImageStore:
         with self._work:
             parent = None
             for blob, chain_id in zip(blobs, chain_ids(diff_ids), strict=True):
-                if not self._blobs.has(blob):
+                if self._blobs.has(blob):
+                    self.incoming.path(blob).unlink(missing_ok=True)
+                else:
                     self.incoming.move_to(self._blobs, blob)
                 self._unpack(blob, chain_id, parent)  # an image that went meanwhile may have taken it along
                 parent = chain_id

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from typing import Any
 
 import msgspec
 
@@ -51,7 +52,10 @@ def from_header(text: str) -> Credentials:
     plain = text.strip().rstrip("=").translate(str.maketrans("+/", "-_"))
     try:
         decoded = base64.b64decode(plain + "=" * (-len(plain) % 4), altchars=b"-_", validate=True)
-        return _complete(msgspec.json.decode(decoded, type=Credentials)) if decoded.strip() else ANONYMOUS
+        given = msgspec.json.decode(decoded, type=dict[str, Any] | None) if decoded.strip() else None
+        # As Go reads it: a null is a field that was not sent (docker-py sends them), capitals do not matter.
+        fields = {name.lower(): value for name, value in (given or {}).items() if value is not None}
+        return _complete(msgspec.convert(fields, Credentials))
     except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidParameter(
             "invalid X-Registry-Auth header: must be a base64url-encoded AuthConfig"

@@ -38,14 +38,16 @@ class Downloads:
         if self._slots.locked():
             report(step("Waiting", layer.digest))
         async with self._incoming.claim(layer.digest), self._slots:
-            if not self._is_here(layer.digest):
+            # In this order: a whole blob may be moved to the store at any moment.
+            if not (self._incoming.has(layer.digest) or self._is_here(layer.digest)):
                 await self._complete(source, layer, report)
         report(step("Download complete", layer.digest))
 
     async def _complete(self, source: Repository, layer: Descriptor, report: Report) -> None:
-        blob = await asyncio.to_thread(IncomingBlob, self._incoming.path(layer.digest), layer.digest)
+        blob = await asyncio.to_thread(IncomingBlob, self._incoming.part(layer.digest), layer.digest)
         try:
             await self._fill(source, layer, blob, report)
+            await asyncio.to_thread(self._incoming.complete, layer.digest)
         finally:
             blob.close()
 

@@ -150,7 +150,7 @@ async def test_a_broken_download_goes_on_by_range(host: Host, other: Host, plain
     assert packed is not None
     folder = plain.folder / "data/docker/registry/v2/blobs/sha256"
     stored = folder / packed.digest[7:9] / packed.digest[7:] / "data"
-    other.store.incoming.path(packed.digest).write_bytes(stored.read_bytes()[:200_000])
+    other.store.incoming.part(packed.digest).write_bytes(stored.read_bytes()[:200_000])
     messages = [message async for message in other.service.pull(f"{name}:1")]
     first = next(m for m in messages if m.get("status") == "Downloading" and m["id"] == packed.digest[7:19])
     assert first["progressDetail"] == {"current": 200_000, "total": packed.size}

@@ -38,7 +38,7 @@ class World:
     def incoming(self) -> dict[str, int]:
         """Digest -> bytes of what is not complete, or not taken."""
         folder = self.folder / "images/incoming"
-        return {f"sha256:{path.name}": path.stat().st_size for path in folder.iterdir()}
+        return {f"sha256:{path.name.removesuffix('.part')}": path.stat().st_size for path in folder.iterdir()}
 
     def blobs(self) -> set[str]:
         return {f"sha256:{path.name}" for path in (self.folder / "images/sha256").iterdir()}

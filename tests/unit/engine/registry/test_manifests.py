@@ -88,6 +88,9 @@ def test_credentials_of_a_header() -> None:
         assert (found.username, found.password) == ("a?>", "b")
         assert from_header(encode(body).decode().rstrip("=")) == found
     assert from_header("") == from_header(base64.b64encode(b"{}").decode()) == ANONYMOUS
+    nulls = base64.b64encode(b'{"Username": "u", "password": "p", "email": null}').decode()
+    assert from_header(nulls) == Credentials("u", "p")
+    assert from_header(base64.b64encode(b"null").decode()) == ANONYMOUS
     old = base64.b64encode(b"u:p:q").decode()
     assert from_header(base64.b64encode(json.dumps({"auth": old}).encode()).decode()) == Credentials(
         "u", "p:q"

@@ -174,7 +174,7 @@ async def test_what_is_left_of_an_older_download_and_damaged_is_loaded_anew(
     registry: FakeRegistry, world: World
 ) -> None:
     registry.add_image("1", [TOP], pack)
-    world.store.incoming.path(DIGEST).write_bytes(b"\0" * 50_000)
+    world.store.incoming.part(DIGEST).write_bytes(b"\0" * 50_000)
     await world.pull(f"{registry.host}/a:1")
     assert world.store.resolve(f"{registry.host}/a:1")
 
@@ -286,6 +286,21 @@ async def test_so_many_layers_load_at_a_time_and_each_once(registry: FakeRegistr
     await asyncio.gather(world.pull(f"{registry.host}/a:1"), world.pull(f"{registry.host}/a:2"))
     assert 1 < most <= 3
     assert {registry.asked[f"GET {digest_of(pack(layer))}"] for layer in layers} == {1}
+    assert world.incoming() == {}
+
+
+async def test_a_blob_that_another_pull_moves_to_the_store_is_not_touched(
+    registry: FakeRegistry, world: World
+) -> None:
+    """Complete, it is nobody's to write to: not even between the download and the end of its pull."""
+    registry.add_image("1", [TOP], pack)
+    part = world.store.incoming.part(DIGEST)
+    part.write_bytes(PACKED)
+    world.store.incoming.complete(DIGEST)
+    registry.blobs[DIGEST] = b"something else"
+    await world.pull(f"{registry.host}/a:1")
+    assert registry.asked[f"GET {DIGEST}"] == 0
+    assert (world.folder / "images/sha256" / DIGEST[7:]).read_bytes() == PACKED
     assert world.incoming() == {}
 
 
