@@ -23,7 +23,9 @@ from engine.registry.endpoints import Endpoint
 from engine.registry.settings import RegistrySettings
 
 CONNECT_S = 30.0
-SILENCE_S = 60.0  # a slow registry is waited for as long as something comes
+SILENCE_S = (
+    120.0  # a slow registry is waited for as long as something comes, and while it stores a large layer
+)
 WAIT_S_MAX = 60.0
 ERROR_BODY_BYTES_MAX = 64 << 10
 TOKEN_BYTES_MAX = 1 << 20
