@@ -106,7 +106,7 @@ class Engine:
             ExecProber(self._execs), self._containers, self.events_bus, self._background
         )
         temp_dir = settings.root / "tmp"
-        self.registry = RegistryService(settings.registry, self._images, self.events_bus, temp_dir)
+        self.registry = RegistryService(lambda: settings.registry, self._images, self.events_bus, temp_dir)
         self.images = Imaging(self._images, self._containers, self.events_bus, temp_dir, self.registry)
         self.networks = NetworkService(networks, self._containers, self.events_bus)
         self.volumes = VolumeService(self._volumes, self.events_bus, self._containers.users_of_volume)

@@ -81,6 +81,18 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
     @property
+    def registry(self) -> RegistrySettings:
+        """As they are now."""
+        live = self.live
+        return RegistrySettings(
+            mirrors=live.registry_mirrors,
+            insecure_registries=live.insecure_registries,
+            max_concurrent_downloads=live.max_concurrent_downloads,
+            max_concurrent_uploads=live.max_concurrent_uploads,
+            max_download_attempts=live.max_download_attempts,
+        )
+
+    @property
     def containers_dir(self) -> Path:
         return self.root / "containers"
 

@@ -1,6 +1,6 @@
 """Ways to registries: from a name and a caller's credentials to a repository that answers.
 
-Owns this host's trust and settings. Endpoints are tried in order; the first that answers is used.
+Owns this host's trust; settings are read anew each time. Endpoints are tried in order; the first that answers is used.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import aiohttp
 
@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 
 
 class RegistryAccess:
-    def __init__(self, settings: RegistrySettings, sleep: Sleep = asyncio.sleep) -> None:
-        self.settings = settings
-        self._trust = Trust(settings.certs_dir)
+    def __init__(self, settings: Callable[[], RegistrySettings], sleep: Sleep = asyncio.sleep) -> None:
+        self._settings = settings
+        self._trust = Trust(settings().certs_dir)
         self._sleep = sleep
 
     @contextlib.asynccontextmanager
@@ -45,14 +45,14 @@ class RegistryAccess:
         domain, _, path = name.name.partition("/")
         scopes = [f"repository:{path}:{'pull,push' if push else 'pull'}"]
         scopes += [f"repository:{source}:pull" for source in sources]
-        ways = endpoints(domain, self.settings, push=push or skip_mirrors)
+        ways = endpoints(domain, self._settings(), push=push or skip_mirrors)
         async with client_session() as session:
             yield Repository(await self._first(session, ways, credentials, scopes), path)
 
     async def log_in(self, domain: str, credentials: Credentials) -> None:
         """Refusal or Unreachable when the registry does not take the credentials."""
         async with client_session() as session:
-            ways = endpoints(domain, self.settings, push=True)
+            ways = endpoints(domain, self._settings(), push=True)
             connection = await self._first(session, ways, credentials, [])
             await connection.check_login()
 
@@ -61,7 +61,7 @@ class RegistryAccess:
     ) -> Connection:
         tls = await asyncio.to_thread(self._trust.context, way)
         who = ANONYMOUS if way.is_mirror else credentials  # a mirror is not who the credentials are for
-        return Connection(session, way, tls, who, scopes, self.settings, self._sleep)
+        return Connection(session, way, tls, who, scopes, self._settings(), self._sleep)
 
     async def _first(
         self,

@@ -18,6 +18,7 @@ from engine.registry.answers import Refusal, Unreachable, unreachable
 from engine.registry.manifests import Descriptor
 from engine.registry.progress import Meter, Report, step
 from engine.registry.repository import Repository
+from engine.registry.slots import Slots
 from engine.registry.transport import AGAIN
 
 WRITE_BYTES = 1 << 20
@@ -28,14 +29,14 @@ _RANGE = re.compile(r"bytes (\d+)-")
 class Downloads:
     """`is_here`: the store has that blob already."""
 
-    def __init__(self, incoming: Incoming, is_here: Callable[[str], bool], at_once: int) -> None:
+    def __init__(self, incoming: Incoming, is_here: Callable[[str], bool], slots: Slots) -> None:
         self._incoming = incoming
         self._is_here = is_here
-        self._slots = asyncio.Semaphore(at_once)
+        self._slots = slots
 
     async def fetch(self, source: Repository, layer: Descriptor, report: Report) -> None:
         """The blob is complete in `incoming` afterwards."""
-        if self._slots.locked():
+        if self._slots.are_taken():
             report(step("Waiting", layer.digest))
         async with self._incoming.claim(layer.digest), self._slots:
             # In this order: a whole blob may be moved to the store at any moment.

@@ -33,6 +33,7 @@ from engine.registry.manifests import (
 from engine.registry.progress import Meter, Report, status, step
 from engine.registry.pull import finished
 from engine.registry.repository import Repository
+from engine.registry.slots import Slots
 from engine.registry.transport import AGAIN
 
 CHUNK_BYTES = 1 << 20
@@ -47,7 +48,7 @@ class Push:
         store: ImageStore,
         target: Repository,
         domain: str,
-        slots: asyncio.Semaphore,
+        slots: Slots,
         temp_dir: Path,
         report: Report,
     ) -> None:
@@ -96,7 +97,7 @@ class Push:
 
     async def _layer(self, blob: str) -> Descriptor:
         """What the manifest says of it, when the registry has it."""
-        if self._slots.locked():
+        if self._slots.are_taken():
             self._report(step("Waiting", blob))
         async with self._slots:
             compression = await asyncio.to_thread(self._compression, blob)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from engine.registry.progress import Report, status
 from engine.registry.pull import Pull
 from engine.registry.push import Push
 from engine.registry.settings import RegistrySettings
+from engine.registry.slots import Slots
 from engine.registry.stream import reported
 
 TAGS_MAX = 10_000
@@ -37,7 +38,7 @@ TAGS_MAX = 10_000
 class RegistryService:
     def __init__(
         self,
-        settings: RegistrySettings,
+        settings: Callable[[], RegistrySettings],
         store: ImageStore,
         events: EventBus,
         temp_dir: Path,
@@ -48,8 +49,9 @@ class RegistryService:
         self._events = events
         self._temp_dir = temp_dir
         self._access = access or RegistryAccess(settings)
-        self._downloads = Downloads(store.incoming, store.has_blob, settings.max_concurrent_downloads)
-        self._uploads = asyncio.Semaphore(settings.max_concurrent_uploads)
+        downloads = Slots(lambda: settings().max_concurrent_downloads)
+        self._downloads = Downloads(store.incoming, store.has_blob, downloads)
+        self._uploads = Slots(lambda: settings().max_concurrent_uploads)
 
     def pull(
         self, ref: str, auth: str = "", *, platform: str = "", all_tags: bool = False
@@ -188,4 +190,4 @@ class RegistryService:
         report(status(f"Status: {words} {shown}"))
 
     def _has_mirrors(self, name: Reference) -> bool:
-        return bool(self._settings.mirrors) and name.name.startswith("docker.io/")
+        return bool(self._settings().mirrors) and name.name.startswith("docker.io/")

@@ -45,7 +45,7 @@ class Host:
         self.store = ImageStore(folder / "images", self.driver)
         (folder / "tmp").mkdir()
         self.service = RegistryService(
-            RegistrySettings(certs_dir=folder / "certs"), self.store, EventBus(), folder / "tmp"
+            lambda: RegistrySettings(certs_dir=folder / "certs"), self.store, EventBus(), folder / "tmp"
         )
 
     def load(self, *names: str, compress: bool = False) -> str:
@@ -213,7 +213,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 
 async def ping(certs: Path, way: Endpoint) -> None:
-    access = RegistryAccess(RegistrySettings(certs_dir=certs))
+    access = RegistryAccess(lambda: RegistrySettings(certs_dir=certs))
     async with client_session() as session:
         await (await access.connect(session, way, ANONYMOUS, [])).ping()
 

@@ -22,9 +22,8 @@ class World:
         self.pauses: list[float] = []
         (folder / "tmp").mkdir(exist_ok=True)
         chosen = RegistrySettings(certs_dir=folder / "certs", **settings)
-        self.service = RegistryService(
-            chosen, self.store, EventBus(), folder / "tmp", RegistryAccess(chosen, self._pause)
-        )
+        access = RegistryAccess(lambda: chosen, self._pause)
+        self.service = RegistryService(lambda: chosen, self.store, EventBus(), folder / "tmp", access)
 
     async def _pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
