@@ -203,7 +203,7 @@ def save(client: Client, images: tuple[str, ...], target: str, platform: str) ->
         partial.unlink(missing_ok=True)
 
 
-@command("file|- [REPOSITORY[:TAG]]", name="import")
+@command("file|URL|- [REPOSITORY[:TAG]]", name="import")
 @click.argument("source")
 @click.argument("name", default="")
 @repeated("-c", "--change", help="Apply Dockerfile instruction to the created image")
@@ -214,17 +214,23 @@ def import_(
     client: Client, source: str, name: str, change: tuple[str, ...], message: str, platform: str
 ) -> None:
     """Import the contents from a tarball to create a filesystem image"""
+    from pathlib import Path
+
     from cli.progress import show_progress
 
     repository, tag = reference(name) if name else ("", "")
+    is_here = source == "-" or Path(source).exists() or "://" not in source
     query = {
-        "fromSrc": "-",
+        "fromSrc": "-" if is_here else source,
         "repo": repository,
         "tag": tag,
         "changes": list(change),
         "message": message,
         "platform": platform,
     }
+    if not is_here:
+        show_progress(client.stream("POST", "/images/create", query).documents(), sys.stdout)
+        return
     with _opened(source) as archive:
         response = client.stream("POST", "/images/create", query, archive, content_type="application/x-tar")
         show_progress(response.documents(), sys.stdout)

@@ -28,6 +28,7 @@ from engine.registry.manifests import ManifestList
 from engine.registry.progress import Report, status
 from engine.registry.pull import Pull
 from engine.registry.push import Push
+from engine.registry.remote_file import remote_file
 from engine.registry.settings import RegistrySettings
 from engine.registry.slots import Slots
 from engine.registry.stream import reported
@@ -130,6 +131,10 @@ class RegistryService:
                         pass
             except EngineError as error:
                 raise NotFound(f"{missing}: {error}") from error
+
+    def remote_file(self, address: str) -> AsyncIterator[bytes]:
+        """See engine.registry.remote_file."""
+        return remote_file(address)
 
     async def log_in(self, credentials: Credentials) -> dict[str, str]:
         """Docker's answer. Unauthorized when the registry does not know them."""

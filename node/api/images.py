@@ -61,15 +61,13 @@ async def create(context: Context, request: web.Request) -> web.StreamResponse:
     """Import (fromSrc=-) or pull (fromImage)."""
     query = request.query
     if query.get("fromSrc"):
-        if query["fromSrc"] != "-":
-            raise InvalidParameter(
-                "import from a URL is not supported: send the archive in the body (fromSrc=-)"
-            )
+        source = query["fromSrc"]
+        archive = _upload(request) if source == "-" else context.engine.registry.remote_file(source)
         repo, tag_name = query.get("repo", ""), query.get("tag", "")
         if not tag_name and ":" in repo.rpartition("/")[2]:
             repo, _, tag_name = repo.rpartition(":")
         messages = context.engine.images.import_rootfs(
-            _upload(request),
+            archive,
             repo,
             tag_name,
             query.getall("changes", []),
