@@ -153,8 +153,6 @@ def _unsupported(host: HostConfig) -> Iterator[str]:
             f"--storage-opt is not supported ({', '.join(sorted(host.storage_opt))}): no storage driver of this "
             "engine limits the size of a container's root file system"
         )
-    if host.volume_driver not in ("", "local"):
-        yield f'VolumeDriver "{host.volume_driver}" is not supported: volumes are of the driver "local"'
     if host.cpu_realtime_period or host.cpu_realtime_runtime:
         yield "Your kernel does not support CPU real-time scheduler: leave --cpu-rt-period and --cpu-rt-runtime out"
     if host.cgroup:
