@@ -336,9 +336,7 @@ def _is_hidden(default: str, targets: Collection[str]) -> bool:
 
 def _user_mount(mount: ResolvedMount) -> dict[str, Any]:
     if mount.kind == "tmpfs":
-        return _mount(
-            "tmpfs", "tmpfs", mount.target, [*mount.options, "ro" if mount.read_only else "rw"]
-        )
+        return _mount("tmpfs", "tmpfs", mount.target, [*mount.options, "ro" if mount.read_only else "rw"])
     depth = "bind" if mount.non_recursive else "rbind"
     # Never "rw": it would open what is mounted read-only on the host.
     access = []

@@ -66,7 +66,7 @@ def plugin_spec(plugin: Plugin, *, sockets: Path, propagated: Path) -> dict[str,
 
 def path_on_host(plugin: Plugin, path: str, *, rootfs: Path, propagated: Path) -> str:
     """Where the host finds what the plugin calls `path`."""
-    inside = posixpath.normpath(f"/{path}")
+    inside = posixpath.normpath("/" + path.lstrip("/"))
     shared = plugin.config.propagated_mount.rstrip("/")
     if shared and (inside == shared or inside.startswith(f"{shared}/")):
         return str(propagated) + inside[len(shared) :]

@@ -28,7 +28,11 @@ def _change(config: PluginConfig, made: PluginSettings, wish: str) -> None:
     for env in config.env or ():
         if env.name == name:
             _check(name, field, "env", env.settable)
-            made.env = [entry for entry in made.env if entry.partition("=")[0] != name] + [f"{name}={value}"]
+            position = next((n for n, entry in enumerate(made.env) if entry.partition("=")[0] == name), None)
+            if position is None:
+                made.env.append(f"{name}={value}")
+            else:
+                made.env[position] = f"{name}={value}"
             return
     for mount in made.mounts:
         if mount.name == name:

@@ -46,7 +46,6 @@ REFUSED: dict[str, Any] = {
     "Isolation": "hyperv",
     "Runtime": "kata",
     "StorageOpt": {"size": "1G"},
-    "VolumeDriver": "nfs",
 }
 REFUSED_WORDS = {
     "CpuRealtimePeriod": "real-time",

@@ -1,0 +1,196 @@
+"""Managed plugins as `docker plugin` and `swarmctl plugin` use them: our own volume plugin as a container."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.commands import PATIENCE, ROOT
+from tests.compat.test_docker_volumes import Docker, mounted
+from tests.conftest import HostDaemon, processes
+
+pytestmark = pytest.mark.root
+
+
+def plugin_folder(folder: Path) -> Path:
+    """config.json and a root that borrows the host's programs."""
+    rootfs = folder / "rootfs"
+    for name in ("usr", "mnt/volumes", "run/docker/plugins", "proc", "sys", "dev", "tmp", "etc"):
+        (rootfs / name).mkdir(parents=True)
+    for name in ("bin", "sbin", "lib", "lib64"):
+        (rootfs / name).symlink_to(f"usr/{name}")
+    shutil.copy(ROOT / "tests/plugin_program.py", rootfs / "plugin.py")
+    config = {
+        "description": "volumes for tests",
+        "documentation": "none",
+        "interface": {"types": ["docker.volumedriver/1.0"], "socket": "test.sock"},
+        "entrypoint": ["/usr/bin/python3", "/plugin.py", "/run/docker/plugins/test.sock", "/mnt/volumes"],
+        "workdir": "/",
+        "network": {"type": "none"},
+        "propagatedMount": "/mnt/volumes",
+        "linux": {"capabilities": ["CAP_SYS_ADMIN"]},
+        "mounts": [
+            {
+                "name": "usr",
+                "source": "/usr",
+                "destination": "/usr",
+                "type": "bind",
+                "options": ["rbind", "ro"],
+            }
+        ],
+        "env": [
+            {"name": "GREETING", "value": "hello", "settable": ["value"]},
+            {"name": "TMPFS", "value": "1"},
+        ],
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture
+def docker(host: HostDaemon, tmp_path: Path) -> Iterator[Docker]:
+    """With the plugin `own`, made and enabled."""
+    made = Docker(host)
+    folder = plugin_folder(tmp_path / "plugin")
+    try:
+        assert made.ok("plugin", "create", "own", str(folder)) == "own"
+        assert made.ok("plugin", "enable", "own") == "own"
+        yield made
+    finally:
+        if containers := made.ok("ps", "-aq").split():
+            made.ok("rm", "-f", *containers)
+        if volumes := made.ok("volume", "ls", "-q").split():
+            made.ok("volume", "rm", "-f", *volumes)
+        if plugins := made.ok("plugin", "ls", "-q").split():
+            made.ok("plugin", "rm", "-f", *plugins)
+
+
+def wait(what: str, holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20 * PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def plugin_pid(host: HostDaemon) -> int:
+    found = [pid for pid in processes("/plugin.py") if host.cgroup in Path(f"/proc/{pid}/cgroup").read_text()]
+    return found[0] if found else 0
+
+
+def test_its_volumes_reach_containers(host: HostDaemon, docker: Docker) -> None:
+    docker.ok("volume", "create", "-d", "own", "made")
+    assert docker.ok("volume", "inspect", "made", "-f", "{{.Driver}} {{.Scope}}") == "own:latest global"
+    seen = docker.ok(
+        "run", "--rm", "-v", "made:/m", "hello", "sh", "-c", "cat /m/greeting; mount | grep ' /m '"
+    )
+    assert seen.startswith("hellotmpfs on /m type tmpfs")
+    docker.ok("run", "-d", "--name", "user", "-v", "made:/m", "hello", "sleep", "1000")
+    place = docker.ok("inspect", "user", "-f", "{{(index .Mounts 0).Source}}")
+    assert place.startswith(str(host.root / "plugins")) and place.endswith("/propagated-mount/made")
+    assert mounted(place)
+    host.stop(signal.SIGKILL)
+    host.start()
+    assert docker.ok("exec", "user", "cat", "/m/greeting") == "hello"
+    docker.ok("rm", "-f", "user")
+    assert not mounted(place)
+
+
+def test_it_is_not_disabled_while_it_is_in_use(docker: Docker) -> None:
+    docker.ok("volume", "create", "-d", "own:latest", "made")
+    assert "plugin own:latest is in use" in docker.run("plugin", "disable", "own").err
+    assert "plugin own:latest is enabled" in docker.run("plugin", "rm", "own").err
+    docker.ok("volume", "rm", "made")
+    docker.ok("plugin", "disable", "own")
+    assert "is already disabled" in docker.run("plugin", "disable", "own").err
+    assert "found but disabled" in docker.run("volume", "create", "-d", "own", "x1").err
+    docker.ok("plugin", "rm", "own")
+    assert 'plugin "own" not found' in docker.run("plugin", "inspect", "own").err
+
+
+def test_what_its_config_allows_can_be_set(docker: Docker) -> None:
+    assert "cannot set on an active plugin" in docker.run("plugin", "set", "own", "GREETING=moin").err
+    docker.ok("plugin", "disable", "own")
+    assert 'setting "NO" not found' in docker.run("plugin", "set", "own", "NO=x").err
+    assert '"TMPFS" is not settable' in docker.run("plugin", "set", "own", "TMPFS=").err
+    docker.ok("plugin", "set", "own", "GREETING=moin")
+    assert json.loads(docker.ok("plugin", "inspect", "own", "-f", "{{json .Settings.Env}}")) == [
+        "GREETING=moin",
+        "TMPFS=1",
+    ]
+    docker.ok("plugin", "enable", "own")
+    assert (
+        docker.ok("run", "--rm", "--volume-driver", "own", "-v", "made:/m", "hello", "cat", "/m/greeting")
+        == "moin"
+    )
+
+
+def test_lists_as_docker_shows_them(host: HostDaemon, docker: Docker) -> None:
+    lines = docker.ok("plugin", "ls").splitlines()
+    assert lines[1].split() == [
+        docker.ok("plugin", "ls", "-q"),
+        *["own:latest", "volumes", "for", "tests", "true"],
+    ]
+    assert host.ok("plugin", "ls").splitlines() == lines
+    for filters, count in (
+        (("capability=volumedriver", "enabled=true"), 1),
+        (("capability=networkdriver",), 0),
+        (("enabled=false",), 0),
+    ):
+        words = [word for text in filters for word in ("--filter", text)]
+        assert len(docker.ok("plugin", "ls", "-q", *words).splitlines()) == count, filters
+    assert "own:latest" in docker.ok("info", "-f", "{{.Plugins.Volume}}")
+
+
+def test_one_that_ends_is_started_again(host: HostDaemon, docker: Docker) -> None:
+    before = plugin_pid(host)
+    os.kill(before, signal.SIGKILL)
+    wait("the plugin is not started again", lambda: plugin_pid(host) not in (0, before))
+    wait("it does not answer", lambda: docker.run("volume", "create", "-d", "own", "made").code == 0)
+
+
+def test_our_own_commands_do_the_same(host: HostDaemon, docker: Docker, tmp_path: Path) -> None:
+    folder = plugin_folder(tmp_path / "second")
+    assert host.ok("plugin", "create", "--compress", "second", str(folder)) == "second"
+    host.ok("plugin", "set", "second", "GREETING=ours")
+    host.ok("plugin", "enable", "second")
+    assert (
+        host.ok(
+            "run",
+            "--rm",
+            "--mount",
+            "type=volume,src=m2,dst=/m,volume-driver=second",
+            "hello",
+            "cat",
+            "/m/greeting",
+        )
+        == "ours"
+    )
+    host.ok("volume", "rm", "m2")
+    host.ok("plugin", "disable", "second")
+    assert host.ok("plugin", "inspect", "second", "-f", "{{.Enabled}}") == "false"
+    assert host.ok("plugin", "rm", "second") == "second"
+    assert "is no plugin's folder" in host.run("plugin", "create", "x", str(tmp_path)).err
+
+
+def test_a_plugin_that_does_not_come_up_leaves_nothing(
+    host: HostDaemon, docker: Docker, tmp_path: Path
+) -> None:
+    folder = plugin_folder(tmp_path / "broken")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"entrypoint": ["/usr/bin/false"]}))
+    docker.ok("plugin", "create", "broken", str(folder))
+    failed = docker.run("plugin", "enable", "broken")
+    assert failed.code == 1 and "ended before it listened" in failed.err
+    assert docker.ok("plugin", "inspect", "broken", "-f", "{{.Enabled}}") == "false"
+    broken = docker.ok("plugin", "inspect", "broken", "-f", "{{.Id}}")
+    assert broken not in Path("/proc/self/mountinfo").read_text()
+    (folder / "config.json").write_text(json.dumps({"description": "no more"}))
+    assert "invalid plugin config.json" in docker.run("plugin", "create", "worse", str(folder)).err
+    assert sorted(path.name for path in (host.root / "plugins").iterdir() if path.name.startswith(".")) == []
