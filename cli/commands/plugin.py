@@ -213,7 +213,11 @@ def push(client: Client, plugin: str, disable_content_trust: bool) -> None:
 
 def _agreed(client: Client, remote: str, grant: bool) -> list[dict[str, Any]]:
     """What the plugin asks for, when the user agrees to it."""
-    asked: list[dict[str, Any]] = client.get("/plugins/privileges", {"remote": remote}) or []
+    from cli.credentials import auth_headers
+
+    asked: list[dict[str, Any]] = (
+        client.call("GET", "/plugins/privileges", {"remote": remote}, headers=auth_headers(remote)) or []
+    )
     if asked and not grant:
         warn(f'Plugin "{remote}" is requesting the following privileges:')
         for privilege in asked:

@@ -15,15 +15,22 @@ from typing import Any
 import msgspec
 
 from engine.background import BackgroundTasks
-from engine.errors import Conflict, EngineError, InvalidParameter, NotFound, NotImplementedHere
+from engine.errors import Conflict, InvalidParameter, NotFound
 from engine.events import EventBus
 from engine.filter_values import check_filters, truth
+from engine.images.reference import Reference, parse_reference
 from engine.networks import NetworkProvider
 from engine.plugins.catalog import Catalog
+from engine.plugins.config import PluginConfig, privileges
 from engine.plugins.discovery import SOCKET_FOLDERS, Discovery
+from engine.plugins.distribution import PluginDistribution
 from engine.plugins.running import PluginRunner, RunningPlugin
 from engine.plugins.settings import changed
 from engine.plugins.store import Plugin, PluginStore
+from engine.registry.access import RegistryAccess
+from engine.registry.progress import Report
+from engine.registry.pull import finished
+from engine.registry.stream import reported
 from engine.runtime.client import ContainerState, RuntimeClient
 from engine.settings import EngineSettings
 
@@ -42,9 +49,12 @@ class PluginService:
         events: EventBus,
         background: BackgroundTasks,
     ) -> None:
-        self._root = settings.root / "plugins"
-        self._store = PluginStore(self._root)
+        self._store = PluginStore(settings.root / "plugins")
         self._runner = PluginRunner(settings, self._store, runtime, networks, background)
+        temp_dir = settings.root / "tmp"
+        temp_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._temp_dir = temp_dir
+        self._distribution = PluginDistribution(RegistryAccess(settings.registry), temp_dir)
         self._events = events
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.users: Callable[[str], Sequence[str]] = lambda name: ()
@@ -95,8 +105,7 @@ class PluginService:
 
     async def create(self, name: str, source: AsyncIterator[bytes]) -> None:
         self._store.check_free(name)
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=self._root) as archive:
+        with tempfile.TemporaryFile(dir=self._temp_dir) as archive:
             size = 0
             async for chunk in source:
                 size += len(chunk)
@@ -175,32 +184,73 @@ class PluginService:
     # ---- registries ---------------------------------------------------------------------------------------
 
     async def privileges(self, remote: str, auth: str) -> list[dict[str, Any]]:
-        raise _no_registry()
+        return privileges(await self._distribution.config(remote, auth))
 
-    async def pull(
+    def local_name(self, remote: str, name: str) -> str:
+        """With its tag; from the registry's, when none is given. Conflict when it is taken."""
+        return self._store.check_free(name or parse_reference(remote).familiar.partition("@")[0])
+
+    def pull(
         self, remote: str, name: str, agreed: Sequence[Mapping[str, Any]], auth: str
     ) -> AsyncIterator[dict[str, Any]]:
-        raise _no_registry()
-        yield {}
+        """Errors before the first message are raised there."""
+        normal = self.local_name(remote, name)
 
-    async def upgrade(
+        async def work(report: Report) -> None:
+            async with self._distribution.fetched(remote, auth, report) as found:
+                _check_agreed(found.config, agreed)
+                reference = _complete(found.reference)
+                add = asyncio.to_thread(self._store.add, normal, found.fill, reference)
+                plugin = await finished(add)
+            self._publish("pull", plugin)
+
+        return reported(work)
+
+    def upgrade(
         self, ref: str, remote: str, agreed: Sequence[Mapping[str, Any]], auth: str
     ) -> AsyncIterator[dict[str, Any]]:
-        raise _no_registry()
-        yield {}
+        plugin = self._store.find(ref)
+        if plugin.enabled:
+            raise Conflict(f"plugin must be disabled before upgrading: plugin {plugin.name} is enabled")
 
-    async def push(self, ref: str, auth: str) -> AsyncIterator[dict[str, Any]]:
-        raise _no_registry()
-        yield {}
+        async def work(report: Report) -> None:
+            async with self._locks[plugin.id], self._distribution.fetched(remote, auth, report) as found:
+                if plugin.enabled:
+                    raise Conflict(f"plugin {plugin.name} was enabled meanwhile: disable it, then upgrade")
+                _check_agreed(found.config, agreed)
+                reference = _complete(found.reference)
+                await finished(asyncio.to_thread(self._store.replace, plugin, found.fill, reference))
+            self._publish("upgrade", plugin)
+
+        return reported(work)
+
+    def push(self, ref: str, auth: str) -> AsyncIterator[dict[str, Any]]:
+        plugin = self._store.find(ref)
+
+        async def work(report: Report) -> None:
+            async with self._locks[plugin.id]:
+                rootfs = self._store.rootfs(plugin)
+                await self._distribution.push(plugin.name, plugin.config, rootfs, auth, report)
+            self._publish("push", plugin)
+
+        return reported(work)
 
     def _publish(self, action: str, plugin: Plugin) -> None:
         self._events.publish("plugin", action, plugin.id, {"name": plugin.name})
 
 
-def _no_registry() -> EngineError:
-    return NotImplementedHere(
-        "plugins cannot be installed from or pushed to registries yet: make one from a folder with plugin create"
-    )
+def _check_agreed(config: PluginConfig, agreed: Sequence[Mapping[str, Any]]) -> None:
+    """The user agreed to exactly what this config asks for: it may have changed since he was asked."""
+
+    def shown(asked: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+        return sorted((str(each.get("Name")), sorted(each.get("Value") or ())) for each in asked)
+
+    if shown(agreed) != shown(privileges(config)):
+        raise InvalidParameter("incorrect privileges: the plugin asks for others than were agreed to")
+
+
+def _complete(reference: Reference) -> str:
+    return f"{reference.name}@{reference.digest}" if reference.digest else f"{reference.name}:{reference.tag}"
 
 
 def _matches(plugin: Plugin, filters: Mapping[str, list[str]]) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from engine.errors import InvalidParameter
-from engine.plugins.config import PluginConfig, PluginSettings
+from engine.plugins.config import PluginConfig, PluginSettings, first_settings
 
 _FIELDS = {"env": ("value",), "args": ("value",), "mounts": ("source",), "devices": ("path",)}
 
@@ -17,6 +18,18 @@ def changed(config: PluginConfig, settings: PluginSettings, wishes: Iterable[str
     made = msgspec.convert(msgspec.to_builtins(settings), PluginSettings)
     for wish in wishes:
         _change(config, made, wish)
+    return made
+
+
+def carried_over(settings: PluginSettings, config: PluginConfig) -> PluginSettings:
+    """What was set before, for another version's config; what that one does not let be set is as it says."""
+    wishes = list(settings.env)
+    wishes += [f"{mount.name}.source={mount.source}" for mount in settings.mounts if mount.source]
+    wishes += [f"{device.name}.path={device.path}" for device in settings.devices if device.path]
+    made = first_settings(config)
+    for wish in wishes:
+        with contextlib.suppress(InvalidParameter):
+            made = changed(config, made, [wish])
     return made
 
 

@@ -26,9 +26,11 @@ from engine.plugins.config import (
     first_settings,
     parse_config,
 )
+from engine.plugins.settings import carried_over
 from engine.storage.layer_tree import LayerUnpacker
 
 GZIP_MAGIC = b"\x1f\x8b"
+_NEXT = ".next-"
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +52,12 @@ class PluginStore:
         self._root = root
         self._plugins: dict[str, Plugin] = {}
         for folder in sorted(root.iterdir()) if root.is_dir() else ():
+            if folder.name.startswith("."):
+                _finish(folder)
+        for folder in sorted(root.iterdir()) if root.is_dir() else ():
             try:
-                if folder.name.startswith("."):
-                    shutil.rmtree(folder, ignore_errors=True)
-                else:
-                    record = msgspec.json.decode((folder / "plugin.json").read_bytes(), type=Plugin)
-                    self._plugins[record.id] = record
+                record = msgspec.json.decode((folder / "plugin.json").read_bytes(), type=Plugin)
+                self._plugins[record.id] = record
             except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
                 logger.error("plugin in %s cannot be read and is left alone: %s", folder, error)
 
@@ -131,6 +133,26 @@ class PluginStore:
         self._plugins[plugin.id] = plugin
         return plugin
 
+    def replace(self, plugin: Plugin, fill: Callable[[Path], PluginConfig], reference: str) -> None:
+        """Another version in its place; what the user set stays as far as the new one lets him."""
+        folder = self._root / f"{_NEXT}{plugin.id}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        try:
+            config = fill(folder)
+            (folder / "propagated-mount").mkdir()
+            settings = carried_over(plugin.settings, config)
+            made = msgspec.structs.replace(plugin, config=config, settings=settings, reference=reference)
+            _write(folder / "plugin.json", made)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        doomed = self._root / f".doomed-{plugin.id}"
+        self.folder(plugin).rename(doomed)
+        folder.rename(self.folder(plugin))
+        plugin.config, plugin.settings, plugin.reference = config, settings, reference
+        shutil.rmtree(doomed, ignore_errors=True)
+
     def save(self, plugin: Plugin) -> None:
         _write(self.folder(plugin) / "plugin.json", plugin)
 
@@ -149,6 +171,15 @@ class PluginStore:
     def propagated(self, plugin: Plugin) -> Path:
         """What the plugin mounts below its PropagatedMount appears here."""
         return self.folder(plugin) / "propagated-mount"
+
+
+def _finish(folder: Path) -> None:
+    """What an interrupted verb left. Only a new version whose old one is out of the way already is kept."""
+    final = folder.parent / folder.name.removeprefix(_NEXT)
+    if folder.name.startswith(_NEXT) and not final.exists() and (folder / "plugin.json").exists():
+        folder.rename(final)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def plugin_name(text: str) -> str:

@@ -64,9 +64,12 @@ async def privileges(context: Context, request: web.Request) -> web.StreamRespon
 
 
 async def pull(context: Context, request: web.Request) -> web.StreamResponse:
-    remote, name = _required(request, "remote"), request.query.get("name", "")
+    remote, plugins = _required(request, "remote"), context.engine.plugins
+    name = plugins.local_name(remote, request.query.get("name", ""))
     agreed = await optional_body(request, list[dict[str, Any]]) or []
-    return await stream_json(request, context.engine.plugins.pull(remote, name, agreed, _auth(request)))
+    messages = plugins.pull(remote, name, agreed, _auth(request))
+    # The client goes on to enable what this header names.
+    return await stream_json(request, messages, {"Docker-Plugin-Name": name})
 
 
 async def upgrade(context: Context, request: web.Request) -> web.StreamResponse:

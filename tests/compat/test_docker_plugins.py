@@ -15,6 +15,7 @@ import pytest
 from tests.commands import PATIENCE, ROOT
 from tests.compat.test_docker_volumes import Docker, mounted
 from tests.conftest import HostDaemon, processes
+from tests.registries import free_port, registry
 
 pytestmark = pytest.mark.root
 
@@ -194,3 +195,35 @@ def test_a_plugin_that_does_not_come_up_leaves_nothing(
     (folder / "config.json").write_text(json.dumps({"description": "no more"}))
     assert "invalid plugin config.json" in docker.run("plugin", "create", "worse", str(folder)).err
     assert sorted(path.name for path in (host.root / "plugins").iterdir() if path.name.startswith(".")) == []
+
+
+def test_from_one_host_to_another_by_a_registry(host: HostDaemon, docker: Docker, tmp_path: Path) -> None:
+    with registry(tmp_path / "registry", free_port(), namespace=host.namespaces) as remote:
+        name = f"{remote.host}/tests/own:v1"
+        folder = plugin_folder(tmp_path / "second")
+        docker.ok("plugin", "create", name, str(folder))
+        assert "v1: digest: sha256:" in docker.ok("plugin", "push", name)
+        docker.ok("plugin", "rm", name)
+        asked = docker.run("plugin", "install", name)
+        assert "requesting the following privileges" in asked.out + asked.err
+        for words in ("mount: [/usr]", "capabilities: [CAP_SYS_ADMIN]"):
+            assert words in asked.out + asked.err
+        assert docker.run("plugin", "inspect", name).code == 1
+        installed = docker.ok(
+            "plugin", "install", "--grant-all-permissions", "--alias", "mine", name, "GREETING=far"
+        )
+        assert f"Installed plugin {name}" in installed
+        shown = docker.ok("plugin", "inspect", "mine", "-f", "{{.Name}} {{.Enabled}} {{.PluginReference}}")
+        assert shown == f"mine:latest true {name}"
+        assert (
+            docker.ok("run", "--rm", "--volume-driver", "mine", "-v", "v1:/m", "hello", "cat", "/m/greeting")
+            == "far"
+        )
+        docker.ok("volume", "rm", "v1")
+        assert "must be disabled before upgrading" in docker.run("plugin", "upgrade", "mine", name).err
+        docker.ok("plugin", "disable", "mine")
+        host.ok("plugin", "upgrade", "--grant-all-permissions", "mine")
+        assert "GREETING=far" in docker.ok("plugin", "inspect", "mine", "-f", "{{.Settings.Env}}")
+        docker.ok("plugin", "enable", "mine")
+        assert "this is not a container image" in docker.run("pull", name).err
+        assert "not found" in docker.run("plugin", "install", f"{remote.host}/tests/none").err
