@@ -46,6 +46,7 @@ from engine.memory_files import MemoryFiles
 from engine.network_service import NetworkService
 from engine.networking import ContainerNetworking
 from engine.networks import NetworkProvider
+from engine.plugins.networks import PluginNetworks
 from engine.plugins.service import PluginService
 from engine.preparation import HostPreparation
 from engine.process_list import process_table
@@ -84,9 +85,11 @@ class Engine:
         find = self._containers.find
         self._images = ImageStore(settings.root / "images", self._storage)
         self.plugins = PluginService(settings, runtime, networks, self.events_bus, self._background)
+        networks = PluginNetworks(networks, self.plugins.catalog, settings.root / "plugin-networks.json")
         users_of_volume = self._containers.users_of_volume
         self._volumes = VolumeStore(settings.root / "volumes", users_of_volume, self.plugins.catalog)
-        self.plugins.users = self._volumes.users_of_driver
+        volumes_of, networks_of = self._volumes.users_of_driver, networks.users_of_driver
+        self.plugins.users = lambda name: [*volumes_of(name), *networks_of(name)]
         self._memory_files = MemoryFiles(settings.memory_files_dir)
         self._provider = networks
         networking = ContainerNetworking(settings, networks, find, self._containers.all)

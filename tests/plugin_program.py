@@ -1,7 +1,7 @@
-"""A volume plugin for tests, as a program of its own: SOCKET FOLDER. With GREETING set, what it mounts holds that.
+"""A plugin for tests, as a program of its own: SOCKET FOLDER. With GREETING set, what it mounts holds that.
 
-A volume is a folder below FOLDER; with TMPFS=1 a tmpfs is mounted there while somebody uses it. Standard library only:
-it also runs inside of a managed plugin's bare root.
+A volume is a folder below FOLDER; with TMPFS=1 a tmpfs is mounted there while somebody uses it. A network is a bridge,
+an endpoint a veth pair. Standard library only: it also runs inside of a managed plugin's bare root.
 """
 
 from __future__ import annotations
@@ -22,6 +22,41 @@ OPTIONS: dict[str, dict[str, str]] = {}
 
 class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
+
+
+class Network:
+    """What is asked about one network and one endpoint of it."""
+
+    def __init__(self, asked: dict[str, Any]) -> None:
+        self.asked = asked
+        self.bridge = f"tp{asked.get('NetworkID', '')[:8]}"
+        self.outside, self.inside = (f"t{side}{asked.get('EndpointID', '')[:8]}" for side in "oi")
+
+    def answer(self, method: str) -> dict[str, Any]:
+        if method == "GetCapabilities":
+            return {"Scope": "local"}
+        if method == "CreateNetwork":
+            self.gateway = self.asked["IPv4Data"][0]["Gateway"]
+            ip("link", "add", self.bridge, "type", "bridge")
+            ip("address", "add", self.gateway, "dev", self.bridge)
+            ip("link", "set", self.bridge, "up")
+        elif method == "DeleteNetwork":
+            ip("link", "delete", self.bridge)
+        elif method == "CreateEndpoint":
+            ip("link", "add", self.outside, "type", "veth", "peer", "name", self.inside)
+            ip("link", "set", self.outside, "master", self.bridge, "up")
+        elif method == "DeleteEndpoint":
+            ip("link", "delete", self.outside)
+        elif method == "Join":
+            if not Path(self.asked["SandboxKey"]).exists():
+                raise ValueError("there is no sandbox")
+            route = {"Destination": "198.51.100.0/24", "RouteType": 1, "NextHop": ""}
+            return {"InterfaceName": {"SrcName": self.inside, "DstPrefix": "plug"}, "StaticRoutes": [route]}
+        return {}
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -45,7 +80,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         sys.stderr.write(f"{method} {json.dumps(asked)}\n")
         sys.stderr.flush()
         if method == "Plugin.Activate":
-            return {"Implements": ["VolumeDriver"]}
+            return {"Implements": ["VolumeDriver", "NetworkDriver"]}
+        if method.startswith("NetworkDriver."):
+            return Network(asked).answer(method.partition(".")[2])
         if method == "VolumeDriver.Capabilities":
             return {"Capabilities": {"Scope": "global"}}
         if method == "VolumeDriver.List":

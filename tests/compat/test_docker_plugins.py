@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import PATIENCE, ROOT
-from tests.compat.test_docker_volumes import Docker, mounted
+from tests.compat.test_docker_volumes import Docker, mounted, plugin_process
 from tests.conftest import HostDaemon, processes
 from tests.registries import free_port, registry
 
@@ -81,8 +83,12 @@ def wait(what: str, holds: Callable[[], object]) -> None:
 
 
 def plugin_pid(host: HostDaemon) -> int:
-    found = [pid for pid in processes("/plugin.py") if host.cgroup in Path(f"/proc/{pid}/cgroup").read_text()]
-    return found[0] if found else 0
+    """0 while it does not run."""
+    for pid in processes("/plugin.py"):
+        with contextlib.suppress(FileNotFoundError):
+            if host.cgroup in Path(f"/proc/{pid}/cgroup").read_text():
+                return pid
+    return 0
 
 
 def test_its_volumes_reach_containers(host: HostDaemon, docker: Docker) -> None:
@@ -227,3 +233,45 @@ def test_from_one_host_to_another_by_a_registry(host: HostDaemon, docker: Docker
         docker.ok("plugin", "enable", "mine")
         assert "this is not a container image" in docker.run("pull", name).err
         assert "not found" in docker.run("plugin", "install", f"{remote.host}/tests/none").err
+
+
+def test_a_network_of_a_plugin(host: HostDaemon, docker: Docker, tmp_path: Path) -> None:
+    """Its bridge and its interfaces, in containers of ours; a crash of the daemon in between."""
+    socket = host.run_dir / "plugins/wires.sock"
+    program = [sys.executable, str(ROOT / "tests/plugin_program.py"), str(socket), str(tmp_path / "own")]
+
+    def links() -> str:
+        return host.inside("ip", "-br", "link").out
+
+    with plugin_process([*host.namespaces, *program], socket):
+        docker.ok("network", "create", "-d", "wires", "--subnet", "10.77.0.0/24", "wired")
+        assert (
+            docker.ok("network", "inspect", "wired", "-f", "{{.Driver}} {{(index .IPAM.Config 0).Gateway}}")
+            == "wires 10.77.0.1"
+        )
+        docker.ok("run", "-d", "--name", "one", "--network", "wired", "hello", "sleep", "1000")
+        docker.ok(
+            "run", "-d", "--name", "two", "--network", "wired", "--ip", "10.77.0.9", "hello", "sleep", "1000"
+        )
+        seen = docker.ok("exec", "one", "ip", "address", "show", "plug0")
+        assert "inet 10.77.0.2/24" in seen and "UP" in seen
+        assert "198.51.100.0/24 dev plug0" in docker.ok("exec", "one", "ip", "route")
+        docker.ok("exec", "one", "ping", "-c", "1", "-W", "5", "10.77.0.9")
+        host.stop(signal.SIGKILL)
+        host.start()
+        assert (
+            docker.ok("inspect", "two", "-f", "{{.NetworkSettings.Networks.wired.IPAddress}}") == "10.77.0.9"
+        )
+        assert "active endpoints" in docker.run("network", "rm", "wired").err
+        docker.ok("network", "create", "plain")
+        docker.ok("run", "-d", "--name", "three", "--network", "plain", "hello", "sleep", "1000")
+        docker.ok("network", "connect", "wired", "three")
+        docker.ok("exec", "three", "ping", "-c", "1", "-W", "5", "10.77.0.9")
+        docker.ok("network", "disconnect", "wired", "three")
+        assert "plug0" not in docker.ok("exec", "three", "ip", "link")
+        assert links().count("\nto") == 2
+        docker.ok("rm", "-f", "one", "two", "three")
+        assert "\nto" not in links() and "\nti" not in links()
+        docker.ok("network", "rm", "wired", "plain")
+        assert "\ntp" not in links()
+    assert 'plugin "nosuch" not found' in docker.run("network", "create", "-d", "nosuch", "x").err
