@@ -143,6 +143,8 @@ class Creation:
 
     async def _resolved_mounts(self, config: ContainerConfig, host: HostConfig) -> list[ResolvedMount]:
         """In a thread: a volume's plugin may take its time. A call that is cancelled keeps no anonymous volume."""
+        if not (host.mounts or host.binds or host.volumes_from or config.volumes):
+            return self._mounts.resolve(config, host)
         resolving = asyncio.ensure_future(asyncio.to_thread(self._mounts.resolve, config, host))
         try:
             return await asyncio.shield(resolving)

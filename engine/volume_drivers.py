@@ -47,8 +47,8 @@ class VolumeDriver(Protocol):
 class VolumeDrivers(Protocol):
     """All drivers but `local`."""
 
-    def volume_driver(self, name: str) -> VolumeDriver:
-        """NotFound for an unknown one."""
+    def volume_driver(self, name: str, *, patient: bool = False) -> VolumeDriver:
+        """NotFound for an unknown one; `patient`: one that is on its way is waited for."""
 
     def volume_drivers(self) -> tuple[list[VolumeDriver], list[str]]:
         """Those that answer now, and warnings about those that do not."""
@@ -57,7 +57,7 @@ class VolumeDrivers(Protocol):
 class NoDrivers:
     """A host without plugins."""
 
-    def volume_driver(self, name: str) -> VolumeDriver:
+    def volume_driver(self, name: str, *, patient: bool = False) -> VolumeDriver:
         raise NotFound(f'plugin "{name}" not found')
 
     def volume_drivers(self) -> tuple[list[VolumeDriver], list[str]]:

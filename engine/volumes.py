@@ -150,7 +150,7 @@ class VolumeStore:
 
     def _mount(self, volume: Volume, user: str, *, is_first: bool) -> str:
         if volume.driver != LOCAL:
-            return self._driver(volume, "mount").mount(volume.name, user)
+            return self._driver(volume, "mount", patient=True).mount(volume.name, user)
         path = self._folder(volume) / "_data"
         if is_first and local_volumes.is_mount(volume.options) and not local_volumes.is_mounted(path):
             local_volumes.mount(volume.options, path)
@@ -343,9 +343,9 @@ class VolumeStore:
 
     # ---- plugins ------------------------------------------------------------------------------------------
 
-    def _driver(self, volume: Volume, verb: str) -> VolumeDriver:
+    def _driver(self, volume: Volume, verb: str, *, patient: bool = False) -> VolumeDriver:
         try:
-            return self._drivers.volume_driver(volume.driver)
+            return self._drivers.volume_driver(volume.driver, patient=patient)
         except NotFound as error:
             raise NotFound(
                 f"{verb} {volume.name}: error looking up volume plugin {volume.driver}: {error}"

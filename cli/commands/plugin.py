@@ -69,7 +69,7 @@ def inspect(client: Client, plugins: tuple[str, ...], form: str) -> None:
 @click.option("--compress", is_flag=True, help="Compress the context using gzip")
 @click.pass_obj
 def create(client: Client, plugin: str, folder: str, compress: bool) -> None:
-    """Create a plugin from a rootfs and configuration (a folder with config.json and rootfs)"""
+    """Create a plugin from a rootfs and configuration"""
     with _archive(folder, compress=compress) as archive:
         query = {"name": plugin}
         client.stream("POST", "/plugins/create", query, archive, content_type="application/x-tar").read()

@@ -21,6 +21,7 @@ from engine.volume_drivers import VolumeDriver
 VOLUME, NETWORK, IPAM, LOG = "VolumeDriver", "NetworkDriver", "IpamDriver", "LogDriver"
 LISTING_WITHIN_S, LISTING_ANSWER_S = 1.0, 5.0
 ASKED_AGAIN_S = 30.0
+APPEARS_WITHIN_S = (1.0, 2.0, 4.0, 8.0)
 
 
 class EnabledPlugin(Protocol):
@@ -50,8 +51,13 @@ class Catalog:
     """Implements engine.volume_drivers.VolumeDrivers. Thread-safe."""
 
     def __init__(
-        self, discovery: Discovery, managed: ManagedPlugins, clock: Callable[[], float] = time.monotonic
+        self,
+        discovery: Discovery,
+        managed: ManagedPlugins,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], object] = time.sleep,
     ) -> None:
+        self._wait = wait
         self._discovery, self._managed = discovery, managed
         self._clock = clock
         self._lock = threading.Lock()
@@ -62,14 +68,21 @@ class Catalog:
         )
         self._silent_until: dict[str, float] = {}
 
-    def find(self, name: str, capability: str) -> PluginClient:
-        """NotFound in Docker's words when there is none, or it does something else."""
+    def find(self, name: str, capability: str, *, patient: bool = False) -> PluginClient:
+        """NotFound in Docker's words when there is none, or it does something else.
+
+        `patient`: after a boot a plugin may come a few seconds after us.
+        """
         managed = self._managed.enabled_plugin(name)
         if managed is not None:
             if capability not in managed.capabilities:
                 raise NotFound(f'plugin "{name}" does not implement {capability}')
             return managed.client
         address = self._discovery.find(name)
+        for pause_s in APPEARS_WITHIN_S if patient else ():
+            if address is None:
+                self._wait(pause_s)
+                address = self._discovery.find(name)
         if address is None:
             raise NotFound(f'plugin "{name}" not found')
         client = self._client(name, address)
@@ -77,8 +90,8 @@ class Catalog:
             raise NotFound(f'plugin "{name}" does not implement {capability}')
         return client
 
-    def volume_driver(self, name: str) -> VolumeDriver:
-        return self._as_volume_driver(self.find(name, VOLUME))
+    def volume_driver(self, name: str, *, patient: bool = False) -> VolumeDriver:
+        return self._as_volume_driver(self.find(name, VOLUME, patient=patient))
 
     def volume_drivers(self) -> tuple[list[VolumeDriver], list[str]]:
         clients, warnings = self.all(VOLUME)

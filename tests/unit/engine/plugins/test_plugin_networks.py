@@ -12,8 +12,8 @@ from engine.plugins.addresses import complete_block, free_address
 from engine.plugins.catalog import NETWORK
 from engine.plugins.networks import PluginNetworks
 from tests.networks import MemoryNetworks
-from tests.unit.engine.plugins.test_catalog import Host
-from tests.unit.engine.plugins.test_client import Plugin
+from tests.unit.engine.plugins.test_plugin_catalog import Host
+from tests.unit.engine.plugins.test_plugin_client import Plugin
 
 JOINED = b'{"InterfaceName": {"SrcName": "veth1", "DstPrefix": "eth"}, "Gateway": "10.9.0.1"}'
 

@@ -12,7 +12,7 @@ from engine.plugins.catalog import NETWORK, VOLUME, Catalog
 from engine.plugins.client import PluginClient
 from engine.plugins.discovery import Discovery
 from engine.volumes import VolumeStore
-from tests.unit.engine.plugins.test_client import Plugin
+from tests.unit.engine.plugins.test_plugin_client import Plugin
 
 
 class Managed:
@@ -30,8 +30,15 @@ class Host:
         self.folder = folder
         self.managed: list[Managed] = []
         self.now = 0.0
-        self.catalog = Catalog(Discovery((folder,), ()), self, clock=lambda: self.now)
+        self.comes = ""  # the name of a plugin that starts after three seconds
+        self.waits: list[float] = []
+        self.catalog = Catalog(Discovery((folder,), ()), self, lambda: self.now, self.wait)
         self.plugins: list[Plugin] = []
+
+    def wait(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        if sum(self.waits) == 3.0 and self.comes:
+            self.start(self.comes, VOLUME)
 
     def enabled(self) -> list[Managed]:
         return self.managed
@@ -68,6 +75,19 @@ def test_it_is_activated_once(host: Host) -> None:
     assert host.catalog.find("own", VOLUME) is first
     assert [path for path, _ in plugin.asked] == ["/Plugin.Activate"]
     assert host.catalog.names(VOLUME) == ["own"]
+
+
+def test_a_mount_waits_for_a_plugin_that_comes_after_us(host: Host) -> None:
+    with pytest.raises(NotFound):
+        host.catalog.volume_driver("late", patient=True)
+    assert host.waits == [1.0, 2.0, 4.0, 8.0]
+    host.waits.clear()
+    host.comes = "late"
+    assert host.catalog.volume_driver("late", patient=True).name == "late"
+    assert host.waits == [1.0, 2.0]
+    with pytest.raises(NotFound):
+        host.catalog.volume_driver("never")
+    assert host.waits == [1.0, 2.0]
 
 
 def test_a_plugin_of_another_kind_is_not_found(host: Host) -> None:

@@ -10,7 +10,7 @@ import pytest
 from engine.errors import Conflict, InvalidParameter, NotFound
 from engine.plugins.container import path_on_host, plugin_spec
 from engine.plugins.store import Plugin, PluginStore
-from tests.unit.engine.plugins.test_config import MINIMAL
+from tests.unit.engine.plugins.test_plugin_config import MINIMAL
 
 
 def archive(config: object = None, *, rootfs: str = "dir", packed: bool = False) -> io.BytesIO:
