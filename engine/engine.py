@@ -156,7 +156,7 @@ class Engine:
             else:
                 await self._runtime.forget(unknown)
         had_process = [c for c in self._containers.all() if c.is_running or c.id in states]
-        await asyncio.to_thread(self._preparation.recover, had_process)
+        await asyncio.to_thread(self._preparation.recover_volumes, had_process)
         recoveries = [self._recover(c, states.get(c.id)) for c in tuple(self._containers.all())]
         await asyncio.gather(*recoveries)
 

@@ -157,7 +157,7 @@ class HostPreparation:
         if any(mount.name for mount in container.mounts):
             await self._with_volumes(self._volume_use.release, container)
 
-    def recover(self, had_process: Iterable[Container]) -> None:
+    def recover_volumes(self, had_process: Iterable[Container]) -> None:
         """After a restart of the daemon: which volumes are in use, before ends are told."""
         self._volume_use.recover(had_process)
 
