@@ -54,7 +54,7 @@ class PluginService:
         temp_dir = settings.root / "tmp"
         temp_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._temp_dir = temp_dir
-        self._distribution = PluginDistribution(RegistryAccess(settings.registry), temp_dir)
+        self._distribution = PluginDistribution(RegistryAccess(lambda: settings.registry), temp_dir)
         self._events = events
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.users: Callable[[str], Sequence[str]] = lambda name: ()

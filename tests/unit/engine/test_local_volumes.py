@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 
 import pytest
 
-from engine.errors import InvalidParameter
 from engine.local_volumes import MS_BIND, MS_RDONLY, is_mount, is_mounted, parsed_flags
 from engine.name_locks import NameLocks
 from engine.runtime.syscalls import MS_REC, MS_SHARED
-from engine.volume_use import open_beneath
 
 
 @pytest.mark.parametrize(
@@ -33,36 +30,6 @@ def test_what_is_a_mount_and_what_is_mounted(tmp_path: Path) -> None:
     assert not is_mount({})
     assert is_mounted(Path("/proc"))
     assert not is_mounted(tmp_path)
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    (tmp_path / "v/a/b").mkdir(parents=True)
-    for name, target in (("in", "a/b"), ("out", "../x"), ("root", "/etc"), ("loop", "loop")):
-        (tmp_path / "v" / name).symlink_to(target)
-    return tmp_path / "v"
-
-
-@pytest.mark.parametrize("subpath", ["a/b", "in", "a/../in", "in/."])
-def test_a_subpath_inside(tree: Path, subpath: str) -> None:
-    descriptor = open_beneath(str(tree), subpath)
-    assert Path(f"/proc/self/fd/{descriptor}").readlink() == tree / "a/b"
-    os.close(descriptor)
-
-
-@pytest.mark.parametrize(
-    ("subpath", "words"),
-    [
-        ("out", "leads out of the volume"),
-        ("root", "leads out of the volume"),
-        ("..", "leads out of the volume"),
-        ("loop", "in a circle"),
-        ("none", "no such file or directory"),
-    ],
-)
-def test_a_subpath_that_is_refused(tree: Path, subpath: str, words: str) -> None:
-    with pytest.raises(InvalidParameter, match=f"cannot access path {tree}/{subpath}: .*{words}"):
-        open_beneath(str(tree), subpath)
 
 
 def test_work_on_one_name_is_done_one_after_the_other() -> None:
