@@ -52,6 +52,8 @@ def _option(options: dict[str, dict[str, Any]], key: str, value: str, text: str)
         options["volume"].setdefault("Labels", {}).update(labels([value]))
     elif key == "volume-driver":
         options["volume"].setdefault("DriverConfig", {})["Name"] = value
+    elif key == "volume-subpath":
+        options["volume"]["Subpath"] = value
     elif key == "volume-opt":
         name, _, setting = value.partition("=")
         options["volume"].setdefault("DriverConfig", {}).setdefault("Options", {})[name] = setting

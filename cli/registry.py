@@ -112,6 +112,24 @@ NETWORK = Noun(
     (("list", "ls"), ("remove", "rm")),
 )
 
+PLUGIN = Noun(
+    "plugin",
+    "Manage plugins",
+    (
+        Entry("create", "plugin:create", "Create a plugin from a rootfs and configuration"),
+        Entry("disable", "plugin:disable", "Disable a plugin"),
+        Entry("enable", "plugin:enable", "Enable a plugin"),
+        Entry("inspect", "plugin:inspect", "Display detailed information on one or more plugins"),
+        Entry("install", "plugin:install", "Install a plugin"),
+        Entry("ls", "plugin:ls", "List plugins"),
+        Entry("push", "plugin:push", "Push a plugin to a registry"),
+        Entry("rm", "plugin:rm", "Remove one or more plugins"),
+        Entry("set", "plugin:set_", "Change settings for a plugin"),
+        Entry("upgrade", "plugin:upgrade", "Upgrade an existing plugin"),
+    ),
+    (("list", "ls"), ("remove", "rm")),
+)
+
 SYSTEM = Noun(
     "system",
     "Manage swarmctl",
@@ -133,6 +151,7 @@ VOLUME = Noun(
         Entry("ls", "volume:ls", "List volumes"),
         Entry("prune", "volume:prune", "Remove unused local volumes"),
         Entry("rm", "volume:rm", "Remove one or more volumes"),
+        Entry("update", "volume:update", "Update a volume (cluster volumes only)"),
     ),
     (("list", "ls"), ("remove", "rm")),
 )
@@ -262,7 +281,7 @@ LAB = Noun(
     ),
 )
 
-MANAGEMENT = (BUILDER, CONTAINER, CONTEXT, IMAGE, NETWORK, SYSTEM, VOLUME)
+MANAGEMENT = (BUILDER, CONTAINER, CONTEXT, IMAGE, NETWORK, PLUGIN, SYSTEM, VOLUME)
 SWARM_NOUNS = (CLUSTER, CONFIG, NODE, SECRET, SERVICE, SWARM)
 LAB_NOUNS = (LAB,)
 

@@ -335,13 +335,14 @@ def _is_hidden(default: str, targets: Collection[str]) -> bool:
 
 
 def _user_mount(mount: ResolvedMount) -> dict[str, Any]:
-    access = "ro" if mount.read_only else "rw"
     if mount.kind == "tmpfs":
-        return _mount("tmpfs", "tmpfs", mount.target, [*mount.options, access])
+        return _mount("tmpfs", "tmpfs", mount.target, [*mount.options, "ro" if mount.read_only else "rw"])
     depth = "bind" if mount.non_recursive else "rbind"
-    if mount.read_only and not (mount.non_recursive or mount.read_only_top):
-        access = "rro"
-    made = _mount("bind", mount.source, mount.target, [depth, mount.propagation or "rprivate", access])
+    # Never "rw": it would open what is mounted read-only on the host.
+    access = []
+    if mount.read_only:
+        access = ["ro" if mount.non_recursive or mount.read_only_top else "rro"]
+    made = _mount("bind", mount.source, mount.target, [depth, mount.propagation or "rprivate", *access])
     return made | ({"subpath": mount.subpath} if mount.subpath else {})
 
 

@@ -6,6 +6,7 @@ asked for them by name).
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from engine.config import (
     SecretFile,
     TaskEndpoint,
 )
-from engine.container import Container, State
+from engine.container import Container, ResolvedMount, State
 from engine.containers import Containers, checked_name
 from engine.errors import Conflict, EngineError, InvalidParameter, NotFound
 from engine.events import EventBus
@@ -126,7 +127,7 @@ class Creation:
             state=State(),
         )
         tuple(publishes(container))
-        container.mounts = self._mounts.resolve(config, host)
+        container.mounts = await self._resolved_mounts(config, host)
         try:
             await self._preparation.create(container, image.chain_ids[-1] if image.chain_ids else None, files)
             try:
@@ -139,6 +140,19 @@ class Creation:
             raise
         self._events.publish("container", "create", container.id, container.event_attributes())
         return container.id, warnings
+
+    async def _resolved_mounts(self, config: ContainerConfig, host: HostConfig) -> list[ResolvedMount]:
+        """In a thread: a volume's plugin may take its time. A call that is cancelled keeps no anonymous volume."""
+        if not (host.mounts or host.binds or host.volumes_from or config.volumes):
+            return self._mounts.resolve(config, host)
+        resolving = asyncio.ensure_future(asyncio.to_thread(self._mounts.resolve, config, host))
+        try:
+            return await asyncio.shield(resolving)
+        except asyncio.CancelledError:
+            for mount in await resolving:
+                if mount.anonymous and mount.name:
+                    self._volumes.remove(mount.name, force=True)
+            raise
 
     def _free_name(self) -> str:
         for _ in range(10):

@@ -53,6 +53,8 @@ from engine.memory_files import MemoryFiles
 from engine.network_service import NetworkService
 from engine.networking import ContainerNetworking
 from engine.networks import NetworkProvider
+from engine.plugins.networks import PluginNetworks
+from engine.plugins.service import PluginService
 from engine.preparation import HostPreparation
 from engine.process_list import process_table
 from engine.registry.service import RegistryService
@@ -87,7 +89,12 @@ class Engine:
         self._support = read_limit_support()
         find = self._containers.find
         self._images = ImageStore(settings.root / "images", self._storage)
-        self._volumes = VolumeStore(settings.root / "volumes", self._containers.users_of_volume)
+        self.plugins = PluginService(settings, runtime, networks, self.events_bus, self._background)
+        networks = PluginNetworks(networks, self.plugins.catalog, settings.root / "plugin-networks.json")
+        users_of_volume = self._containers.users_of_volume
+        self._volumes = VolumeStore(settings.root / "volumes", users_of_volume, self.plugins.catalog)
+        volumes_of, networks_of = self._volumes.users_of_driver, networks.users_of_driver
+        self.plugins.users = lambda name: [*volumes_of(name), *networks_of(name)]
         self._memory_files = MemoryFiles(settings.memory_files_dir)
         self._provider = networks
         self._forwarding = LogForwarding(settings, self._background)
@@ -142,6 +149,7 @@ class Engine:
             self.supervisor,
             lambda: self.list_containers(True, 0, True, {}),
         )
+        self.host.plugin_names = self.plugins.catalog.names
         self._lookups = Lookups(
             container=find,
             image_family=self._image_family,
@@ -162,11 +170,14 @@ class Engine:
         known_layers = {chain for image in self._images.all() for chain in image.chain_ids}
         await asyncio.to_thread(self._storage.recover, known_layers, set(self._state.containers))
         states = {state.id: state for state in await self._runtime.list()}
-        for unknown in set(states) - set(self._state.containers):
+        await self.plugins.recover(states)
+        for unknown in set(states) - set(self._state.containers) - self.plugins.ids:
             if states[unknown].running:
                 await self._runtime.kill(unknown, 9)
             else:
                 await self._runtime.forget(unknown)
+        had_process = [c for c in self._containers.all() if c.is_running or c.id in states]
+        await asyncio.to_thread(self._preparation.recover_volumes, had_process)
         recoveries = [self._recover(c, states.get(c.id)) for c in tuple(self._containers.all())]
         await asyncio.gather(*recoveries)
         await self.builds.recover()
@@ -189,16 +200,17 @@ class Engine:
 
     async def live_sandboxes(self) -> set[str]:
         """Containers that run in the supervisor: their networks must be kept when the data plane starts."""
-        return {state.id for state in await self._runtime.list() if state.running} & set(
-            self._state.containers
-        )
+        ours = set(self._state.containers) | self.plugins.ids
+        return {state.id for state in await self._runtime.list() if state.running} & ours
 
     async def shut_down(self, within_s: float) -> None:
         """The machine stops: end all containers in order, so that they come back as their restart policies say."""
         await self._lifecycle.shut_down(within_s)
+        await self.plugins.shut_down()
 
     async def close(self) -> None:
         await self._background.close()
+        self.plugins.close()
         await self._runtime.close()
         self._memory_files.close()
         self._preparation.close()

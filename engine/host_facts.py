@@ -60,7 +60,13 @@ class HostFacts:
         self._events = events
         self._supervisor = supervisor
         self._list_containers = list_containers
+        self.plugin_names: Callable[[str], list[str]] = lambda capability: []  # those that answered
         self.id = _engine_id(settings.root / "engine-id")
+
+    def _plugins(self, live: LiveSettings) -> dict[str, Any]:
+        built_in: dict[str, Any] = _components(live)["Plugins"]
+        more = {"Volume": self.plugin_names("VolumeDriver"), "Network": self.plugin_names("NetworkDriver")}
+        return built_in | {kind: [*built_in[kind], *names] for kind, names in more.items()}
 
     async def info(self) -> dict[str, Any]:
         """The engine's part of GET /info."""
@@ -74,6 +80,7 @@ class HostFacts:
             **_kernel_facts(),
             **self._limits(),
             **_components(live),
+            "Plugins": self._plugins(live),
             "Driver": self._storage.name,
             "DriverStatus": self._storage.status(),
             "Debug": live.debug,

@@ -58,7 +58,7 @@ class Volumes(Protocol):
 
     def data_path(self, name: str) -> Path: ...
 
-    def remove(self, name: str, *, force: bool) -> None: ...
+    def remove(self, name: str, *, force: bool) -> object: ...
 
 
 def parse_bind(text: str) -> ResolvedMount:
@@ -237,7 +237,7 @@ class MountResolver:
         resolved: list[ResolvedMount] = []
         try:
             for mount in mounts.values():
-                self._make_source(mount, requests.get(mount.target) or VolumeCreate(name=mount.name))
+                self._make_source(mount, requests.get(mount.target) or _plain_request(mount, host))
                 resolved.append(mount)
         except BaseException:
             for mount in resolved:
@@ -309,6 +309,11 @@ def _volume_request(wish: MountPoint) -> VolumeCreate:
         driver_opts=driver.options,
         labels=options.labels if options else None,
     )
+
+
+def _plain_request(mount: ResolvedMount, host: HostConfig) -> VolumeCreate:
+    """Of -v and of the image's VOLUME: --volume-driver makes the volumes that are not there yet."""
+    return VolumeCreate(name=mount.name, driver=host.volume_driver)
 
 
 def _volume(target: str, name: str = "") -> ResolvedMount:

@@ -67,6 +67,20 @@ class SandboxRequest(Record, frozen=True):
     sysctls: dict[str, str] = {}
 
 
+class PluginInterface(Record, frozen=True):
+    """An interface that a network plugin made: `source` on the host, `prefix` and a number in the sandbox.
+
+    `routes`: (destination, next hop); "" is on the link.
+    """
+
+    source: str
+    prefix: str
+    cidr: str = ""
+    mac: str = ""
+    gateway: str = ""
+    routes: tuple[tuple[str, str], ...] = ()
+
+
 class Endpoint(Record, frozen=True):
     id: str
     network: str
@@ -109,3 +123,8 @@ class NetworkProvider(Protocol):
     async def connect(self, sandbox_id: str, request: EndpointRequest) -> Endpoint: ...
 
     async def disconnect(self, sandbox_id: str, network_id: str) -> None: ...
+
+    async def adopt(self, sandbox_id: str, wish: PluginInterface) -> str:
+        """Its name in the sandbox."""
+
+    async def give_back(self, sandbox_id: str, name: str, source: str) -> None: ...

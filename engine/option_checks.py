@@ -146,8 +146,6 @@ def _unsupported(host: HostConfig) -> Iterator[str]:
             f'could not select device driver "{request.get("Driver") or ""}" with capabilities: [{sets}]: '
             "pass the device nodes with --device instead"
         )
-    if host.volume_driver not in ("", "local"):
-        yield f'VolumeDriver "{host.volume_driver}" is not supported: volumes are of the driver "local"'
     if host.cpu_realtime_period or host.cpu_realtime_runtime:
         yield "Your kernel does not support CPU real-time scheduler: leave --cpu-rt-period and --cpu-rt-runtime out"
     if host.cgroup:

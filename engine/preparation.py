@@ -13,7 +13,7 @@ import os
 import posixpath
 import resource
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -37,6 +37,7 @@ from engine.runtime.wire import LogStyle
 from engine.settings import EngineSettings
 from engine.shared_memory import SharedMemory
 from engine.storage.driver import StorageDriver
+from engine.volume_use import VolumeUse
 from engine.volumes import VolumeStore, copy_up
 
 
@@ -54,6 +55,7 @@ class HostPreparation:
         collect_layers: Callable[[Sequence[str]], object],
         forwarding: LogForwarding,
     ) -> None:
+        self._volume_use = VolumeUse(volumes)
         self._settings = settings
         self._storage = storage
         self._volumes = volumes
@@ -108,6 +110,7 @@ class HostPreparation:
         if container.state.restart_count == 0:
             # Somebody starts it and hears of it. A restart by policy goes on: lines wait for their server.
             await self._forwarding.check(container)
+        await self._acquire_volumes(container)
         netns = await self._networking.prepare(container)
         host = container.host_config
         hostname = self._hostname(container)
@@ -166,6 +169,28 @@ class HostPreparation:
         if self._storage.mounts_on_host:
             await asyncio.to_thread(self._storage.release_rootfs, container.id)
         self._shared_memory.remove(container.id)
+        if any(mount.name for mount in container.mounts):
+            await self._with_volumes(self._volume_use.release, container)
+
+    def recover_volumes(self, had_process: Iterable[Container]) -> None:
+        """After a restart of the daemon: which volumes are in use, before ends are told."""
+        self._volume_use.recover(had_process)
+
+    async def _acquire_volumes(self, container: Container) -> None:
+        if any(mount.name for mount in container.mounts):
+            await self._with_volumes(self._volume_use.acquire, container)
+
+    async def _with_volumes(self, work: Callable[[Container], None], container: Container) -> None:
+        """Plugins answer in a thread. Carried to its end: what was mounted meanwhile must be known."""
+        if self._volume_use.is_quick(container):
+            work(container)
+            return
+        working = asyncio.ensure_future(asyncio.to_thread(work, container))
+        try:
+            await asyncio.shield(working)
+        except asyncio.CancelledError:
+            await asyncio.gather(working, return_exceptions=True)
+            raise
 
     async def destroy(self, container: Container, *, volumes: bool) -> None:
         await self._forwarding.end(container)
@@ -198,12 +223,20 @@ class HostPreparation:
 
     def _copy_up(self, container: Container) -> None:
         """What the image has at a volume's place into the volume, while that is empty."""
+        self._volume_use.acquire(container)
+        try:
+            self._copy_image_content(container)
+        finally:
+            self._volume_use.release(container)
+
+    def _copy_image_content(self, container: Container) -> None:
         with self._storage.mounted(container.id) as root:
             for mount in container.mounts:
-                if mount.copy_up and not any(Path(mount.source).iterdir()):
+                target = Path(mount.source)
+                if mount.copy_up and target.is_dir() and not any(target.iterdir()):
                     with _directory_inside(root, mount.target) as source:
                         if source is not None:
-                            copy_up(source, Path(mount.source))
+                            copy_up(source, target)
 
     def _hostname(self, container: Container) -> str:
         mode = container.network_mode

@@ -14,7 +14,7 @@ from engine.volumes import VolumeStore
 
 
 class VolumeService:
-    """What can be slow (deleting files, counting bytes) runs in a thread."""
+    """What can be slow (deleting files, counting bytes, a plugin) runs in a thread."""
 
     def __init__(self, store: VolumeStore, events: EventBus, users: Callable[[str], Sequence[str]]) -> None:
         """`users`: the containers that have a volume."""
@@ -23,19 +23,19 @@ class VolumeService:
         self._users = users
 
     async def summaries(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
-        return self._store.summaries(filters)
+        return await asyncio.to_thread(self._store.summaries, filters)
 
     async def create(self, request: VolumeCreate) -> dict[str, Any]:
-        created = self._store.create(request)
+        created = await asyncio.to_thread(self._store.create, request)
         self._events.publish("volume", "create", str(created["Name"]), {"driver": str(created["Driver"])})
         return created
 
     async def inspect(self, name: str) -> dict[str, Any]:
-        return self._store.inspect(name)
+        return await asyncio.to_thread(self._store.inspect, name)
 
     async def remove(self, name: str, *, force: bool) -> None:
-        await asyncio.to_thread(self._store.remove, name, force=force)
-        self._events.publish("volume", "destroy", name, {"driver": "local"})
+        driver = await asyncio.to_thread(self._store.remove, name, force=force)
+        self._events.publish("volume", "destroy", name, {"driver": driver})
 
     async def prune(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
         return await asyncio.to_thread(self._store.prune, filters)
@@ -45,9 +45,10 @@ class VolumeService:
         return await asyncio.to_thread(self._usage)
 
     def _usage(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = self._store.summaries({})["Volumes"] or []
+        rows: list[dict[str, Any]] = self._store.summaries({})["Volumes"]
         for row in rows:
-            size = tree_bytes(Path(row["Mountpoint"])) if row["Driver"] == "local" else -1
+            is_counted = self._store.is_plain(row["Name"])
+            size = tree_bytes(Path(row["Mountpoint"])) if is_counted else -1
             row["UsageData"] = {"Size": size, "RefCount": len(self._users(row["Name"]))}
         return rows
 

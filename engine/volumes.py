@@ -1,11 +1,13 @@
-"""Named local volumes: a directory each, with its description beside it. Synchronous; removal may be slow.
+"""The volumes of this host: folders of ours, mounts with options, and those that a plugin's driver keeps.
 
-Layout: <root>/<name>/{_data/, volume.json}. Invariant: a volume is there when its volume.json is. Thread-safe:
-one lock around the table; what takes long (deleting files) happens outside of it.
+Synchronous; plugins and removal may be slow. Layout: <root>/<name>/{_data/, volume.json}; a plugin's volume has only
+the description. Invariant: a volume is there when its volume.json is. Thread-safe: one lock around the table, one for
+each name; what takes long (deleting files, asking plugins) happens outside of the table's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import os
@@ -16,16 +18,21 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
+from engine import local_volumes
 from engine.config import VolumeCreate
-from engine.errors import Conflict, InvalidParameter, NotFound
-from engine.filter_values import check_filters, has_label, is_spared, truth
+from engine.errors import Conflict, EngineError, InvalidParameter, NotFound
+from engine.filter_values import check_filters, has_label, is_spared, matches_pattern, truth
+from engine.name_locks import NameLocks
 from engine.storage.layer_tree import tree_bytes
 from engine.storage.tree_copy import copy_tree
+from engine.volume_drivers import DriverVolume, NoDrivers, VolumeDriver, VolumeDrivers
 
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+LOCAL = "local"
 FILTERS = ("dangling", "driver", "label", "name")
 PRUNE_FILTERS = ("all", "label", "label!")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
@@ -35,79 +42,214 @@ _DOOMED = ".doomed-"
 logger = logging.getLogger(__name__)
 
 
-class _Volume(msgspec.Struct):
+class Volume(msgspec.Struct):
+    """What volume.json holds."""
+
     name: str
     created_at: str
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
+    driver: str = LOCAL
+    scope: str = "local"
 
 
 class VolumeStore:
-    """`users(name)` tells which containers need a volume."""
+    """`users(name)` tells which containers need a volume; `drivers` knows the drivers that are plugins."""
 
-    def __init__(self, root: Path, users: Callable[[str], Sequence[str]]) -> None:
+    def __init__(
+        self, root: Path, users: Callable[[str], Sequence[str]], drivers: VolumeDrivers | None = None
+    ) -> None:
         self._root = root
         self._users = users
+        self._drivers = drivers or NoDrivers()
         root.mkdir(mode=0o710, parents=True, exist_ok=True)
         self._lock = threading.RLock()
-        self._volumes: dict[str, _Volume] = {}
+        self._names = NameLocks()
+        self._volumes: dict[str, Volume] = {}
+        self._mounted: dict[str, dict[str, str]] = {}  # name -> user -> path
         for folder in sorted(root.iterdir()):
             self._recognise(folder)
 
     def create(self, request: VolumeCreate, *, anonymous: bool = False) -> dict[str, Any]:
         """The volume as the API shows it; one that exists with that name is returned as it is."""
-        if request.driver not in ("", "local"):
-            raise NotFound(f'plugin "{request.driver}" not found: only the local volume driver is here')
-        if request.driver_opts:
-            raise InvalidParameter(
-                "options of local volumes are not supported yet: bind-mount the device or directory instead "
-                f"(given: {', '.join(sorted(request.driver_opts))})"
-            )
         name = request.name or secrets.token_hex(32)
-        _check_name(name)
-        with self._lock:
-            volume = self._volumes.get(name)
+        with self._names.held(name):
+            volume = self._known(name, request.driver)
             if volume is None:
                 labels = dict(request.labels or {})
                 if anonymous or not request.name:
                     labels[ANONYMOUS_LABEL] = ""
                 created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-                volume = _Volume(name, created, labels)
-                self._describe(volume)
-                self._volumes[name] = volume
+                options = dict(request.driver_opts or {})
+                volume = Volume(name, created, labels, options, request.driver or LOCAL)
+                self._make(volume)
             return self._to_api(volume)
 
+    def _known(self, name: str, driver: str) -> Volume | None:
+        """Ours, or one that a plugin knows already. Conflict when another driver has the name."""
+        volume = self._volumes.get(name)
+        if volume is None and not driver:
+            _check_name(name)
+            volume = self._discovered(name)
+        if volume is not None and driver and not _same_driver(volume.driver, driver):
+            raise Conflict(
+                f"create {name}: driver '{volume.driver}' already has volume '{name}': volume name must be unique"
+            )
+        return volume
+
+    def _make(self, volume: Volume) -> None:
+        if volume.driver == LOCAL:
+            _check_name(volume.name)
+            local_volumes.checked_options(volume.name, volume.options)
+        else:
+            driver = self._driver(volume, "create")
+            volume.driver, volume.scope = driver.name, driver.scope()
+            driver.create(volume.name, volume.options)
+        self._describe(volume)
+        with self._lock:
+            self._volumes[volume.name] = volume
+
     def data_path(self, name: str) -> Path:
-        return self._root / self._find(name).name / "_data"
+        """Where its content is on this host, once it is mounted."""
+        volume = self._find(name)
+        with self._lock:
+            mounted = next(iter(self._mounted.get(name, {}).values()), "")
+        if mounted:
+            return Path(mounted)
+        return self._folder(volume) / "_data"
+
+    def is_plain(self, name: str) -> bool:
+        """A folder of ours: using it asks no plugin and mounts nothing."""
+        volume = self._volumes.get(name)
+        return volume is not None and volume.driver == LOCAL and not local_volumes.is_mount(volume.options)
+
+    def size_of(self, name: str) -> int:
+        """Bytes, or -1 for what cannot be counted."""
+        volume = self._volumes.get(name)
+        if volume is None or volume.driver != LOCAL or local_volumes.is_mount(volume.options):
+            return -1
+        return tree_bytes(self._folder(volume) / "_data")
+
+    def users_of_driver(self, driver: str) -> list[str]:
+        """Names of the volumes that need it."""
+        return [volume.name for volume in self._all() if volume.driver == driver]
+
+    # ---- in use -------------------------------------------------------------------------------------------
+
+    def mount(self, name: str, user: str) -> str:
+        """The path of its content, which stays until `unmount` by the same user. Again is fine."""
+        with self._names.held(name):
+            volume = self._find(name)
+            users = self._mounted.get(name, {})
+            if user in users:
+                return users[user]
+            path = self._mount(volume, user, is_first=not users)
+            with self._lock:
+                self._mounted.setdefault(name, {})[user] = path
+            return path
+
+    def _mount(self, volume: Volume, user: str, *, is_first: bool) -> str:
+        if volume.driver != LOCAL:
+            return self._driver(volume, "mount", patient=True).mount(volume.name, user)
+        path = self._folder(volume) / "_data"
+        if is_first and local_volumes.is_mount(volume.options) and not local_volumes.is_mounted(path):
+            local_volumes.mount(volume.options, path)
+        return str(path)
+
+    def unmount(self, name: str, user: str) -> None:
+        """Nothing happens when that user has not mounted it."""
+        with self._names.held(name):
+            with self._lock:
+                users = self._mounted.get(name, {})
+                if users.pop(user, None) is None:
+                    return
+                if not users:
+                    self._mounted.pop(name, None)
+            volume = self._volumes.get(name)
+            if volume is None:
+                return
+            if volume.driver != LOCAL:
+                self._driver(volume, "unmount").unmount(name, user)
+            elif not users and local_volumes.is_mount(volume.options):
+                local_volumes.unmount(self._folder(volume) / "_data")
+
+    def recover(self, in_use: Mapping[str, Mapping[str, str]]) -> None:
+        """After a restart of the daemon: what is used (name -> user -> path) stays, other mounts of ours go."""
+        with self._lock:
+            self._mounted = {name: dict(users) for name, users in in_use.items() if name in self._volumes}
+        points = local_volumes.mount_points()
+        for volume in self._all():
+            path = self._folder(volume) / "_data"
+            if volume.name not in self._mounted and str(path) in points:
+                logger.info("volume %s was left mounted by a daemon that ended: unmounted", volume.name)
+                local_volumes.unmount(path)
+
+    # ---- what is there ------------------------------------------------------------------------------------
 
     def inspect(self, name: str) -> dict[str, Any]:
-        return self._to_api(self._find(name))
+        volume = self._volumes.get(name) or self._discovered(name)
+        if volume is None:
+            raise NotFound(f"get {name}: no such volume")
+        if volume.driver == LOCAL:
+            return self._to_api(volume)
+        told = self._driver(volume, "get").get(name)
+        if told is None:
+            raise NotFound(
+                f"get {name}: no such volume: its driver {volume.driver} does not know it any more"
+            )
+        return self._to_api(volume, told)
 
     def summaries(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
+        """Ours, and what plugins have; a plugin that does not answer is a warning."""
         check_filters(filters, FILTERS)
+        told, warnings = self._told()
         chosen = [volume for volume in self._all() if self._matches(volume, filters)]
-        chosen.sort(key=lambda volume: volume.name)
-        return {"Volumes": [self._to_api(volume) for volume in chosen], "Warnings": []}
+        known = {volume.name for volume in self._all()}
+        rows = [self._to_api(volume, told.get((volume.driver, volume.name))) for volume in chosen]
+        for (driver, name), strange in told.items():
+            volume = Volume(name, strange.created_at, driver=driver)
+            if name not in known and self._matches(volume, filters):
+                rows.append(self._to_api(volume, strange))
+        return {"Volumes": sorted(rows, key=lambda row: str(row["Name"])), "Warnings": warnings}
 
-    def remove(self, name: str, *, force: bool) -> None:
-        """Conflict while a container has it. `force`: an unknown name is no error."""
-        with self._lock:
-            if name not in self._volumes and force:
-                return
-            volume = self._find(name)
-            users = self._users(name)
-            if users:
+    def remove(self, name: str, *, force: bool) -> str:
+        """Its driver. Conflict while a container has it. `force`: an unknown name, or a plugin that refuses, is
+        no error."""
+        with self._names.held(name):
+            volume = self._volumes.get(name) or self._discovered(name)
+            if volume is None and force:
+                return LOCAL
+            if volume is None:
+                raise NotFound(f"get {name}: no such volume")
+            if users := self._users(name):
                 raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
-            doomed = self._doom(volume.name)
-        shutil.rmtree(doomed, ignore_errors=True)
+            self._remove(volume, force=force)
+            return volume.driver
 
     def remove_with(self, name: str, container_id: str) -> None:
         """An anonymous volume goes with the container it was made for, unless another one has it."""
-        with self._lock:
-            if name not in self._volumes or set(self._users(name)) - {container_id}:
+        with self._names.held(name):
+            volume = self._volumes.get(name)
+            if volume is None or set(self._users(name)) - {container_id}:
                 return
-            doomed = self._doom(name)
-        shutil.rmtree(doomed, ignore_errors=True)
+            self._remove(volume, force=True)
+
+    def _remove(self, volume: Volume, *, force: bool) -> None:
+        if volume.driver != LOCAL:
+            try:
+                self._driver(volume, "remove").remove(volume.name)
+            except EngineError as error:
+                if not force:
+                    raise
+                logger.warning("volume %s goes, though its driver says: %s", volume.name, error)
+        elif local_volumes.is_mount(volume.options):
+            # What is mounted belongs to somebody else: never deleted with the volume.
+            local_volumes.unmount(self._folder(volume) / "_data")
+        with self._lock:
+            self._mounted.pop(volume.name, None)
+            doomed = self._doom(volume) if volume.name in self._volumes else None
+        if doomed is not None:
+            shutil.rmtree(doomed, ignore_errors=True)
 
     def prune(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
         """Delete what no container has: anonymous volumes, with the filter `all` also named ones."""
@@ -120,10 +262,13 @@ class VolumeStore:
                 continue
             if self._users(volume.name):
                 continue
-            size = tree_bytes(self._root / volume.name / "_data")
             try:
+                size = max(0, self.size_of(volume.name))
                 self.remove(volume.name, force=False)
             except (Conflict, NotFound):  # somebody took or removed it since
+                continue
+            except EngineError as error:
+                logger.warning("volume %s is not pruned: %s", volume.name, error)
                 continue
             deleted.append(volume.name)
             reclaimed += size
@@ -132,27 +277,32 @@ class VolumeStore:
     def _recognise(self, folder: Path) -> None:
         """Know a volume again; delete what an interrupted create or remove left."""
         data = folder / "_data"
-        if folder.name.startswith(_DOOMED) or not data.is_dir():
+        if folder.name.startswith(_DOOMED):
             shutil.rmtree(folder, ignore_errors=True)
             return
         try:
             description = (folder / "volume.json").read_bytes()
-            self._volumes[folder.name] = msgspec.json.decode(description, type=_Volume)
+            volume = msgspec.json.decode(description, type=Volume)
         except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            if not any(data.iterdir()):
-                shutil.rmtree(folder, ignore_errors=True)
+            if not data.is_dir() or not any(data.iterdir()):
+                _discard(folder)
                 return
             # Data matters more than labels: the volume goes on without them.
             logger.warning("description of volume %s is damaged and made anew: %s", folder.name, error)
             created = datetime.datetime.fromtimestamp(folder.stat().st_mtime, datetime.UTC)
-            volume = _Volume(folder.name, created.strftime("%Y-%m-%dT%H:%M:%SZ"))
+            volume = Volume(folder.name, created.strftime("%Y-%m-%dT%H:%M:%SZ"))
             self._describe(volume)
-            self._volumes[folder.name] = volume
+        if volume.driver == LOCAL and not data.is_dir():
+            _discard(folder)
+            return
+        self._volumes[volume.name] = volume
 
-    def _describe(self, volume: _Volume) -> None:
+    def _describe(self, volume: Volume) -> None:
         """Write volume.json durably, after _data is there."""
-        folder = self._root / volume.name
-        (folder / "_data").mkdir(mode=0o755, parents=True, exist_ok=True)
+        folder = self._folder(volume)
+        folder.mkdir(parents=True, exist_ok=True)
+        if volume.driver == LOCAL:
+            (folder / "_data").mkdir(mode=0o755, exist_ok=True)
         temporary = folder / "volume.new"
         with temporary.open("wb") as file:
             file.write(msgspec.json.encode(volume))
@@ -160,29 +310,74 @@ class VolumeStore:
             os.fsync(file.fileno())
         temporary.rename(folder / "volume.json")
 
-    def _all(self) -> list[_Volume]:
+    def _folder(self, volume: Volume) -> Path:
+        """A plugin's names are its own business: they become file names without slashes and leading dots."""
+        name = volume.name
+        if volume.driver != LOCAL:
+            name = quote(name, safe="")
+            name = f"%2E{name[1:]}" if name.startswith(".") else name
+        return self._root / name
+
+    def _all(self) -> list[Volume]:
         with self._lock:
             return list(self._volumes.values())
 
-    def _doom(self, name: str) -> Path:
+    def _doom(self, volume: Volume) -> Path:
         """Out of sight at once, under the lock; the caller deletes what is there."""
         doomed = self._root / f"{_DOOMED}{secrets.token_hex(8)}"
-        (self._root / name).rename(doomed)
-        del self._volumes[name]
+        self._folder(volume).rename(doomed)
+        del self._volumes[volume.name]
         return doomed
 
-    def _find(self, name: str) -> _Volume:
+    def _find(self, name: str) -> Volume:
+        """Ours; one that only a plugin knows becomes ours by being used."""
         volume = self._volumes.get(name)
         if volume is None:
-            raise NotFound(f"get {name}: no such volume")
+            volume = self._discovered(name)
+            if volume is None:
+                raise NotFound(f"get {name}: no such volume")
+            self._describe(volume)
+            with self._lock:
+                self._volumes[name] = volume
         return volume
 
-    def _matches(self, volume: _Volume, filters: Mapping[str, list[str]]) -> bool:
+    # ---- plugins ------------------------------------------------------------------------------------------
+
+    def _driver(self, volume: Volume, verb: str, *, patient: bool = False) -> VolumeDriver:
+        try:
+            return self._drivers.volume_driver(volume.driver, patient=patient)
+        except NotFound as error:
+            raise NotFound(
+                f"{verb} {volume.name}: error looking up volume plugin {volume.driver}: {error}"
+            ) from error
+
+    def _discovered(self, name: str) -> Volume | None:
+        """A volume that a plugin has, and that nobody made here."""
+        drivers, _ = self._drivers.volume_drivers()
+        for driver in drivers:
+            with contextlib.suppress(EngineError):
+                told = driver.get(name)
+                if told is not None:
+                    return Volume(name, told.created_at, driver=driver.name, scope=driver.scope())
+        return None
+
+    def _told(self) -> tuple[dict[tuple[str, str], DriverVolume], list[str]]:
+        """(driver, name) -> volume, of all plugins."""
+        told: dict[tuple[str, str], DriverVolume] = {}
+        drivers, warnings = self._drivers.volume_drivers()
+        for driver in drivers:
+            try:
+                told |= {(driver.name, volume.name): volume for volume in driver.volumes()}
+            except EngineError as error:
+                warnings.append(str(error))
+        return told, warnings
+
+    def _matches(self, volume: Volume, filters: Mapping[str, list[str]]) -> bool:
         for key, values in filters.items():
             if key == "name":
-                ok = any(value in volume.name for value in values)
+                ok = any(matches_pattern(volume.name, value) for value in values)
             elif key == "driver":
-                ok = "local" in values
+                ok = volume.driver in values
             elif key == "dangling":
                 ok = bool(self._users(volume.name)) != truth(key, values)
             elif key == "label!":
@@ -193,16 +388,36 @@ class VolumeStore:
                 return False
         return True
 
-    def _to_api(self, volume: _Volume) -> dict[str, Any]:
-        return {
+    def _to_api(self, volume: Volume, told: DriverVolume | None = None) -> dict[str, Any]:
+        shown: dict[str, Any] = {
             "Name": volume.name,
-            "Driver": "local",
-            "Mountpoint": str(self._root / volume.name / "_data"),
-            "CreatedAt": volume.created_at,
+            "Driver": volume.driver,
+            "Mountpoint": self._mountpoint(volume, told),
+            "CreatedAt": (told.created_at if told else "") or volume.created_at,
             "Labels": volume.labels or None,
             "Options": volume.options or None,
-            "Scope": "local",
+            "Scope": volume.scope,
         }
+        if told is not None and told.status:
+            shown["Status"] = told.status
+        return shown
+
+    def _mountpoint(self, volume: Volume, told: DriverVolume | None) -> str:
+        if volume.driver == LOCAL:
+            return str(self._folder(volume) / "_data")
+        with self._lock:
+            mounted = next(iter(self._mounted.get(volume.name, {}).values()), "")
+        return (told.mountpoint if told else "") or mounted
+
+
+def _same_driver(known: str, asked: str) -> bool:
+    """The name of a managed plugin may come without its tag."""
+    return asked in (known, known.removesuffix(":latest"))
+
+
+def _discard(folder: Path) -> None:
+    if not os.path.ismount(folder / "_data"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_name(name: str) -> None:

@@ -12,6 +12,7 @@ from engine import errors
 from engine import networks as wanted
 from overlay_net import errors as net
 from overlay_net import records
+from overlay_net.adopted import Adopted
 from overlay_net.driver import NetworkDriver
 
 _T = TypeVar("_T")
@@ -61,6 +62,14 @@ class EngineNetworks:
     async def disconnect(self, sandbox_id: str, network_id: str) -> None:
         with _translated():
             await self._driver.disconnect(sandbox_id, network_id)
+
+    async def adopt(self, sandbox_id: str, wish: wanted.PluginInterface) -> str:
+        with _translated():
+            return await self._driver.adopt(sandbox_id, _as(wish, Adopted))
+
+    async def give_back(self, sandbox_id: str, name: str, source: str) -> None:
+        with _translated():
+            await self._driver.give_back(sandbox_id, name, source)
 
 
 def _as(record: object, kind: type[_T]) -> _T:

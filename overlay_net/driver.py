@@ -16,7 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from overlay_net import bridges, ipam, namespaces, sandbox
+from overlay_net import adopted, bridges, ipam, namespaces, sandbox
+from overlay_net.adopted import Adopted
 from overlay_net.audit import TableAudit
 from overlay_net.bridges import Bridges
 from overlay_net.dns import Resolver
@@ -228,6 +229,16 @@ class NetworkDriver:
             self._resolver.set_networks(sandbox_id, updated.endpoints)
             self._sandboxes[sandbox_id] = updated
             self._save_sandbox(updated)
+
+    async def adopt(self, sandbox_id: str, wish: Adopted) -> str:
+        """Put an interface that somebody else made into a sandbox; its name there."""
+        return await self._workers.run(adopted.adopt, Path(self._require(sandbox_id).netns_path), wish)
+
+    async def give_back(self, sandbox_id: str, name: str, source: str) -> None:
+        """Undo `adopt`; a sandbox or an interface that has gone is fine."""
+        found = self._sandboxes.get(sandbox_id)
+        if found is not None:
+            await self._workers.run(adopted.give_back, Path(found.netns_path), name, source)
 
     # ---- the cluster's map, audits ------------------------------------------------------------------------
 

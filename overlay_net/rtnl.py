@@ -25,10 +25,10 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_NET_
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PROXY, _VXLAN_PORT = 1, 4, 7, 11, 15
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
-_RTA_OIF, _RTA_GATEWAY, _ONLINK = 4, 5, 4
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _ONLINK = 1, 4, 5, 4
 _FRA_PRIORITY, _FRA_FWMARK, _FRA_FWMASK, _TO_TABLE = 6, 10, 16, 1
 _NDA_DST, _NDA_LLADDR = 1, 2
-_TABLE_MAIN, _PROTOCOL_BOOT, _SCOPE_UNIVERSE, _UNICAST = 254, 3, 0, 1
+_TABLE_MAIN, _PROTOCOL_BOOT, _SCOPE_UNIVERSE, _UNICAST, _SCOPE_LINK = 254, 3, 0, 1, 253
 _PERMANENT, _SELF = 0x80, 0x02
 _UP = 0x1
 _AF_BRIDGE = 7
@@ -180,6 +180,22 @@ def set_link(index: int, *, up: bool = True, master: int | None = None, mtu: int
     return _message(_NEWLINK, 0, struct.pack("BxHiII", 0, 0, index, flags, _UP) + attributes)
 
 
+def move_link(index: int, namespace: int, name: str = "") -> bytes:
+    """Into the namespace of that descriptor, there with that name."""
+    attributes = _in_namespace(namespace) + (_name(name) if name else b"")
+    return _message(_NEWLINK, 0, struct.pack("BxHiII", 0, 0, index, 0, 0) + attributes)
+
+
+def rename_link(index: int, name: str) -> bytes:
+    """One that is down."""
+    return _message(_NEWLINK, 0, struct.pack("BxHiII", 0, 0, index, 0, 0) + _name(name))
+
+
+def set_address(index: int, mac: str) -> bytes:
+    attributes = attribute(_IFLA_ADDRESS, _mac(mac))
+    return _message(_NEWLINK, 0, struct.pack("BxHiII", 0, 0, index, 0, 0) + attributes)
+
+
 def delete_link(index: int) -> bytes:
     return _message(_DELLINK, 0, struct.pack("BxHiII", 0, 0, index, 0, 0))
 
@@ -205,6 +221,18 @@ def default_route(gateway: str, *, index: int = 0, table: int = _TABLE_MAIN, onl
     )
     attributes = attribute(_RTA_GATEWAY, socket.inet_aton(gateway))
     attributes += attribute(_RTA_OIF, _u32(index)) if index else b""
+    return _message(_NEWROUTE, _CREATE | _REPLACE, body + attributes)
+
+
+def route(destination: str, gateway: str, index: int) -> bytes:
+    """To a subnet; without a gateway it is on the link."""
+    text, _, prefix = destination.partition("/")
+    scope = _SCOPE_UNIVERSE if gateway else _SCOPE_LINK
+    body = struct.pack(
+        "BBBBBBBBI", socket.AF_INET, int(prefix or 32), 0, 0, _TABLE_MAIN, _PROTOCOL_BOOT, scope, _UNICAST, 0
+    )
+    attributes = attribute(_RTA_DST, socket.inet_aton(text)) + attribute(_RTA_OIF, _u32(index))
+    attributes += attribute(_RTA_GATEWAY, socket.inet_aton(gateway)) if gateway else b""
     return _message(_NEWROUTE, _CREATE | _REPLACE, body + attributes)
 
 

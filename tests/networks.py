@@ -11,6 +11,7 @@ from engine.networks import (
     IpamBlock,
     Network,
     NetworkSpec,
+    PluginInterface,
     Sandbox,
     SandboxRequest,
 )
@@ -23,6 +24,8 @@ class MemoryNetworks:
         self.known: dict[str, Network] = {}
         self.requests: dict[str, SandboxRequest] = {}
         self.sandboxes: dict[str, Sandbox] = {}
+        self.adopted: list[tuple[str, PluginInterface]] = []
+        self.given_back: list[tuple[str, str, str]] = []
         for name, driver in (("bridge", "bridge"), ("host", "host"), ("none", "null")):
             self.add(name, driver, "172.17.0.0/16" if name == "bridge" else "")
 
@@ -92,6 +95,13 @@ class MemoryNetworks:
             ports=sandbox.ports,
             embedded_dns=sandbox.embedded_dns,
         )
+
+    async def adopt(self, sandbox_id: str, wish: PluginInterface) -> str:
+        self.adopted.append((sandbox_id, wish))
+        return f"{wish.prefix}9"
+
+    async def give_back(self, sandbox_id: str, name: str, source: str) -> None:
+        self.given_back.append((sandbox_id, name, source))
 
     def _endpoint(self, number: int, request: EndpointRequest) -> Endpoint:
         network = self.find(request.network)

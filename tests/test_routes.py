@@ -14,10 +14,6 @@ MISSING = {
     "GET /containers/{id}/archive", "HEAD /containers/{id}/archive", "PUT /containers/{id}/archive",
     "GET /containers/{id}/attach/ws", "GET /containers/{id}/export",
     "GET /images/{name}/attestations",
-    "GET /plugins", "GET /plugins/privileges", "POST /plugins/pull", "GET /plugins/{name}/json",
-    "DELETE /plugins/{name}", "POST /plugins/{name}/enable", "POST /plugins/{name}/disable",
-    "POST /plugins/{name}/upgrade", "POST /plugins/create", "POST /plugins/{name}/push", "POST /plugins/{name}/set",
-    "PUT /volumes/{name}",
 }  # fmt: skip
 
 

@@ -84,6 +84,24 @@ def rm(client: Client, volumes: tuple[str, ...], force: bool) -> None:
     for_each(volumes, lambda name: client.delete(volume_path(name), {"force": force or None}))
 
 
+@command("[VOLUME]")
+@click.argument("volume")
+@click.option(
+    "--availability",
+    default="active",
+    help='Cluster Volume availability ("active", "pause", "drain") (default "active")',
+)
+@click.pass_obj
+def update(client: Client, volume: str, availability: str) -> None:
+    """Update a volume (cluster volumes only)"""
+    known = client.get(volume_path(volume))
+    if "ClusterVolume" not in known:
+        raise UsageError("can only update cluster volumes")
+    version = known["ClusterVolume"]["Version"]["Index"]
+    spec = known["ClusterVolume"]["Spec"] | {"Availability": availability}
+    client.call("PUT", volume_path(volume), {"version": version}, {"Spec": spec})
+
+
 @command("")
 @click.option("-a", "--all", "all_", is_flag=True, help="Remove all unused volumes, not just anonymous ones")
 @repeated("--filter", "filter_values", help="Provide filter values (e.g. label=keep)")

@@ -19,6 +19,7 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+DOCKER_PLUGIN = "application/vnd.docker.plugin.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -77,8 +78,13 @@ def digest_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def parse_manifest(raw: bytes, content_type: str, expected: str = "") -> Manifest | ManifestList:
-    """EngineFailure when the content is not `expected` (a digest), InvalidParameter when it is no manifest."""
+def parse_manifest(
+    raw: bytes, content_type: str, expected: str = "", *, plugin: bool = False
+) -> Manifest | ManifestList:
+    """Of an image, or of a plugin.
+
+    EngineFailure when the content is not `expected` (a digest), InvalidParameter when it is no manifest.
+    """
     digest = digest_of(raw)
     if expected and digest != expected:
         raise EngineFailure(f"manifest verification failed for digest {expected}: the content has {digest}")
@@ -99,15 +105,16 @@ def parse_manifest(raw: bytes, content_type: str, expected: str = "") -> Manifes
     if body.config is None or len(body.layers or ()) > LAYERS_MAX:
         raise InvalidParameter(f"unsupported manifest media type {media_type!r} of {digest}")
     manifest = Manifest(raw, media_type, digest, body.config, body.layers or [])
-    _check_image(manifest)
+    _check_content(manifest, plugin=plugin)
     return manifest
 
 
-def _check_image(manifest: Manifest) -> None:
-    """It is a container's image, and every layer is of a kind that can be unpacked here."""
-    if manifest.config.media_type not in (DOCKER_CONFIG, OCI_CONFIG, ""):
+def _check_content(manifest: Manifest, *, plugin: bool) -> None:
+    """It is what was asked for, and every layer is of a kind that can be unpacked here."""
+    if manifest.config.media_type not in ((DOCKER_PLUGIN,) if plugin else (DOCKER_CONFIG, OCI_CONFIG, "")):
         raise InvalidParameter(
-            f"unsupported media type {manifest.config.media_type}: this is not a container image"
+            f"unsupported media type {manifest.config.media_type}: this is not a "
+            f"{'plugin' if plugin else 'container image'}"
         )
     for descriptor in (manifest.config, *manifest.layers):
         _check(descriptor, manifest.digest)

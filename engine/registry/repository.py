@@ -31,14 +31,15 @@ class Repository:
         self.connection = connection
         self.path = path
 
-    async def manifest(self, tag_or_digest: str) -> Manifest | ManifestList:
+    async def manifest(self, tag_or_digest: str, *, plugin: bool = False) -> Manifest | ManifestList:
         """EngineFailure when its content is not what was promised; Refusal (MANIFEST_UNKNOWN...)."""
         target = f"{self._base}/manifests/{tag_or_digest}"
         async with self.connection.exchange("GET", target, headers={"Accept": ACCEPT}) as response:
             raw = await self._small(response, MANIFEST_BYTES_MAX)
             by_digest = tag_or_digest if ":" in tag_or_digest else ""
             promised = by_digest or response.headers.get("Docker-Content-Digest", "")
-            return parse_manifest(raw, response.headers.get("Content-Type", ""), promised)
+            content_type = response.headers.get("Content-Type", "")
+            return parse_manifest(raw, content_type, promised, plugin=plugin)
 
     async def tags(self) -> list[str]:
         found: list[str] = []

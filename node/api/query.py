@@ -150,9 +150,11 @@ async def stream_lines(request: web.Request, objects: AsyncIterator[object]) -> 
     return response
 
 
-async def stream_json(request: web.Request, messages: Any) -> web.StreamResponse:
+async def stream_json(
+    request: web.Request, messages: Any, headers: Mapping[str, str] | None = None
+) -> web.StreamResponse:
     """A stream of JSON objects, one per line. An error after the first bytes becomes Docker's error object."""
-    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    response = web.StreamResponse(headers={"Content-Type": "application/json", **(headers or {})})
     started = False
     try:
         async with closing(messages):

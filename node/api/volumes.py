@@ -5,9 +5,9 @@ from __future__ import annotations
 from aiohttp import web
 
 from engine.config import VolumeCreate
-from engine.errors import NotImplementedHere
+from engine.errors import NotFound, NotImplementedHere, Unavailable
 from node.api.context import Context, Route
-from node.api.query import filters, flag, json_response, no_content, optional_body
+from node.api.query import filters, flag, json_response, no_content, number, optional_body
 from node.api.versions import is_before
 
 
@@ -38,10 +38,20 @@ async def prune(context: Context, request: web.Request) -> web.StreamResponse:
     return json_response(await context.engine.volumes.prune(wanted))
 
 
+async def update(context: Context, request: web.Request) -> web.StreamResponse:
+    """Only volumes of a cluster can be changed, and there are none here."""
+    if not context.swarm.is_manager():
+        raise Unavailable("volume update only valid for cluster volumes, but swarm is unavailable")
+    number(request, "version", -1)
+    name = request.match_info["name"]
+    raise NotFound(f"volume {name} not found: it is no cluster volume")
+
+
 ROUTES = [
     Route("GET", "/volumes", listing),
     Route("POST", "/volumes/create", create),
     Route("POST", "/volumes/prune", prune),
     Route("GET", "/volumes/{name}", inspect),
+    Route("PUT", "/volumes/{name}", update),
     Route("DELETE", "/volumes/{name}", remove),
 ]

@@ -299,7 +299,7 @@ def test_wrong_host_configuration_is_named(api: Api, host_config: dict[str, Any]
         ("POST /networks/create", {"Name": "n", "ConfigFrom": {"Network": "m"}}, "ConfigFrom"),
         ("POST /networks/create", {"Name": "n", "ConfigOnly": True}, "ConfigOnly"),
         ("POST /volumes/create", {"Name": "a b"}, "a b"),
-        ("POST /volumes/create", {"Name": "v", "DriverOpts": {"type": "nfs"}}, "type"),
+        ("POST /volumes/create", {"Name": "vol", "DriverOpts": {"type": "nfs"}}, "device"),
         ("POST /images/hello/tag?repo=UPPER", None, "UPPER|lowercase"),
         ("POST /images/create?fromSrc=http://x", None, "fromSrc"),
         ("POST /swarm/init", {"Availability": "idle"}, "Availability"),

@@ -145,11 +145,17 @@ def test_mounts() -> None:
         "Target": "/b",
         "ReadOnly": True,
     }
-    assert parse_mounts.mount("target=/d,source=v,volume-label=k=1,volume-opt=o=x,volume-nocopy") == {
+    options = "volume-label=k=1,volume-opt=o=x,volume-nocopy,volume-subpath=a"
+    assert parse_mounts.mount(f"target=/d,source=v,{options}") == {
         "Type": "volume",
         "Source": "v",
         "Target": "/d",
-        "VolumeOptions": {"Labels": {"k": "1"}, "DriverConfig": {"Options": {"o": "x"}}, "NoCopy": True},
+        "VolumeOptions": {
+            "Labels": {"k": "1"},
+            "DriverConfig": {"Options": {"o": "x"}},
+            "NoCopy": True,
+            "Subpath": "a",
+        },
     }
     assert parse_mounts.mount("type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=0700")["TmpfsOptions"] == {
         "SizeBytes": 1 << 20,

@@ -44,7 +44,6 @@ REFUSED: dict[str, Any] = {
     "CpuRealtimeRuntime": 1000,
     "DeviceRequests": [{"Driver": "nvidia", "Capabilities": [["gpu"]]}],
     "Isolation": "hyperv",
-    "VolumeDriver": "nfs",
 }
 REFUSED_WORDS = {
     "CpuRealtimePeriod": "real-time",

@@ -83,7 +83,10 @@ def test_without_a_name_it_is_anonymous(store: VolumeStore) -> None:
         (VolumeCreate(name="ab\n"), "includes invalid characters"),
         (VolumeCreate(name="ab\0"), "includes invalid characters"),
         (VolumeCreate(name="a" * 256), "includes invalid characters"),
-        (VolumeCreate(name="ok", driver_opts={"type": "nfs", "o": "x"}), r"(given: o, type)"),
+        (VolumeCreate(name="ok", driver_opts={"type": "nfs", "o": "x"}), 'missing required option: "device"'),
+        (VolumeCreate(name="ok", driver_opts={"device": "/x"}), 'missing required option: "type"'),
+        (VolumeCreate(name="ok", driver_opts={"colour": "red"}), 'create ok: invalid option: "colour"'),
+        (VolumeCreate(name="ok", driver_opts={"size": "1g"}), "no quota support"),
     ],
 )
 def test_what_cannot_be_created(
