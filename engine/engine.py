@@ -34,6 +34,7 @@ from engine.creation import Creation
 from engine.errors import Conflict, InvalidParameter, NotFound
 from engine.events import EventBus
 from engine.execs import Execs
+from engine.files.service import Files
 from engine.filters import Lookups, listing_filter, prune_filter
 from engine.health import ExecProber, HealthMonitor
 from engine.host_facts import HostFacts
@@ -104,6 +105,7 @@ class Engine:
         self._lifecycle.health_watch = HealthMonitor(
             ExecProber(self._execs), self._containers, self.events_bus, self._background
         )
+        self.files = Files(settings, self._containers, self._storage, preparation, self.events_bus)
         self.images = Imaging(self._images, self._containers, self.events_bus, settings.root / "tmp")
         self.networks = NetworkService(networks, self._containers, self.events_bus)
         self.volumes = VolumeService(self._volumes, self.events_bus, self._containers.users_of_volume)
@@ -172,6 +174,7 @@ class Engine:
 
     async def close(self) -> None:
         await self._background.close()
+        self.files.close()
         await self._runtime.close()
         self._memory_files.close()
         self._preparation.close()
@@ -256,12 +259,6 @@ class Engine:
         self._containers.save(container)
         self._tell(container, "update")
         return warnings
-
-    async def changes_container(self, ref: str) -> list[dict[str, Any]]:
-        container = self._containers.find(ref)
-        with self.timings.of("changes"):
-            changes = await asyncio.to_thread(self._storage.changes, container.id)
-        return [{"Path": path, "Kind": kind} for path, kind in changes]
 
     async def stats_container(
         self, ref: str, *, stream: bool, one_shot: bool

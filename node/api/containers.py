@@ -190,10 +190,6 @@ async def update(context: Context, request: web.Request) -> web.StreamResponse:
     return json_response({"Warnings": await context.engine.update_container(_ref(request), changes)})
 
 
-async def changes(context: Context, request: web.Request) -> web.StreamResponse:
-    return json_response(await context.engine.changes_container(_ref(request)))
-
-
 async def prune(context: Context, request: web.Request) -> web.StreamResponse:
     wanted = prune_filters(request, ("label", "label!", "until"), time.time())
     return json_response(await context.engine.prune_containers(wanted))
@@ -227,5 +223,4 @@ ROUTES = [
     Route("GET", "/containers/{id}/top", top),
     Route("GET", "/containers/{id}/stats", stats, streams=True),
     Route("POST", "/containers/{id}/update", update),
-    Route("GET", "/containers/{id}/changes", changes),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from node.api import (
+    archives,
     cluster,
     configs,
     containers,
@@ -22,6 +23,7 @@ from node.api.context import Route
 ROUTES: tuple[Route, ...] = (
     *system.ROUTES,
     *containers.ROUTES,
+    *archives.ROUTES,
     *execs.ROUTES,
     *images.ROUTES,
     *networks.ROUTES,
