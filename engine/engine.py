@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import shutil
 import time
@@ -18,6 +19,7 @@ from typing import Any
 
 from engine.attach import AttachSession
 from engine.attachment_events import AttachmentEvents
+from engine.attach_logs import LoggedSession
 from engine.background import BackgroundTasks
 from engine.config import (
     ContainerCreate,
@@ -31,6 +33,7 @@ from engine.container import Container, Status
 from engine.container_defaults import complete
 from engine.containers import Containers, checked_name
 from engine.creation import Creation
+from engine.detach import detach_keys, detachable
 from engine.errors import Conflict, InvalidParameter, NotFound
 from engine.events import EventBus
 from engine.execs import Execs
@@ -328,11 +331,27 @@ class Engine:
             yield batch
 
     async def attach_container(
-        self, ref: str, *, stdin: bool, stdout: bool, stderr: bool, stream: bool, logs: bool
+        self,
+        ref: str,
+        *,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+        stream: bool,
+        logs: bool,
+        keys: str = "",
     ) -> AttachSession:
+        """`logs`: what was logged comes first. `keys`: the detach keys, "" for the usual ones."""
         container = self._containers.find(ref)
+        typed = detach_keys(keys)
         streams = frozenset(number for number, wanted in ((1, stdout), (2, stderr)) if wanted)
         session = await self._lifecycle.attach(container, stdin=stdin and stream, streams=streams)
+        if logs or not stream:
+            options = LogOptions(stdout=stdout and logs, stderr=stderr and logs)
+            session = LoggedSession(session, self.container_log_batches(ref, options), follows=stream)
+        if stdin:
+            left = functools.partial(self._tell, container, "detach")
+            session = detachable(session, typed, left)
         self._tell(container, "attach")
         return session
 

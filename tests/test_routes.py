@@ -12,7 +12,6 @@ OPERATIONS = Path(__file__).parent / "data" / "docker_operations.txt"
 # What is not served yet. An operation that is built leaves this list; nothing else may.
 MISSING = {
     "POST /build", "POST /build/prune", "POST /commit", "POST /session",
-    "GET /containers/{id}/attach/ws",
     "GET /distribution/{name}/json", "GET /images/search", "POST /images/{name}/push",
     "GET /images/{name}/attestations",
     "GET /plugins", "GET /plugins/privileges", "POST /plugins/pull", "GET /plugins/{name}/json",

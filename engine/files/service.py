@@ -26,6 +26,7 @@ from engine.containers import Containers
 from engine.errors import Conflict, EngineFailure, InvalidParameter, NotFound, Unavailable
 from engine.events import EventBus
 from engine.files import inside, pack
+from engine.files.changes import users_changes
 from engine.files.extract import Extractor
 from engine.files.pipes import read_by, written_by
 from engine.files.view import View, ViewMount, view_of_running, view_of_stopped
@@ -124,7 +125,7 @@ class Files:
     async def changes(self, ref: str) -> list[dict[str, Any]]:
         container = self._containers.find(ref)
         found = await self._run(self._storage.changes, container.id)
-        return [{"Path": path, "Kind": kind} for path, kind in found]
+        return [{"Path": path, "Kind": kind} for path, kind in users_changes(found)]
 
     @contextlib.asynccontextmanager
     async def _opened(self, container: Container, *, bare: bool = False) -> AsyncIterator[View]:

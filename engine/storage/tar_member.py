@@ -122,7 +122,9 @@ def set_attributes(
 def _write_file(tar: tarfile.TarFile, member: tarfile.TarInfo, parent: int, name: str) -> None:
     buffered: Any = tar.extractfile(member)
     assert buffered is not None, "a regular member has content"
-    source: IO[bytes] = buffered.raw  # which can go over a hole; its buffer asks the stream for what it cannot do
+    source: IO[bytes] = (
+        buffered.raw
+    )  # which can go over a hole; its buffer asks the stream for what it cannot do
     descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=parent)
     with os.fdopen(descriptor, "wb", buffering=0) as target:
         # The type stubs know of no sparse files: [(offset, size), ...], or None.

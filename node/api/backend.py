@@ -59,7 +59,15 @@ class ContainerBackend(Protocol):
     def container_is_tty(self, ref: str) -> bool: ...
     def container_log_batches(self, ref: str, options: LogOptions) -> AsyncIterator[Sequence[LogRecord]]: ...
     async def attach_container(
-        self, ref: str, *, stdin: bool, stdout: bool, stderr: bool, stream: bool, logs: bool
+        self,
+        ref: str,
+        *,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+        stream: bool,
+        logs: bool,
+        keys: str = "",
     ) -> Session: ...
     async def prune_containers(self, filters: Filters) -> dict[str, Any]: ...
 

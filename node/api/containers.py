@@ -28,6 +28,7 @@ from node.api.query import (
     prune_filters,
     stream_lines,
 )
+from node.api.sockets import serve_socket
 from node.api.streams import LogEntry, log_attributes, log_options, stream_logs
 from node.api.versions import asked_version
 
@@ -131,14 +132,7 @@ async def _details(context: Context, ref: str) -> Callable[[LogEntry], str]:
 
 async def attach(context: Context, request: web.Request) -> web.StreamResponse:
     """The session is opened before the head goes out: clients start the container when they have seen it."""
-    session = await context.engine.attach_container(
-        _ref(request),
-        stdin=flag(request, "stdin"),
-        stdout=flag(request, "stdout"),
-        stderr=flag(request, "stderr"),
-        stream=flag(request, "stream"),
-        logs=flag(request, "logs"),
-    )
+    session = await _attached(context, request)
 
     async def opened() -> Session:
         return session
@@ -147,6 +141,23 @@ async def attach(context: Context, request: web.Request) -> web.StreamResponse:
         return await hijack(request, tty=session.tty, open_session=opened)
     finally:
         await session.close()
+
+
+async def attach_ws(context: Context, request: web.Request) -> web.StreamResponse:
+    """The same by a WebSocket: raw bytes in both directions, whatever stream they belong to."""
+    if not web.WebSocketResponse().can_prepare(request):
+        raise InvalidParameter("attach/ws needs a WebSocket: send the handshake of RFC 6455")
+    session = await _attached(context, request)
+    try:
+        return await serve_socket(request, session)
+    finally:
+        await session.close()
+
+
+async def _attached(context: Context, request: web.Request) -> Session:
+    streams = {name: flag(request, name) for name in ("stdin", "stdout", "stderr", "stream", "logs")}
+    keys = request.query.get("detachKeys", "")
+    return await context.engine.attach_container(_ref(request), **streams, keys=keys)
 
 
 async def resize(context: Context, request: web.Request) -> web.StreamResponse:
@@ -216,6 +227,7 @@ ROUTES = [
     Route("POST", "/containers/{id}/wait", wait, streams=True),
     Route("GET", "/containers/{id}/logs", logs, streams=True),
     Route("POST", "/containers/{id}/attach", attach),
+    Route("GET", "/containers/{id}/attach/ws", attach_ws, streams=True),
     Route("POST", "/containers/{id}/resize", resize),
     Route("POST", "/containers/{id}/rename", rename),
     Route("POST", "/containers/{id}/pause", pause),
