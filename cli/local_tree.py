@@ -20,7 +20,7 @@ from typing import IO, Any, cast
 
 from cli.errors import CliError, UsageError
 
-_BLOCK = 1 << 18
+_BLOCK = 1 << 16
 
 
 class Blocks(io.RawIOBase):

@@ -13,7 +13,7 @@ import tarfile
 from typing import IO
 
 from engine.files.inside import open_inside, split
-from engine.storage.tar_member import COPY_BYTES, XATTR_PREFIX
+from engine.storage.tar_member import STREAM_BYTES, XATTR_PREFIX
 
 DEPTH_MAX = 4096
 _CAPABILITY = "security.capability"
@@ -50,7 +50,7 @@ def pack_tree(root: int, target: IO[bytes]) -> None:
 
 
 def _writer(target: IO[bytes]) -> tarfile.TarFile:
-    return tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT, bufsize=COPY_BYTES >> 2)
+    return tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT, bufsize=STREAM_BYTES)
 
 
 class _Packer:

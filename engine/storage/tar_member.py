@@ -17,6 +17,7 @@ from typing import IO, Any, BinaryIO
 from engine.errors import InvalidParameter
 
 COPY_BYTES = 1 << 20
+STREAM_BYTES = 1 << 16  # the library copies what is left of its buffer at every read and write
 HEADER_BYTES_MAX = 1 << 20  # of a long name or of extended headers, which are read into memory
 XATTR_PREFIX = "SCHILY.xattr."
 _ARCHIVE_ERRORS = (  # what the kernel says when the archive is to blame, not the host
@@ -58,7 +59,7 @@ class _Member(tarfile.TarInfo):
 def members(archive: BinaryIO | IO[bytes], what: str) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """One after the other, none is kept. InvalidParameter calls the archive `what`."""
     try:
-        with tarfile.open(fileobj=archive, mode="r|", tarinfo=_Member, bufsize=COPY_BYTES) as tar:
+        with tarfile.open(fileobj=archive, mode="r|", tarinfo=_Member, bufsize=STREAM_BYTES) as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]
                 yield tar, member
