@@ -16,6 +16,7 @@ from aiohttp import web
 
 from engine.errors import EngineError
 from node.api.versions import is_before
+from node.api.takeover import TakeoverHandler
 
 _HEADER = struct.Struct(">B3xI")
 _RAW = "application/vnd.docker.raw-stream"
@@ -81,8 +82,8 @@ async def hijack(
     """Serve a session over the request's own connection until both sides have ended.
 
     The head goes out before the session is opened, and output not within FIRST_OUTPUT_S of it: clients read the
-    head through a buffer, and what had come along with it would be lost to them. Input that a client sends along with
-    an upgrade, before it has seen the head, is kept. A session that cannot be opened is reported in the stream, as
+    head through a buffer, and what had come along with it would be lost to them. Input that a client sends along
+    with its request, before it has seen the head, is kept. A session that cannot be opened is reported in the stream, as
     Docker does.
     """
     transport = request.transport
@@ -118,10 +119,11 @@ def _taken_over(transport: asyncio.Transport) -> _Connection:
     served = transport.get_protocol()
     connection = _Connection(transport, served, asyncio.get_running_loop())
     transport.set_protocol(connection)
-    early: bytes = getattr(served, "_message_tail", b"")
-    transport.resume_reading()  # the server stops reading when much has come early
-    if early:
+    if isinstance(served, TakeoverHandler):
+        early, is_over = served.take_early()
         connection.reader.feed_data(early)
+        if is_over:
+            connection.reader.feed_eof()
     return connection
 
 
