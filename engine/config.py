@@ -250,9 +250,6 @@ class ExecConfig(ApiStruct):
     attach_stderr: bool = False
     console_size: list[int] | None = None
     detach_keys: str = ""
-    detach_keys_of_sdk: str = msgspec.field(
-        name="detachKeys", default=""
-    )  # as docker's SDK for Python writes it
     tty: bool = False
     env: list[str] | None = None
     cmd: list[str] | None = None

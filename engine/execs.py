@@ -70,7 +70,7 @@ class Execs:
         if config.console_size is not None and len(config.console_size) != 2:
             raise InvalidParameter("ConsoleSize must be [height, width]")
         made = Exec(
-            keys=detach_keys(config.detach_keys or config.detach_keys_of_sdk),
+            keys=detach_keys(config.detach_keys),
             id=secrets.token_hex(32),
             container_id=container.id,
             config=config,
