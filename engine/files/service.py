@@ -38,6 +38,7 @@ from engine.storage.driver import StorageDriver
 COPIES_MAX = 16
 SLOT_WAIT_S = 60.0
 _NETWORK_FILES = ("hosts", "hostname", "resolv.conf")
+_RACES = (errno.EAGAIN, errno.EBUSY, errno.ESTALE)
 _T = TypeVar("_T")
 
 
@@ -78,7 +79,7 @@ class Files:
         path = checked_path(path)
         async with self._opened(container) as view:
             described = await self._run(_described, view, path, ref)
-            pieces = written_by(self._pool, lambda target: pack.pack_path(view.root, path, target))
+            pieces = written_by(self._pool, functools.partial(_pack, view, path, ref))
             async with contextlib.aclosing(cast("Any", pieces)):
                 yield described, pieces
         self._publish(container, "archive-path")
@@ -214,6 +215,11 @@ def _described(view: View, path: str, ref: str) -> dict[str, Any]:
     }
 
 
+def _pack(view: View, path: str, ref: str, target: IO[bytes]) -> None:
+    with _told(path, ref):
+        pack.pack_path(view.root, path, target)
+
+
 def _destination(view: View, path: str, ref: str) -> int:
     """The folder to unpack into, which can be written."""
     with _told(path, ref):
@@ -253,6 +259,8 @@ def _extract(extractor: Extractor, file: IO[bytes]) -> None:
     except (zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise InvalidParameter(f"archive is damaged: {error}") from error
     except OSError as error:
+        if error.errno in _RACES:
+            raise Conflict(f"the container changes its files all the time: {error}") from error
         if error.errno is not None:
             raise
         raise InvalidParameter(f"archive is damaged: {error}") from error

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import msgspec
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
 
 from engine.errors import InvalidParameter
 from node.api.context import Context, Route
@@ -70,8 +70,13 @@ async def _send(
 
 async def _upload(request: web.Request) -> AsyncIterator[bytes]:
     while True:
-        async with asyncio.timeout(STALLED_S):
-            piece = await request.content.readany()
+        try:
+            async with asyncio.timeout(STALLED_S):
+                piece = await request.content.readany()
+        except TimeoutError as error:
+            raise InvalidParameter(f"nothing came for {STALLED_S:.0f} s: send the archive again") from error
+        except (ConnectionError, ClientPayloadError, web.RequestPayloadError) as error:
+            raise InvalidParameter("the client went away in the middle of its archive") from error
         if not piece:
             return
         yield piece

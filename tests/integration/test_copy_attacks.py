@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import subprocess
 import tarfile
 import threading
@@ -114,6 +115,7 @@ def test_a_path_that_is_swapped_while_it_is_read_never_leads_to_the_host(
             if time.monotonic() > deadline:
                 break
     assert SECRET not in outcomes
+    assert "500" not in outcomes
     assert "inner\n" in outcomes  # the race was really run
 
 
@@ -308,6 +310,21 @@ def test_a_client_that_goes_away_leaves_no_view_behind(host: HostDaemon, box: st
         time.sleep(0.05)
     assert own_namespaces(host) == []
     host.ok("exec", box, "rm", "/plain/large")
+
+
+def test_an_archive_that_breaks_off_is_no_fault_of_the_daemon(host: HostDaemon, box: str) -> None:
+    before = host.log.read_text()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(host.socket))
+        head = "PUT /containers/hostile/archive?path=/plain HTTP/1.1\r\nHost: d\r\nContent-Length: 1000000\r\n\r\n"
+        connection.sendall(head.encode() + archive(member("whole", b"x"))[:1024] + member("half")[0].tobuf())
+        deadline = time.monotonic() + 10 * PATIENCE
+        while not own_namespaces(host) and time.monotonic() < deadline:
+            time.sleep(0.01)  # it has begun
+    while own_namespaces(host) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert own_namespaces(host) == []
+    assert "Traceback" not in host.log.read_text().removeprefix(before)
 
 
 def own_namespaces(host: HostDaemon) -> list[str]:
