@@ -5,7 +5,6 @@ are made as they are and never followed. As docker: nothing is given to another 
 """
 
 # Path objects lose the "/" and "/." at the end, which say what is meant.
-# ruff: noqa: PTH112, PTH114
 
 from __future__ import annotations
 

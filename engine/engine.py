@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.attach import AttachSession
-from engine.attachment_events import AttachmentEvents
 from engine.attach_logs import LoggedSession
+from engine.attachment_events import AttachmentEvents
 from engine.background import BackgroundTasks
 from engine.config import (
     ContainerCreate,
@@ -108,7 +108,9 @@ class Engine:
         self._lifecycle.health_watch = HealthMonitor(
             ExecProber(self._execs), self._containers, self.events_bus, self._background
         )
-        self.files = Files(settings, self._containers, self._storage, preparation, self.events_bus)
+        self.files = Files(
+            settings, self._containers, self._storage, preparation, self.events_bus, self.timings
+        )
         self.images = Imaging(self._images, self._containers, self.events_bus, settings.root / "tmp")
         self.networks = NetworkService(networks, self._containers, self.events_bus)
         self.volumes = VolumeService(self._volumes, self.events_bus, self._containers.users_of_volume)

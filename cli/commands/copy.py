@@ -1,7 +1,6 @@
 """`swarmctl cp`: files and folders between a container and the local file system."""
 
 # Path objects lose the "/" and "/." at the end, which say what is meant, and cost start-up time.
-# ruff: noqa: PTH100, PTH110, PTH112, PTH114, PTH116
 
 from __future__ import annotations
 

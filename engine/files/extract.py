@@ -17,6 +17,7 @@ from typing import IO
 from engine.errors import InvalidParameter
 from engine.files.inside import open_inside
 from engine.runtime.syscalls import openat2
+from engine.runtime.user_namespaces import Remapping
 from engine.storage.tar_member import blamed, make_member, members, set_attributes
 
 MEMBERS_MAX = 2_000_000
@@ -33,13 +34,21 @@ class Extractor:
     """
 
     def __init__(
-        self, root: int, folder: int, path: str, *, keeps_kinds: bool, owner: tuple[int, int] | None
+        self,
+        root: int,
+        folder: int,
+        path: str,
+        *,
+        keeps_kinds: bool,
+        owner: tuple[int, int] | None,
+        remapping: Remapping | None = None,
     ) -> None:
         self._root = root
         self._folder = folder
         self._path = path
         self._keeps_kinds = keeps_kinds
         self._owner = owner
+        self._remapping = remapping
         self._folder_times: list[tuple[str, float]] = []
 
     def extract(self, archive: IO[bytes]) -> None:
@@ -63,15 +72,22 @@ class Extractor:
             if member.isdir():
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(name, 0o755, dir_fd=parent)
-                set_attributes(member, parent, name, self._owner)
+                set_attributes(member, parent, name, self._owner_of(member.uid, member.gid))
                 if len(self._folder_times) < FOLDER_TIMES_MAX:
                     self._folder_times.append((path, member.mtime))
             elif member.islnk():
                 self._link(member, parent, name)
             else:
-                make_member(tar, member, parent, name, self._owner)
+                make_member(tar, member, parent, name, self._owner_of(member.uid, member.gid))
         finally:
             os.close(parent)
+
+    def _owner_of(self, uid: int, gid: int) -> tuple[int, int]:
+        """As the host numbers the users of the container."""
+        if self._owner is not None:
+            uid, gid = self._owner
+        known = self._remapping
+        return (uid, gid) if known is None else (uid + known.uid, gid + known.gid)
 
     def _checked(self, name: str, member: tarfile.TarInfo) -> str:
         """Relative and normal. `..` may be in it as long as it stays inside."""
@@ -122,8 +138,7 @@ class Extractor:
         try:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, 0o755, dir_fd=parent)
-                if self._owner is not None:
-                    os.chown(name, *self._owner, dir_fd=parent, follow_symlinks=False)
+                os.chown(name, *self._owner_of(0, 0), dir_fd=parent, follow_symlinks=False)
         finally:
             os.close(parent)
         return self._open_folder(path)

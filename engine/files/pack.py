@@ -13,6 +13,7 @@ import tarfile
 from typing import IO
 
 from engine.files.inside import open_inside, split
+from engine.runtime.user_namespaces import Remapping
 from engine.storage.tar_member import STREAM_BYTES, XATTR_PREFIX
 
 DEPTH_MAX = 4096
@@ -27,14 +28,14 @@ _KINDS = {
 }
 
 
-def pack_path(root: int, path: str, target: IO[bytes]) -> None:
+def pack_path(root: int, path: str, target: IO[bytes], remapping: Remapping | None = None) -> None:
     """`path` (absolute) with everything below it, named after its last part as Docker does."""
     folder, name = split(path)
     base = path.rstrip("/").rpartition("/")[2]
     parent = open_inside(root, folder, os.O_PATH | os.O_DIRECTORY)
     try:
         with _writer(target) as tar:
-            packer = _Packer(tar)
+            packer = _Packer(tar, remapping)
             below = packer.add(parent, name, base)
             if below is not None:
                 packer.add_below(below, f"{base}/")
@@ -42,11 +43,11 @@ def pack_path(root: int, path: str, target: IO[bytes]) -> None:
         os.close(parent)
 
 
-def pack_tree(root: int, target: IO[bytes]) -> None:
+def pack_tree(root: int, target: IO[bytes], remapping: Remapping | None = None) -> None:
     """Everything below `root`, without an entry for `root` itself."""
     with _writer(target) as tar:
         below = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
-        _Packer(tar).add_below(below, "")
+        _Packer(tar, remapping).add_below(below, "")
 
 
 def _writer(target: IO[bytes]) -> tarfile.TarFile:
@@ -54,8 +55,9 @@ def _writer(target: IO[bytes]) -> tarfile.TarFile:
 
 
 class _Packer:
-    def __init__(self, tar: tarfile.TarFile) -> None:
+    def __init__(self, tar: tarfile.TarFile, remapping: Remapping | None) -> None:
         self._tar = tar
+        self._remapping = remapping
         self._linked: dict[tuple[int, int], str] = {}  # files with several names: the one that was packed
 
     def add_below(self, folder: int, prefix: str) -> None:
@@ -107,7 +109,7 @@ class _Packer:
             return None
         info = tarfile.TarInfo(shown + "/" if kind == tarfile.DIRTYPE else shown)
         info.type, info.mode = kind, stat.S_IMODE(status.st_mode)
-        info.uid, info.gid, info.mtime = status.st_uid, status.st_gid, int(status.st_mtime)
+        info.uid, info.gid, info.mtime = *self._owner(status), int(status.st_mtime)
         if kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
             info.devmajor, info.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
         elif kind == tarfile.SYMTYPE:
@@ -115,6 +117,14 @@ class _Packer:
         elif kind == tarfile.REGTYPE:
             self._describe_file(found, status, info)
         return info
+
+    def _owner(self, status: os.stat_result) -> tuple[int, int]:
+        """As the container numbers its users; others keep the host's numbers."""
+        uid, gid, known = status.st_uid, status.st_gid, self._remapping
+        if known is not None:
+            uid -= known.uid if 0 <= uid - known.uid < known.uids else 0
+            gid -= known.gid if 0 <= gid - known.gid < known.gids else 0
+        return uid, gid
 
     def _describe_file(self, found: int, status: os.stat_result, info: tarfile.TarInfo) -> None:
         inode = (status.st_dev, status.st_ino)

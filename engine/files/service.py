@@ -34,6 +34,7 @@ from engine.preparation import HostPreparation
 from engine.runtime.birth import start_ticks
 from engine.settings import EngineSettings
 from engine.storage.driver import StorageDriver
+from engine.timings import Timings
 
 COPIES_MAX = 16
 SLOT_WAIT_S = 60.0
@@ -52,12 +53,14 @@ class Files:
         storage: StorageDriver,
         preparation: HostPreparation,
         events: EventBus,
+        timings: Timings,
     ) -> None:
         self._settings = settings
         self._containers = containers
         self._storage = storage
         self._preparation = preparation
         self._events = events
+        self._timings = timings
         self._pool = ThreadPoolExecutor(COPIES_MAX, thread_name_prefix="container-files")
         self._slots = asyncio.Semaphore(COPIES_MAX)
 
@@ -102,7 +105,9 @@ class Files:
             owner = (user.uid, user.gid)
         async with self._opened(container) as view:
             folder = await self._run(_destination, view, path, ref)
-            extractor = Extractor(view.root, folder, path, keeps_kinds=keeps_kinds, owner=owner)
+            extractor = Extractor(
+                view.root, folder, path, keeps_kinds=keeps_kinds, owner=owner, remapping=view.remapping
+            )
             try:
                 await read_by(self._pool, source, lambda file: _extract(extractor, file))
             finally:
@@ -117,7 +122,7 @@ class Files:
         if container.state.status is Status.DEAD:
             raise Conflict(f"You cannot export container {container.id} which is dead")
         async with self._opened(container, bare=True) as view:
-            pieces = written_by(self._pool, lambda target: pack.pack_tree(view.root, target))
+            pieces = written_by(self._pool, lambda target: pack.pack_tree(view.root, target, view.remapping))
             async with contextlib.aclosing(cast("Any", pieces)):
                 async for piece in pieces:
                     yield piece
@@ -125,7 +130,8 @@ class Files:
 
     async def changes(self, ref: str) -> list[dict[str, Any]]:
         container = self._containers.find(ref)
-        found = await self._run(self._storage.changes, container.id)
+        with self._timings.of("changes"):
+            found = await self._run(self._storage.changes, container.id)
         return [{"Path": path, "Kind": kind} for path, kind in users_changes(found)]
 
     @contextlib.asynccontextmanager
@@ -217,7 +223,7 @@ def _described(view: View, path: str, ref: str) -> dict[str, Any]:
 
 def _pack(view: View, path: str, ref: str, target: IO[bytes]) -> None:
     with _told(path, ref):
-        pack.pack_path(view.root, path, target)
+        pack.pack_path(view.root, path, target, view.remapping)
 
 
 def _destination(view: View, path: str, ref: str) -> int:

@@ -25,6 +25,7 @@ from engine.errors import EngineFailure
 from engine.files.inside import open_inside
 from engine.runtime import syscalls
 from engine.runtime.syscalls import NUMBERS, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
+from engine.runtime.user_namespaces import Remapping, running_remapping
 
 _ATTRIBUTES = struct.Struct("QQQQ")  # struct mount_attr: set, clear, propagation, user namespace
 _CLONE = syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC
@@ -45,6 +46,8 @@ class ViewMount(msgspec.Struct, frozen=True, kw_only=True):
 class View:
     """`root` is a descriptor of the container's root (O_PATH). `close` ends the mounts."""
 
+    remapping: Remapping | None = None  # of the owners that are seen in it
+
     def __init__(self, root: int, namespace: int) -> None:
         self.root = root
         self._namespace = namespace
@@ -63,7 +66,10 @@ def view_of_running(pid: int, is_same: Callable[[], bool], mounts: Sequence[View
     try:
         if not is_same():
             raise EngineFailure("the container has just ended: try again")
-        return _in_thread(lambda own: _clone_running(theirs, own, mounts))
+        view = _in_thread(lambda own: _clone_running(theirs, own, mounts))
+        # Its mounts show the host's numbers for its users; those of a stopped one show what is on the disk.
+        view.remapping = running_remapping(pid)
+        return view
     finally:
         os.close(theirs)
 

@@ -15,8 +15,8 @@ from typing import Protocol
 from aiohttp import web
 
 from engine.errors import EngineError
-from node.api.versions import is_before
 from node.api.takeover import TakeoverHandler
+from node.api.versions import is_before
 
 _HEADER = struct.Struct(">B3xI")
 _RAW = "application/vnd.docker.raw-stream"

@@ -11,16 +11,17 @@ import contextlib
 from aiohttp import WSMsgType, web
 
 from node.api.hijack import Session
+from node.api.versions import is_before
 
 MESSAGE_BYTES_MAX = 4 << 20
 CLOSE_WAIT_S = 5.0
-BINARY_SINCE = (1, 28)
+BINARY_SINCE = "1.28"
 
 
 async def serve_socket(request: web.Request, session: Session) -> web.StreamResponse:
     socket = web.WebSocketResponse(max_msg_size=MESSAGE_BYTES_MAX, timeout=CLOSE_WAIT_S, compress=False)
     await socket.prepare(request)
-    is_binary = _version(request) >= BINARY_SINCE
+    is_binary = not is_before(request, BINARY_SINCE)
     receiving = asyncio.ensure_future(_receive(socket, session))
     sending = asyncio.ensure_future(_send(socket, session, is_binary=is_binary))
     try:
@@ -50,8 +51,3 @@ async def _send(socket: web.WebSocketResponse, session: Session, *, is_binary: b
             await socket.send_bytes(item[1])
         else:
             await socket.send_str(item[1].decode(errors="replace"))
-
-
-def _version(request: web.Request) -> tuple[int, int]:
-    major, _, minor = request.match_info.get("version", "").partition(".")
-    return (int(major), int(minor)) if major and minor else BINARY_SINCE
