@@ -28,6 +28,7 @@ class TakeoverHandler(web.RequestHandler):
         self._holds = False
         self._is_over = False  # the client sends no more
         self._is_paused = False
+        self._has_begun = False
 
     def data_received(self, data: bytes) -> None:
         if self._holds and not self._is_answering():
@@ -43,6 +44,7 @@ class TakeoverHandler(web.RequestHandler):
             self._hold(data[end:])
         else:
             super().data_received(data)
+        self._has_begun = True
 
     def eof_received(self) -> bool:  # type: ignore[override]  # what asyncio makes of it
         """True keeps our side open."""
@@ -64,7 +66,8 @@ class TakeoverHandler(web.RequestHandler):
             self.transport.pause_reading()
 
     def _is_answering(self) -> bool:
-        return bool(self._messages) or self._current_request is not None
+        """From the first byte of a request until the server waits for the next one."""
+        return self._has_begun if self._waiter is None else self._waiter.done()
 
 
 def _end_of_request(data: bytes) -> int:

@@ -93,3 +93,17 @@ async def test_a_connection_that_is_not_taken_over_stays_http(socket: Path) -> N
         assert head.startswith(b"HTTP/1.1 404")
         await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
     writer.close()
+
+
+async def test_input_that_comes_before_the_handler_has_begun_is_kept(socket: Path) -> None:
+    """Piece by piece, without a pause: some of them arrive between the request's arrival and its handler's start."""
+    for _ in range(20):
+        reader, writer = await asyncio.open_unix_connection(socket)
+        writer.write(ATTACH + UPGRADE + b"\r\n1")
+        for piece in (b"2", b"3", b"4"):
+            await asyncio.sleep(0)
+            writer.write(piece)
+        writer.write_eof()
+        data = await asyncio.wait_for(reader.read(), 5)
+        assert data.endswith(b"\r\n\r\n1234")
+        writer.close()
