@@ -39,6 +39,7 @@ from engine.events import EventBus
 from engine.execs import Execs
 from engine.files.service import Files
 from engine.filters import Lookups, listing_filter, prune_filter
+from engine.foreign import Bundles, ForeignPreparation, check_runtime
 from engine.health import ExecProber, HealthMonitor
 from engine.host_facts import HostFacts
 from engine.images.store import ImageStore
@@ -57,7 +58,7 @@ from engine.runtime.limit_support import read_limit_support
 from engine.settings import EngineSettings
 from engine.state import StateStore
 from engine.stats import read_network_counters, stats_sample, system_cpu_ns
-from engine.storage.driver import open_driver
+from engine.storage.choice import choose_driver
 from engine.timings import Timings
 from engine.update import apply_update
 from engine.views import container_inspect, container_summary, graph_driver_data
@@ -79,7 +80,7 @@ class Engine:
         self._background = BackgroundTasks()
         self._runtime = runtime
         settings.containers_dir.mkdir(mode=0o710, parents=True, exist_ok=True)
-        self._storage = open_driver(settings.storage_driver, settings.root / settings.storage_driver)
+        self._storage = choose_driver(settings.root, settings.storage_driver, settings.storage_options)
         self._state = StateStore(settings.root / "engine.db")
         self._containers = Containers(self._state)
         self._support = read_limit_support()
@@ -90,7 +91,7 @@ class Engine:
         self._provider = networks
         networking = ContainerNetworking(settings, networks, find, self._containers.all)
         preparation = self._preparation = HostPreparation(
-            settings, self._storage, self._volumes, networking, self._memory_files, find
+            settings, self._storage, self._volumes, networking, self._memory_files, find, self._images.collect
         )
         self._creation = Creation(
             self._containers,
@@ -103,7 +104,9 @@ class Engine:
             self._support,
             remaps=preparation.remaps,
         )
-        self._lifecycle = Lifecycle(self._containers, runtime, preparation, self.events_bus, self._background)
+        self._bundles = Bundles(settings.run_dir, settings.live)
+        starts = ForeignPreparation(preparation, self._bundles)
+        self._lifecycle = Lifecycle(self._containers, runtime, starts, self.events_bus, self._background)
         self._execs = Execs(self._containers, runtime, preparation, self.events_bus, self._background)
         self._lifecycle.health_watch = HealthMonitor(
             ExecProber(self._execs), self._containers, self.events_bus, self._background
@@ -142,6 +145,7 @@ class Engine:
             if leftover.name not in self._state.containers:
                 await asyncio.to_thread(_remove_tree, leftover)
         self._preparation.recover(self._state.containers)
+        await asyncio.to_thread(self._bundles.recover, set(self._state.containers))
         known_layers = {chain for image in self._images.all() for chain in image.chain_ids}
         await asyncio.to_thread(self._storage.recover, known_layers, set(self._state.containers))
         states = {state.id: state for state in await self._runtime.list()}
@@ -203,6 +207,8 @@ class Engine:
         platform: str = "",
     ) -> tuple[str, list[str]]:
         complete(body, self.settings.live.defaults)
+        if body.host_config is not None:
+            check_runtime(body.host_config.runtime, self.settings.live.runtimes)
         with self.timings.of("create"):
             return await self._creation.create(name, body, files, endpoints, platform)
 

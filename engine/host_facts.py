@@ -18,6 +18,7 @@ from typing import Any
 
 from engine.containers import Containers
 from engine.events import EventBus
+from engine.foreign import BUILT_IN, runtimes
 from engine.images.config import Image
 from engine.images.store import ImageStore
 from engine.images.views import summary
@@ -28,7 +29,6 @@ from engine.settings import EngineSettings, LiveSettings
 from engine.storage.driver import StorageDriver
 from engine.volume_service import VolumeService
 
-RUNTIME = "swarmctl"
 INDEX_SERVER = "https://index.docker.io/v1/"
 _LOOPBACK = ["::1/128", "127.0.0.0/8"]  # registries there need no TLS, as in Docker
 
@@ -75,7 +75,7 @@ class HostFacts:
             **self._limits(),
             **_components(live),
             "Driver": self._storage.name,
-            "DriverStatus": [["Backing Filesystem", _file_system_of(self._settings.root)]],
+            "DriverStatus": self._storage.status(),
             "Debug": live.debug,
             "NEventsListener": self._events.subscribers,
             "NGoroutines": len(asyncio.all_tasks()),
@@ -204,8 +204,8 @@ def _components(live: LiveSettings) -> dict[str, Any]:
             "Authorization": None,
             "Log": list(DRIVERS),
         },
-        "Runtimes": {RUNTIME: {"path": "built in"}, **live.runtimes},
-        "DefaultRuntime": live.defaults.runtime or RUNTIME,
+        "Runtimes": {BUILT_IN: {"path": "built in"}, **runtimes(live.runtimes)},
+        "DefaultRuntime": live.defaults.runtime or BUILT_IN,
         "InitBinary": "built in",
         "ContainerdCommit": built_in,
         "RuncCommit": built_in,
@@ -242,17 +242,6 @@ def _registries(live: LiveSettings) -> dict[str, Any]:
 def _operating_system() -> tuple[str, str]:
     facts = dict(line.split("=", 1) for line in _read("/etc/os-release").splitlines() if "=" in line)
     return facts.get("PRETTY_NAME", '"Linux"').strip('"'), facts.get("VERSION_ID", "").strip('"')
-
-
-def _file_system_of(path: Path) -> str:
-    """The type of the mount that holds `path`: the longest mount point wins, the last of equals."""
-    best, kind = "", "unknown"
-    for line in _read("/proc/self/mountinfo").splitlines():
-        before, _, after = line.partition(" - ")
-        point = before.split(" ")[4].replace("\\040", " ")
-        if path.is_relative_to(point) and len(point) >= len(best):
-            best, kind = point, after.split(" ")[0]
-    return kind
 
 
 def _read(path: str) -> str:

@@ -14,7 +14,6 @@ from engine.devices import device_rule
 from engine.errors import InvalidParameter, NotFound
 from engine.signals import parse_signal
 
-RUNTIMES = ("", "swarmctl", "runc")
 # Settings of the kernel that each container has for itself; every other one would change the host.
 _IPC_SYSCTLS = frozenset(
     f"kernel.{name}"
@@ -139,19 +138,13 @@ def _check_sysctls(host: HostConfig) -> None:
 
 def _unsupported(host: HostConfig) -> Iterator[str]:
     """Docker's words where it refuses the same on such a host."""
-    if host.runtime not in RUNTIMES:
-        yield f"unknown or invalid runtime name: {host.runtime}"
     if host.isolation not in ("", "default"):
         yield f'invalid isolation "{host.isolation}": only "default" exists on Linux'
     for request in host.device_requests or ():
+        sets = " ".join(f"[{' '.join(map(str, words or ()))}]" for words in request.get("Capabilities") or ())
         yield (
-            f'could not select device driver "{request.get("Driver") or ""}" with capabilities: '
-            f"{request.get('Capabilities') or []}: pass the device nodes with --device instead"
-        )
-    if host.storage_opt:
-        yield (
-            f"--storage-opt is not supported ({', '.join(sorted(host.storage_opt))}): no storage driver of this "
-            "engine limits the size of a container's root file system"
+            f'could not select device driver "{request.get("Driver") or ""}" with capabilities: [{sets}]: '
+            "pass the device nodes with --device instead"
         )
     if host.volume_driver not in ("", "local"):
         yield f'VolumeDriver "{host.volume_driver}" is not supported: volumes are of the driver "local"'

@@ -48,6 +48,7 @@ class HostPreparation:
         networking: ContainerNetworking,
         memory_files: MemoryFiles,
         find: Callable[[str], Container],
+        collect_layers: Callable[[Sequence[str]], object],
     ) -> None:
         self._settings = settings
         self._storage = storage
@@ -55,6 +56,7 @@ class HostPreparation:
         self._networking = networking
         self._memory_files = memory_files
         self._find = find
+        self._collect_layers = collect_layers
         self._shared_memory = SharedMemory(settings.run_dir / "shm")
         self._remapping = parse_remapping(settings.userns_remap)
         if self._remapping is not None:
@@ -82,7 +84,7 @@ class HostPreparation:
         """Folder, root file system, copied-up volumes, files in memory."""
         try:
             self._settings.container_dir(container.id).mkdir(mode=0o710, parents=True)
-            self._storage.create_rootfs(container.id, top_layer)
+            await self._create_rootfs(container, top_layer)
             if any(mount.copy_up for mount in container.mounts):
                 await asyncio.to_thread(self._copy_up, container)
             if files:
@@ -96,6 +98,8 @@ class HostPreparation:
             raise EngineFailure(
                 f"the secrets of container {container.name} are gone (they live in memory only): create it anew"
             )
+        if self._storage.mounts_on_host:
+            await asyncio.to_thread(self._storage.rootfs, container.id)
         netns = await self._networking.prepare(container)
         host = container.host_config
         hostname = self._hostname(container)
@@ -150,17 +154,31 @@ class HostPreparation:
 
     async def release(self, container: Container) -> None:
         await self._networking.release(container)
+        if self._storage.mounts_on_host:
+            await asyncio.to_thread(self._storage.release_rootfs, container.id)
         self._shared_memory.remove(container.id)
 
     async def destroy(self, container: Container, *, volumes: bool) -> None:
         await asyncio.to_thread(self._destroy, container, volumes)
+
+    async def _create_rootfs(self, container: Container, top_layer: str | None) -> None:
+        """A thread cannot be cancelled: its end is awaited, so that whoever undoes it finds all of it."""
+        options = container.host_config.storage_opt or {}
+        making = asyncio.ensure_future(
+            asyncio.to_thread(self._storage.create_rootfs, container.id, top_layer, options)
+        )
+        try:
+            await asyncio.shield(making)
+        except asyncio.CancelledError:
+            await asyncio.wait([making])
+            raise
 
     def exec_user(self, container: Container, user: str) -> ResolvedUser:
         """The user of an exec: the one given, else the container's."""
         return self._user(container, user)
 
     def _destroy(self, container: Container, volumes: bool) -> None:
-        self._storage.remove_rootfs(container.id)
+        self._collect_layers(self._storage.remove_rootfs(container.id))
         shutil.rmtree(self._settings.container_dir(container.id), ignore_errors=True)
         self._memory_files.remove(container.id)
         if volumes:

@@ -64,14 +64,15 @@ class LiveSettings(msgspec.Struct, kw_only=True):
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`root` holds state that survives a reboot, `run_dir` what does not (sockets, namespaces, secrets).
 
-    `cgroup_parent` is a path below every controller; `hostname` the node's name; `warnings` are shown by `info`.
+      `cgroup_parent` is a path below every controller; `hostname` the node's name; `warnings` are shown by `info`;
+    `storage_driver` "" lets `storage.choice` choose.
     """
 
     root: Path
     run_dir: Path
     cgroup_parent: str = "swarmctl"
     hostname: str = ""
-    storage_driver: str = "overlay"
+    storage_driver: str = ""
     storage_options: tuple[str, ...] = ()
     userns_remap: str = ""  # "default", USER or USER:GROUP of /etc/subuid and /etc/subgid; "" maps nothing
     live: LiveSettings = msgspec.field(default_factory=LiveSettings)

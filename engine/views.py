@@ -207,7 +207,7 @@ def _host_config(container: Container) -> dict[str, Any]:
     shown["Runtime"] = host.runtime or "swarmctl"
     shown["ConsoleSize"] = host.console_size or [0, 0]
     shown["IpcMode"] = host.ipc_mode or "private"
-    shown["CgroupnsMode"] = host.cgroupns_mode or ("host" if host.privileged else "private")
+    shown["CgroupnsMode"] = host.cgroupns_mode or "private"
     shown["ShmSize"] = host.shm_size or DEFAULT_SHM_BYTES
     shown["OomKillDisable"] = bool(host.oom_kill_disable)
     shown["MaskedPaths"] = shown_paths(host.masked_paths, MASKED_PATHS, host.privileged)

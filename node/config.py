@@ -20,7 +20,6 @@ DEFAULT_ROOT = Path("/var/lib/swarmctl")
 DEFAULT_RUN_DIR = Path("/run/swarmctl")
 DEFAULT_CERTIFICATES = Path("/etc/swarmctl")
 DEFAULT_PORT = 2377
-DEFAULT_STORAGE_DRIVER = "overlay"
 VERSION = "0.1.0"
 LEVELS = {"debug": "DEBUG", "info": "INFO", "warn": "WARNING", "warning": "WARNING"}
 LEVELS |= {"error": "ERROR", "fatal": "CRITICAL"}
@@ -67,7 +66,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     listen_port: int = DEFAULT_PORT
     cgroup_parent: str = "swarmctl"
     hostname: str = ""
-    storage_driver: str = DEFAULT_STORAGE_DRIVER
+    storage_driver: str = ""
     storage_options: tuple[str, ...] = ()
     userns_remap: str = ""
     bridge: BridgeDefaults = BridgeDefaults()
@@ -117,7 +116,7 @@ def node_config(given: Mapping[str, Any]) -> NodeConfig:
         listen_port=port,
         cgroup_parent=given.get("cgroup-parent", "swarmctl").strip("/"),
         hostname=given.get("hostname", ""),
-        storage_driver=given.get("storage-driver", DEFAULT_STORAGE_DRIVER),
+        storage_driver=given.get("storage-driver", ""),
         storage_options=_key_values(given, "storage-opts"),
         userns_remap=given.get("userns-remap", ""),
         bridge=_bridge(given),

@@ -19,7 +19,7 @@ from pathlib import Path
 from aiohttp import web
 
 from engine.engine import Engine
-from engine.errors import Unavailable
+from engine.errors import EngineError, Unavailable
 from engine.runtime.client import RuntimeClient
 from engine.runtime.launch import this_installation
 from node import machine, metrics
@@ -98,7 +98,15 @@ class Daemon:
         )
         settings = engine_settings(config)
         self._tls = None if config.tls is None else ApiTls(config.tls)
-        self._engine = Engine(settings, runtime, EngineNetworks(self._driver))
+        try:
+            self._engine = Engine(settings, runtime, EngineNetworks(self._driver))
+        except EngineError as error:
+            # A supervisor that was started for nothing ends again; one that has containers goes on with them.
+            if await runtime.list():
+                await runtime.close()
+            else:
+                await runtime.shutdown()
+            raise ConfigError(str(error)) from error
         await self._driver.start(await self._engine.live_sandboxes())
         await self._engine.start()
         self._swarm = SwarmMembership(config, self._engine, self._driver)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from engine.bundle import SecurityOptions
 from engine.config import HostConfig, LogConfig
 from engine.errors import EngineError
 from engine.log_settings import log_settings
+from engine.runtime.user_namespaces import check_kernel, parse_remapping
 from engine.settings import EngineSettings
 from node.config import VERSION, ConfigError, NodeConfig
 from node.hosts import TcpHost
@@ -23,6 +25,11 @@ def engine_settings(config: NodeConfig) -> EngineSettings:
             SecurityOptions.parse(HostConfig(security_opt=[f"seccomp={defaults.seccomp_profile}"]))
     except EngineError as error:
         raise ConfigError(f"defaults of containers: {error}") from error
+    try:
+        if parse_remapping(config.userns_remap) is not None:
+            check_kernel(os.uname().release)
+    except EngineError as error:
+        raise ConfigError(str(error)) from error
     return EngineSettings(
         root=config.root,
         run_dir=config.run_dir,

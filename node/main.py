@@ -35,7 +35,9 @@ class Invocation:
     """One command line. `settings` reads the file anew: when the daemon starts, and at every SIGHUP."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        parser = argparse.ArgumentParser(prog="swarmd", description="The daemon of one swarmctl node.")
+        parser = argparse.ArgumentParser(
+            prog="swarmd", description="The daemon of one swarmctl node.", allow_abbrev=False
+        )
         parser.add_argument(
             "--config-file", type=Path, metavar="FILE", help=f"settings ({daemon_file.DEFAULT_FILE})"
         )

@@ -52,7 +52,10 @@ OPTIONS: tuple[Option, ...] = (
         "cgroup-parent", "text", ("--cgroup-parent",), "cgroup below which containers are made (swarmctl)"
     ),
     Option(
-        "storage-driver", "text", ("-s", "--storage-driver"), "how file systems are put together (overlay)"
+        "storage-driver",
+        "text",
+        ("-s", "--storage-driver"),
+        "overlay, fuse-overlayfs, btrfs or vfs (that of last time)",
     ),
     Option("storage-opts", "list", ("--storage-opt",), "option of the storage driver", "KEY=VALUE"),
     Option("log-driver", "text", ("--log-driver",), "default log driver of new containers (json-file)"),

@@ -35,8 +35,9 @@ def hello_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class HostDaemon:
     """One swarmd in its own network namespace. `run` is our CLI."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
+        self.options = options  # more of swarmd's
         self.root, self.run_dir = folder / "root", folder / "run"
         self.socket = self.run_dir / "swarmd.sock"
         self.cgroup = f"swarmctl-test/{uuid.uuid4().hex[:8]}"
@@ -67,10 +68,12 @@ class HostDaemon:
         return self._process.pid
 
     def start(self, *options: str, umask: int = -1) -> None:
+        settings = () if "--config-file" in options else ("--config-file", os.devnull)  # not the machine's
         command = [
             *self.namespaces,
-            *(str(BIN / "swarmd"), "--root", str(self.root), "--run-dir", str(self.run_dir)),
+            *(str(BIN / "swarmd"), *settings, "--root", str(self.root), "--run-dir", str(self.run_dir)),
             *("--cgroup-parent", self.cgroup, "--hostname", "host1", "--advertise-addr", "127.0.0.1"),
+            *self.options,
             *options,
         ]
         with self.log.open("ab") as log:

@@ -329,6 +329,17 @@ class ImageStore:
                     self._index.layer_bytes.pop(chain_id, None)
         return removed
 
+    def collect(self, chain: Sequence[str]) -> None:
+        """A container is gone: those of the layers that nobody needs any more go, too.
+
+        Not while images come or go, whose layers are not in the tables yet: what stays is removed at the next start.
+        """
+        if self._work.acquire(blocking=False):
+            try:
+                self._drop_layers(chain)
+            finally:
+                self._work.release()
+
     def _sweep(self) -> None:
         images = self.all()
         used = {image.id for image in images} | {blob for image in images for blob in image.blobs}

@@ -14,7 +14,7 @@ import msgspec
 
 from engine.runtime import spawn, terminal
 from engine.runtime.cgroup import Cgroups, Membership
-from engine.runtime.wire import ExecRequest, StartRequest
+from engine.runtime.wire import ExecRequest, ForeignStart, StartRequest
 
 PIPE_BYTES = 256 * 1024
 _F_SETPIPE_SZ = 1031
@@ -50,6 +50,8 @@ class Midwife:
         self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
     def start(self, request: StartRequest) -> Newborn:
+        if request.foreign is not None:
+            return self._start_foreign(request, request.foreign)
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as always:
             membership = self.cgroups.create(request.cgroup, request.resources)
             undo.callback(self.cgroups.remove, request.cgroup)
@@ -67,6 +69,25 @@ class Midwife:
             )
             undo.pop_all()
             return newborn
+
+    def _start_foreign(self, request: StartRequest, start: ForeignStart) -> Newborn:
+        """The runtime sets the limits in the control group, which is ours from the beginning to the end."""
+        from engine.runtime import foreign  # most supervisors never need it
+
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as always:
+            self.cgroups.create(request.cgroup, {}).close()
+            undo.callback(self.cgroups.remove, request.cgroup)
+            if request.tty:
+                streams, theirs = Streams(None, []), [self._null] * 3
+            else:
+                streams, theirs = self._streams(None, stdin=request.stdin, always=always)
+            undo.callback(streams.close)
+            started_at = time.time()
+            pid, pidfd, master = foreign.run(request.id, start, theirs, request.console_size, tty=request.tty)
+            if master is not None:
+                streams = Streams(None, [(1, master)], master)
+            undo.pop_all()
+            return Newborn(pid, pidfd, start_ticks(pid), started_at, streams)
 
     def exec(self, request: ExecRequest, cgroup: str, pid: int, pidfd: int) -> Newborn:
         """`pid` and `pidfd` are the container's first process, which the caller has not reaped yet."""

@@ -27,13 +27,14 @@ from engine.runtime.custody import Custody, RunningExec, reap_forgotten
 from engine.runtime.launch import Installation, this_installation
 from engine.runtime.plan import Plan, RootfsLike, StreamWishes
 from engine.runtime.renewal import Renewal, SupervisorFacts
-from engine.runtime.replies import FAILED, SpawnError, checked, spawn_error
+from engine.runtime.replies import FAILED, SpawnError, checked, foreign_error, spawn_error
 from engine.runtime.wire import (
     Channel,
     ContainerState,
     Estate,
     ExecRequest,
     ExitEvent,
+    ForeignStart,
     Hello,
     Message,
     Started,
@@ -81,6 +82,7 @@ class ContainerStart(msgspec.Struct, kw_only=True):
     log_max_size: int = 0
     log_max_file: int = 1
     console_size: tuple[int, int] | None = None
+    foreign: ForeignStart | None = None
 
 
 class ExecStarted(msgspec.Struct, frozen=True):
@@ -157,7 +159,7 @@ class RuntimeClient:
             raise SpawnError("plan", errno.EINVAL, str(error), FAILED) from error
         request = StartRequest(
             id=req.id,
-            program=program.pack(made.ops),
+            program=b"" if req.foreign else program.pack(made.ops),
             clone_flags=made.clone_flags,
             pid_namespace=made.pid_namespace,
             cgroup=req.cgroup,
@@ -172,6 +174,7 @@ class RuntimeClient:
             log_max_file=req.log_max_file,
             console_size=req.console_size,
             seccomp=compiled,
+            foreign=req.foreign,
         )
 
         def started(body: Any, descriptors: Numbers) -> None:
@@ -322,6 +325,8 @@ class RuntimeClient:
                 f"unable to start container process: {message.body['message']}",
                 FAILED,
             )
+        if message.name == "refused" and isinstance(request, StartRequest) and request.foreign:
+            raise foreign_error(message.body["message"])
         return checked(message), descriptors
 
     async def _request(self, verb: str, body: object) -> tuple[Any, Numbers]:

@@ -34,7 +34,6 @@ from engine.runtime.syscalls import (
     CLONE_NEWNET,
     CLONE_NEWNS,
     CLONE_NEWPID,
-    CLONE_NEWUSER,
     CLONE_NEWUTS,
     IFF_UP,
     MNT_DETACH,
@@ -128,7 +127,10 @@ def plan_container(
         ops.append(plan_mounts.set_attributes(ROOT, MOUNT_ATTR_RDONLY, label="make the root read-only"))
     ops += _names(spec, namespaces)
     ops += _streams(process, streams, owner[0])
-    ops += _pivot(users=bool(users))
+    ops += _pivot()
+    if users:
+        ops += [*plan_process.limits(process), plan_users.enter()]
+    ops.append(_close_all())
     ops += _final(process, host, seccomp, remapped=bool(users))
     flags = CLONE_NEWNS
     for kind, path in namespaces.items():
@@ -159,8 +161,8 @@ def plan_exec(
         call("fchdir", SCRATCH),
         call("chroot", b".", label="enter the container's root"),
         *_streams(process, streams, owner),
-        *([call("setns", SOURCE, CLONE_NEWUSER, label="enter the user namespace")] if owner else ()),
-        call("close_range", 3, _DESCRIPTOR_MAX, 0),
+        *([*plan_process.limits(process), plan_users.enter(SOURCE)] if owner else ()),
+        _close_all(),
         *_final(process, host, seccomp, remapped=owner > 0),
     ]
     return Plan(ops=tuple(ops), clone_flags=0)
@@ -316,14 +318,15 @@ def _streams(process: Mapping[str, Any], streams: StreamWishes, owner: int = 0) 
         yield call("fchownat", number, b"", uid, -1, flags, tolerated=(errno.EPERM, errno.EINVAL))
 
 
-def _pivot(*, users: bool) -> Iterator[Op]:
+def _close_all() -> Op:
+    return call("close_range", 3, _DESCRIPTOR_MAX, 0)
+
+
+def _pivot() -> Iterator[Op]:
     """The old root is stacked below the new one and detached, so that no folder for it is needed."""
     yield call("fchdir", ROOT)
     yield call("pivot_root", b".", b".", label="pivot_root")
     yield call("umount2", b".", MNT_DETACH, label="detach the host's root")
-    if users:
-        yield plan_users.enter()
-    yield call("close_range", 3, _DESCRIPTOR_MAX, 0)
 
 
 def _final(process: Mapping[str, Any], host: HostFacts, seccomp: bytes, *, remapped: bool) -> Iterator[Op]:
@@ -331,6 +334,8 @@ def _final(process: Mapping[str, Any], host: HostFacts, seccomp: bytes, *, remap
     bounding = plan_users.ALL_CAPABILITIES if remapped else host.capabilities
     cwd = process.get("cwd") or "/"
     yield call("chdir", cwd.encode(), label=f'chdir to cwd ("{cwd}") set in config.json failed')
+    if not remapped:
+        yield from plan_process.limits(process)
     yield from plan_process.rights(process, bounding, host.last_capability, seccomp)
     yield call("umask", process.get("user", {}).get("umask", 0o022))
     args = [str(item) for item in process.get("args") or ()]

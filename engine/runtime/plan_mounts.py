@@ -92,6 +92,9 @@ _PROPAGATION = {
     "unbindable": MS_UNBINDABLE,
 }
 _IGNORED = {"bind", "rbind", "relatime", "defaults", "tmpcopyup", "sync", "async"}
+OPTION_NAMES = (
+    frozenset(_ATTRIBUTES) | set(_CLEARED) | set(_PROPAGATION) | {f"r{p}" for p in _PROPAGATION} | _IGNORED
+)
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 DEFAULT_DEVICES = (
     ("null", 1, 3),

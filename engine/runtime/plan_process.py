@@ -34,8 +34,7 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def rights(
     process: Mapping[str, Any], bounding_of_host: int, last_capability: int, seccomp: bytes
 ) -> Iterator[Op]:
-    """From root with everything to what the process may have."""
-    yield from _limits(process.get("rlimits") or ())
+    """From root with everything to what the process may have; `limits` have been set."""
     no_new_privileges = bool(process.get("noNewPrivileges"))
     filter_op = call(
         "seccomp", SECCOMP_SET_MODE_FILTER, 0, FilterCode(seccomp), label="load the seccomp filter"
@@ -57,8 +56,9 @@ def candidates(name: str, env: Sequence[str]) -> list[str]:
     return [f"{folder.rstrip('/')}/{name}" for folder in path.split(":") if folder.startswith("/")]
 
 
-def _limits(limits: Sequence[Mapping[str, Any]]) -> Iterator[Op]:
-    for limit in limits:
+def limits(process: Mapping[str, Any]) -> Iterator[Op]:
+    """Resource limits, while this is the host's root, who may raise them."""
+    for limit in process.get("rlimits") or ():
         name = str(limit["type"]).upper()
         if name not in RLIMIT_NUMBERS:
             raise ValueError(f"invalid rlimit type {name}: use one of {', '.join(RLIMIT_NUMBERS)}")

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.runtime import plan_mounts
-from engine.runtime.program import Op, call
+from engine.runtime.program import Op, Register, call
 from engine.runtime.registers import FOLDER, ROOT, SOURCE, USERS
 from engine.runtime.syscalls import (
     AT_FDCWD,
@@ -69,8 +69,9 @@ def plain_root(upper: str) -> Iterator[Op]:
     yield plan_mounts.shift_owners(ROOT, label=label)
 
 
-def enter() -> Op:
-    return call("setns", USERS, CLONE_NEWUSER, label="enter the user namespace")
+def enter(namespace: Register = USERS) -> Op:
+    """`namespace`: open, or the pidfd of a process that is in it."""
+    return call("setns", namespace, CLONE_NEWUSER, label="enter the user namespace")
 
 
 def host_ids(linux: Mapping[str, Any]) -> tuple[int, int]:

@@ -47,6 +47,14 @@ def spawn_error(made: Plan, index: int, code: int) -> SpawnError:
     return SpawnError("exec", code, f'{prefix}exec: "{name}": {reason}', NOT_EXECUTABLE)
 
 
+def foreign_error(text: str) -> SpawnError:
+    """What another runtime said of a start that failed; clients know runc's spelling."""
+    text = text.replace("No such file", "no such file").replace("Permission denied", "permission denied")
+    if ("executable file" in text and "not found" in text) or "no such file or directory" in text:
+        return SpawnError("exec", errno.ENOENT, text, NOT_FOUND)
+    return SpawnError("exec", 0, text, NOT_EXECUTABLE if "permission denied" in text else FAILED)
+
+
 def checked(message: Message) -> Any:
     if message.name == "ok":
         return message.body

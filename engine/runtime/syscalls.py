@@ -33,6 +33,7 @@ _NUMBERS_COMMON = {
     "mount_setattr": 442,
 }
 _NUMBERS_X86_64 = {
+    "read": 0,
     "write": 1,
     "close": 3,
     "rt_sigaction": 13,
@@ -70,6 +71,7 @@ _NUMBERS_X86_64 = {
     "bpf": 321,
 }
 _NUMBERS_AARCH64 = {
+    "read": 63,
     "write": 64,
     "close": 57,
     "rt_sigaction": 134,

@@ -29,6 +29,14 @@ _LENGTH = struct.Struct(">I")
 _READ_BYTES = 256 * 1024
 
 
+class ForeignStart(msgspec.Struct, frozen=True, kw_only=True):
+    """Another runtime makes the container. `command`: its program with its options, up to the verb; `bundle`: the
+    folder with config.json."""
+
+    command: list[str]
+    bundle: str
+
+
 class StartRequest(msgspec.Struct, kw_only=True):
     """Start a container. Paths are the host's; `console_size` is (rows, columns)."""
 
@@ -48,6 +56,7 @@ class StartRequest(msgspec.Struct, kw_only=True):
     log_max_file: int
     console_size: tuple[int, int] | None
     seccomp: bytes
+    foreign: ForeignStart | None = None  # with an empty `program`
 
 
 class ExecRequest(msgspec.Struct, kw_only=True):

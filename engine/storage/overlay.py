@@ -1,97 +1,76 @@
 """The overlay driver: one directory per layer, stacked by the kernel; each container has its own upper one.
 
-Layout below the root: layers/<chain id>/{diff,parent}, containers/<id>/{upper,work,chain}, tmp/. Mounting
-a running container is the runtime's part (inside the container's mount namespace); `mounted` is for the
-host's own reading and writing of a container's files.
+A container's folder holds {chain,upper,work}. Mounting a running container is the runtime's part (inside the
+container's mount namespace); `mounted` is for the host's own reading and writing of a container's files.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
-from engine.errors import EngineFailure, NotFound
+from engine.errors import InvalidParameter
 from engine.runtime import syscalls
-from engine.storage.driver import ADDED, DELETED, MODIFIED, Rootfs
-from engine.storage.layer_tree import OPAQUE_XATTR, LayerUnpacker, is_whiteout, sync_tree, tree_bytes
+from engine.runtime.plan import RootfsLike
+from engine.storage.driver import ADDED, DELETED, MODIFIED, DriverUnusable, Rootfs
+from engine.storage.file_system import file_system_name, mount_of
+from engine.storage.layer_folders import LayerFolders
+from engine.storage.layer_tree import OPAQUE_XATTR, LayerUnpacker, is_whiteout, tree_bytes
 
-MNT_DETACH = 2
 
-
-class OverlayDriver:
+class OverlayDriver(LayerFolders):
     name = "overlay2"
 
-    def __init__(self, root: Path) -> None:
-        self._layers = root / "layers"
-        self._containers = root / "containers"
-        self._tmp = root / "tmp"
-        for folder in (self._layers, self._containers, self._tmp):
-            folder.mkdir(mode=0o710, parents=True, exist_ok=True)
+    def status(self) -> list[list[str]]:
+        return [*super().status(), ["Supports d_type", "true"], ["Native Overlay Diff", "true"]]
 
-    # ---- layers -------------------------------------------------------------------------------------------
-
-    def has_layer(self, chain_id: str) -> bool:
-        return self._layer(chain_id).is_dir()
-
-    def add_layer(self, chain_id: str, parent: str | None, tar: BinaryIO) -> int:
-        if self.has_layer(chain_id):
-            return 0
-        if parent is not None and not self.has_layer(parent):
-            raise EngineFailure(f"layer {chain_id} stands on {parent}, which is not here")
-        building = self._tmp / secrets.token_hex(8)
-        diff = building / "diff"
-        diff.mkdir(mode=0o755, parents=True)
+    def _check_host(self) -> None:
+        """By doing it: a kernel that refuses, or file types that listings do not tell, shows at once."""
+        trial = self._new_name()
         try:
-            lowers = [self._layer(below) / "diff" for below in self.chain(parent)]
-            size = LayerUnpacker(diff, "overlay", lowers).unpack(tar)
-            (building / "parent").write_text(parent or "")
-            sync_tree(building)
-            with contextlib.suppress(FileExistsError):
-                building.rename(self._layer(chain_id))
+            for name in ("lower", "upper", "work"):
+                (trial / name).mkdir(parents=True)
+            (trial / "lower/file").touch()
+            rootfs = Rootfs(
+                lower=(str(trial / "lower"),), upper=str(trial / "upper"), work=str(trial / "work")
+            )
+            with self._mounted(rootfs) as root:
+                (root / "file").unlink()
+                if list(root.iterdir()):
+                    raise OSError("deleted files stay in its listings (a file system without d_type)")
+        except OSError as error:
+            raise DriverUnusable(
+                f"'{self.name}' is not supported over {file_system_name(self._root)} by this kernel "
+                f"({error.strerror or error}): use --storage-driver fuse-overlayfs or vfs, or another --root"
+            ) from error
         finally:
-            shutil.rmtree(building, ignore_errors=True)
-        return size
+            self._delete(trial)
 
-    def remove_layer(self, chain_id: str) -> bool:
-        if any(chain_id in _lines(folder / "chain") for folder in self._containers.iterdir()):
-            return False
-        self._discard(self._layer(chain_id))
-        return True
+    def _unpacker(self, diff: Path, below: Sequence[Path]) -> LayerUnpacker:
+        diff.mkdir(mode=0o755)
+        return LayerUnpacker(diff, "overlay", below)
 
-    def chain(self, chain_id: str | None) -> list[str]:
-        """The layer and all below it, topmost first."""
-        chain = []
-        while chain_id:
-            chain.append(chain_id)
-            chain_id = (self._layer(chain_id) / "parent").read_text()
-        return chain
+    def _check_container_options(self, options: Mapping[str, str]) -> None:
+        for name in options:
+            if name != "size":
+                raise InvalidParameter(f"unknown option {name}: {self.name} knows only size")
+            kind, mounted = mount_of(self._root)
+            has_quota = kind == "xfs" and bool({"pquota", "prjquota"} & set(mounted.split(",")))
+            why = "which this engine does not set yet" if has_quota else f"this is {kind}"
+            raise InvalidParameter(
+                f"--storage-opt is supported only for overlay over xfs with 'pquota' mount option ({why}): "
+                "leave size out, or use --storage-driver btrfs"
+            )
 
-    # ---- containers ---------------------------------------------------------------------------------------
-
-    def create_rootfs(self, container_id: str, top_layer: str | None) -> Rootfs:
-        chain = self.chain(top_layer)
-        folder = self._containers / container_id
-        (folder / "upper").mkdir(mode=0o755, parents=True)
+    def _make_root(self, folder: Path, below: Sequence[Path], options: Mapping[str, str]) -> None:
+        (folder / "upper").mkdir(mode=0o755)
         (folder / "work").mkdir(mode=0o700)
-        (folder / "chain").write_text("\n".join(chain))
-        return self._rootfs(folder, chain)
 
-    def rootfs(self, container_id: str) -> Rootfs:
-        folder = self._containers / container_id
-        if not folder.is_dir():
-            raise NotFound(f"container {container_id} has no root file system")
-        return self._rootfs(folder, _lines(folder / "chain"))
-
-    def remove_rootfs(self, container_id: str) -> None:
-        folder = self._containers / container_id
-        if folder.is_dir():
-            self._discard(folder)
+    def _rootfs(self, folder: Path, below: Sequence[Path]) -> Rootfs:
+        return Rootfs(lower=tuple(map(str, below)), upper=str(folder / "upper"), work=str(folder / "work"))
 
     @contextlib.contextmanager
     def mounted(self, container_id: str) -> Iterator[Path]:
@@ -100,76 +79,47 @@ class OverlayDriver:
         if not rootfs.lower:
             yield Path(rootfs.upper)
             return
-        target = self._tmp / f"mount-{secrets.token_hex(8)}"
-        target.mkdir(mode=0o700)
-        try:
-            with _short_names(rootfs) as options:
-                syscalls.mount("overlay", str(target), "overlay", 0, options)
-            try:
-                yield target
-            finally:
-                syscalls.umount(str(target), MNT_DETACH)
-        finally:
-            target.rmdir()
+        with self._mounted(rootfs) as root:
+            yield root
+
+    @contextlib.contextmanager
+    def _mounted(self, rootfs: Rootfs) -> Iterator[Path]:
+        with self._mount_point() as target:
+            mount_overlay(rootfs, target)
+            yield target
 
     def changes(self, container_id: str) -> list[tuple[str, int]]:
-        rootfs = self.rootfs(container_id)
-        upper = Path(rootfs.upper)
-        found: list[tuple[str, int]] = []
-        for folder, folders, files in os.walk(upper):
-            relative = Path(folder).relative_to(upper)
-            for name in (*folders, *files):
-                inside = relative / name
-                status = os.lstat(upper / inside)
-                present = MODIFIED if _is_below(rootfs.lower, inside) else ADDED
-                found.append((f"/{inside}", DELETED if is_whiteout(status) else present))
-            if _is_opaque(Path(folder)):
-                hidden = _names_below(rootfs.lower, relative) - {*folders, *files}
-                found += [(f"/{relative / name}", DELETED) for name in hidden]
-        return sorted(found)
+        return changes_of(self.rootfs(container_id))
 
     def usage(self, container_id: str) -> int:
         folder = self._containers / container_id
         return tree_bytes(folder / "upper") if folder.is_dir() else 0
 
-    def recover(self, known_layers: set[str], known_containers: set[str]) -> list[str]:
-        removed = []
-        for leftover in self._tmp.iterdir():
-            if os.path.ismount(leftover):
-                syscalls.umount(str(leftover), MNT_DETACH)
-            shutil.rmtree(leftover, ignore_errors=True)
-            removed.append(f"half-made {leftover.name}")
-        for folder in self._containers.iterdir():
-            if folder.name not in known_containers:
-                self._discard(folder)
-                removed.append(f"root file system of {folder.name}")
-        for folder in self._layers.iterdir():
-            chain_id = f"sha256:{folder.name}"
-            if chain_id not in known_layers and self.remove_layer(chain_id):
-                removed.append(f"layer {chain_id}")
-        return removed
 
-    # ---- inside -------------------------------------------------------------------------------------------
+def changes_of(rootfs: Rootfs) -> list[tuple[str, int]]:
+    """What the upper directory says about the lower ones."""
+    upper = Path(rootfs.upper)
+    found: list[tuple[str, int]] = []
+    for folder, folders, files in os.walk(upper):
+        relative = Path(folder).relative_to(upper)
+        for name in (*folders, *files):
+            inside = relative / name
+            status = os.lstat(upper / inside)
+            present = MODIFIED if _is_below(rootfs.lower, inside) else ADDED
+            found.append((f"/{inside}", DELETED if is_whiteout(status) else present))
+        if _is_opaque(Path(folder)):
+            hidden = _names_below(rootfs.lower, relative) - {*folders, *files}
+            found += [(f"/{relative / name}", DELETED) for name in hidden]
+    return sorted(found)
 
-    def _layer(self, chain_id: str) -> Path:
-        return self._layers / chain_id.removeprefix("sha256:")
 
-    def _rootfs(self, folder: Path, chain: list[str]) -> Rootfs:
-        lower = tuple(str(self._layer(chain_id) / "diff") for chain_id in chain)
-        return Rootfs(lower=lower, upper=str(folder / "upper"), work=str(folder / "work"))
-
-    def _discard(self, folder: Path) -> None:
-        """Out of sight at once, then deleted: a crash in between leaves only something in tmp."""
-        doomed = self._tmp / secrets.token_hex(8)
-        try:
-            folder.rename(doomed)
-        except FileNotFoundError:
-            return
-        shutil.rmtree(doomed, ignore_errors=True)
+def mount_overlay(rootfs: RootfsLike, target: Path) -> None:
+    with _short_names(rootfs) as options:
+        syscalls.mount("overlay", str(target), "overlay", 0, options)
 
 
 @contextlib.contextmanager
-def _short_names(rootfs: Rootfs) -> Iterator[str]:
+def _short_names(rootfs: RootfsLike) -> Iterator[str]:
     """The mount options by open descriptors: a page of options takes 200 of them, but only 40 long paths."""
     with contextlib.ExitStack() as opened:
 
@@ -215,7 +165,3 @@ def _is_opaque(path: Path) -> bool:
         return os.getxattr(path, OPAQUE_XATTR, follow_symlinks=False) == b"y"
     except OSError:
         return False
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().split() if path.exists() else []

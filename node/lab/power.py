@@ -29,6 +29,7 @@ def daemon_command(node: LabNode) -> list[str]:
     return [
         *("nsenter", f"--net={node.netns_path}", "--"),
         *(sys.executable, "-m", "node.main"),
+        *("--config-file", os.devnull),  # the machine's own settings are not the lab's
         *("--root", str(node.state_dir), "--run-dir", str(node.run_dir)),
         *("--host", node.host, "--hostname", node.name),
         *("--advertise-addr", node.address, "--listen-port", "2377"),

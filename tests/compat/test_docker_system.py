@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -140,7 +141,7 @@ def test_settings_reach_containers(daemon: Guarded) -> None:
 
 def test_settings_reach_networks(daemon: Guarded) -> None:
     shown = daemon.good("run", "--rm", "hello", "ip", "addr", "show", "eth0")
-    assert "inet 10.201.0.2/24" in shown and "mtu 1400" in shown, shown
+    assert re.search(r"inet 10\.201\.0\.\d+/24", shown) and "mtu 1400" in shown, shown
     for name, subnet in (("one", "10.202.0.0/24"), ("two", "10.202.1.0/24")):
         daemon.good("network", "create", name)
         config = json.loads(daemon.good("network", "inspect", name))[0]["IPAM"]["Config"][0]

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -140,3 +141,11 @@ async def test_a_further_process_is_remapped_as_well(node: Node, namespace: str,
     await node.client.kill("first", 9)
     await node.exits.of("first")
     await node.client.forget("first")
+
+
+async def test_a_root_that_is_one_folder(node: Node, namespace: str) -> None:
+    """As the vfs driver has it."""
+    rootfs = SimpleNamespace(lower=(), upper=str(node.bundles.layer), work="")
+    lines = await output(node, namespace, "plain", "echo x > /made; ls -ln /made | cat", rootfs=rootfs)
+    assert lines[0].split()[2:4] == ["0", "0"]
+    assert (node.bundles.layer / "made").stat().st_uid == 0

@@ -46,11 +46,6 @@ class Layer:
         return self._buffer
 
 
-@pytest.fixture(params=["overlay", "vfs"])
-def driver(request: pytest.FixtureRequest, tmp_path: Path) -> StorageDriver:
-    return open_driver(request.param, tmp_path / "storage")
-
-
 def chain(number: int) -> str:
     return f"sha256:{number:064x}"
 
@@ -216,32 +211,32 @@ def test_changes_are_told_alike(driver: StorageDriver) -> None:
     ]
 
 
-def test_a_layer_appears_whole_or_not_at_all(driver: StorageDriver, tmp_path: Path) -> None:
+def test_a_layer_appears_whole_or_not_at_all(driver: StorageDriver, storage_root: Path) -> None:
     data = Layer().add("a", b"x" * 100_000).add("b", b"x" * 100_000).finish().getvalue()
     with pytest.raises(InvalidParameter):
         driver.add_layer(chain(0), None, io.BytesIO(data[:150_000]))
     assert not driver.has_layer(chain(0))
-    assert list((tmp_path / "storage/tmp").iterdir()) == []
+    assert list((storage_root / "tmp").iterdir()) == []
     assert driver.add_layer(chain(0), None, io.BytesIO(data)) == 200_000
     assert driver.add_layer(chain(0), None, io.BytesIO(b"is not read: it is here")) == 0
 
 
-def test_what_a_crash_left_is_removed_and_named(driver: StorageDriver, tmp_path: Path) -> None:
+def test_what_a_crash_left_is_removed_and_named(driver: StorageDriver, storage_root: Path) -> None:
     top = stack(driver, Layer().add("f", b"x"))
-    (tmp_path / "storage/tmp/half/diff").mkdir(parents=True)
-    (tmp_path / "storage/tmp/half/diff/f").write_text("x")
+    (storage_root / "tmp/half/diff").mkdir(parents=True)
+    (storage_root / "tmp/half/diff/f").write_text("x")
     said = driver.recover({top}, set())
     assert any("half" in line for line in said)
-    assert list((tmp_path / "storage/tmp").iterdir()) == [] and driver.has_layer(top)
+    assert list((storage_root / "tmp").iterdir()) == [] and driver.has_layer(top)
 
 
-def test_nothing_stays_mounted(driver: StorageDriver, tmp_path: Path) -> None:
+def test_nothing_stays_mounted(driver: StorageDriver, storage_root: Path) -> None:
     driver.create_rootfs("c1", stack(driver, Layer().add("f", b"x")))
     with pytest.raises(RuntimeError, match="in the middle"):
         with driver.mounted("c1") as root:
             (root / "f").write_text("y")
             raise RuntimeError("in the middle")
-    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+    assert f"{storage_root}/" not in Path("/proc/self/mountinfo").read_text()
 
 
 def test_a_copied_tree_is_the_same_tree(tmp_path: Path) -> None:
@@ -278,3 +273,48 @@ def test_copy_up_fills_a_volume_from_the_image(driver: StorageDriver, tmp_path: 
         copy_up(root / "data", volume)
     assert (volume / "f").read_bytes() == b"x" and (volume / "f").stat().st_uid == 33
     assert (volume.stat().st_uid, stat.S_IMODE(volume.stat().st_mode)) == (33, 0o750)
+
+
+def test_usage_is_what_the_container_wrote(driver: StorageDriver) -> None:
+    driver.create_rootfs("c1", stack(driver, Layer().add("big", b"x" * 100_000)))
+    assert driver.usage("c1") == 0
+    with driver.mounted("c1") as root:
+        (root / "own").write_bytes(b"y" * 1000)
+        os.link(root / "own", root / "again")
+    assert driver.usage("c1") == 1000
+
+
+def test_a_removed_container_tells_the_layers_that_it_stood_on(driver: StorageDriver) -> None:
+    driver.create_rootfs("c1", stack(driver, Layer().add("f", b"x"), Layer().add("g", b"x")))
+    assert not driver.remove_layer(chain(0)) and not driver.remove_layer(chain(1))
+    assert driver.remove_rootfs("c1") == [chain(0), chain(1)]
+    assert driver.remove_rootfs("c1") == []
+    assert driver.remove_layer(chain(1)) and driver.remove_layer(chain(0))
+    assert not driver.has_layer(chain(0))
+    with pytest.raises(NotFound, match="is not here"):
+        driver.create_rootfs("c2", chain(1))
+
+
+def test_what_is_mounted_for_a_running_container_goes_at_its_end(
+    driver: StorageDriver, storage_root: Path
+) -> None:
+    driver.create_rootfs("c1", stack(driver, Layer().add("f", b"x")))
+    table = Path("/proc/self/mountinfo")
+    upper = driver.rootfs("c1").upper
+    assert (f"{storage_root}/" in table.read_text()) == driver.mounts_on_host
+    if driver.mounts_on_host:
+        with driver.mounted("c1") as root:
+            (root / "f").write_text("y")
+        assert Path(upper, "f").read_text() == "y", "still mounted"
+    driver.release_rootfs("c1")
+    driver.release_rootfs("c1")
+    assert f"{storage_root}/" not in table.read_text()
+
+
+@pytest.mark.parametrize("options", [{"dm.basesize": "1G"}, {"size": "many"}, {"size": "0"}])
+def test_options_of_a_container_that_cannot_be_served_are_refused_by_name(
+    driver: StorageDriver, storage_root: Path, options: dict[str, str]
+) -> None:
+    with pytest.raises(InvalidParameter, match="dm.basesize" if "dm.basesize" in options else "size"):
+        driver.create_rootfs("c1", None, options)
+    assert list((storage_root / "containers").iterdir()) == []

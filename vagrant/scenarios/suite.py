@@ -32,8 +32,8 @@ def bring(swarm: Swarm, machine: str) -> None:
         subprocess.run(compiled, check=True, stdout=subprocess.DEVNULL)
         swarm.on(machine, f"mkdir -p {TARGET}")
         swarm.copy(machine, Path(folder), TARGET)
-    built = "/opt/swarmctl/lib/python3.11/site-packages/engine/runtime/_spawn*.so"
-    swarm.on(machine, f"cp {built} {TARGET}/engine/runtime/")
+    built = "/opt/swarmctl/lib/python3.11/site-packages/engine/runtime"
+    swarm.on(machine, f"cp {built}/_spawn*.so {built}/docker-init {TARGET}/engine/runtime/")
 
 
 def passes(swarm: Swarm, machine: str, file: str, selection: str = "") -> bool:

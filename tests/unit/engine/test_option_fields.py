@@ -44,15 +44,12 @@ REFUSED: dict[str, Any] = {
     "CpuRealtimeRuntime": 1000,
     "DeviceRequests": [{"Driver": "nvidia", "Capabilities": [["gpu"]]}],
     "Isolation": "hyperv",
-    "Runtime": "kata",
-    "StorageOpt": {"size": "1G"},
     "VolumeDriver": "nfs",
 }
 REFUSED_WORDS = {
     "CpuRealtimePeriod": "real-time",
     "CpuRealtimeRuntime": "real-time",
     "DeviceRequests": "could not select device driver",
-    "StorageOpt": "storage-opt",
 }
 ENDPOINT_REFUSED: dict[str, EndpointConfig] = {
     "DriverOpts": EndpointConfig(driver_opts={"a": "b"}),

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from engine.preparation import HostPreparation, cgroup_path
 from engine.runtime.limit_support import LimitSupport
 from engine.settings import EngineSettings
 from engine.state import StateStore
-from engine.storage.driver import Rootfs
+from engine.storage.driver import NO_OPTIONS, Rootfs
 from engine.storage.tree_copy import copy_tree
 from engine.storage.vfs import VfsDriver
 from engine.volumes import VolumeCreate, VolumeStore
@@ -32,8 +32,10 @@ class ImageRoots(VfsDriver):
         self.image = root.parent / "image"
         self.image.mkdir()
 
-    def create_rootfs(self, container_id: str, top_layer: str | None) -> Rootfs:
-        made = super().create_rootfs(container_id, top_layer)
+    def create_rootfs(
+        self, container_id: str, top_layer: str | None, options: Mapping[str, str] = NO_OPTIONS
+    ) -> Rootfs:
+        made = super().create_rootfs(container_id, top_layer, options)
         copy_tree(self.image, Path(made.upper))
         return made
 
@@ -55,6 +57,7 @@ class Machine:
             ContainerNetworking(self.settings, self.networks, find),
             MemoryFiles(self.settings.memory_files_dir),
             find,
+            lambda chain: None,
         )
 
     def with_volumes(self, name: str, **targets: str) -> Container:

@@ -60,7 +60,10 @@ async def test_what_needs_a_restart_is_named(caplog: pytest.LogCaptureFixture) -
 
 @pytest.mark.parametrize(
     ("given", "words"),
-    [({"labels": ["x"]}, "must be KEY=VALUE"), ({"log-driver": "nosuch"}, "no log driver named 'nosuch'")],
+    [
+        ({"labels": ["x"]}, "must be KEY=VALUE"),
+        ({"log-driver": "nosuch"}, "no log driver named 'nosuch'"),
+    ],
 )
 async def test_what_is_wrong_changes_nothing(
     given: dict[str, Any], words: str, caplog: pytest.LogCaptureFixture

@@ -385,6 +385,29 @@ def test_layers_under_a_container_outlive_the_image(store: ImageStore, driver: M
     assert set(driver.layers) == driver.held
 
 
+def test_layers_go_with_the_last_container_on_them(store: ImageStore, driver: MemoryDriver) -> None:
+    load(store, app("hello"))
+    load(store, image_archive([BASE], names=["base"]))
+    layers = store.resolve("hello").chain_ids
+    driver.held = set(layers)
+    store.remove("hello", force=False, in_use=unused)
+    assert set(driver.layers) == set(layers)
+    driver.held = set()
+    store.collect(layers)
+    assert set(driver.layers) == {layers[0]}, "the other image still needs its own"
+
+
+def test_a_container_that_goes_does_not_wait_for_a_load(store: ImageStore, driver: MemoryDriver) -> None:
+    load(store, app("hello"))
+    layers = store.resolve("hello").chain_ids
+    driver.held = set(layers)
+    store.remove("hello", force=False, in_use=unused)
+    driver.held = set()
+    driver.before_unpack = lambda: assert_quick(lambda: store.collect(layers))
+    load(store, image_archive([TOP], names=["top"]))
+    assert set(layers) <= set(driver.layers), "left for the next start: what is being loaded may need them"
+
+
 # ---- over a restart ---------------------------------------------------------------------------------------
 
 

@@ -88,6 +88,25 @@ def test_transcript_of_a_container() -> None:
     check("container", container(spec(), seccomp=bytes(16)).ops)
 
 
+def test_transcript_of_a_container_whose_users_are_others_on_the_host() -> None:
+    """Files are made as its root's before the root is mounted; the namespace is entered after the pivot."""
+    namespaces = [{"type": "pid"}, {"type": "user", "path": "/proc/1/fd/9"}]
+    ids = {
+        kind: [{"containerID": 0, "hostID": 200_000, "size": 65_536}]
+        for kind in ("uidMappings", "gidMappings")
+    }
+    volume = mount("bind", "/volumes/v", "/v", "rbind", "rprivate", "idmap")
+    made = spec(mounts=[volume], linux={"namespaces": namespaces, **ids}, root={}, hostname="")
+    plan = container(made, netns="/run/netns/n", seccomp=bytes(8))
+    check("remapped", plan.ops)
+    order = names(plan)
+    assert (
+        order.index("setfsuid") < order.index("fsopen") < order.index("pivot_root") < order.index("seccomp")
+    )
+    process = {"args": ["true"], "user": {"uid": 5, "gid": 0, "hostID": 200_000}}
+    check("remapped_exec", plan_exec(process, HOST, pid=4242, streams=StreamWishes()).ops)
+
+
 def test_transcript_of_a_container_with_a_terminal() -> None:
     mounts = [mount("tmpfs", "tmpfs", "/dev"), mount("devpts", "devpts", "/dev/pts", "gid=5")]
     process = {"args": ["/bin/sh"], "user": {"uid": 0, "gid": 0}}
