@@ -239,6 +239,19 @@ class Client:
         _raise_for_status(response)
         return response
 
+    def head(self, path: str, query: Query | None = None) -> dict[str, str] | None:
+        """The headers of a HEAD request; None when the answer is an error (which has no words then)."""
+        connection = open_endpoint(self._endpoint)
+        connection.settimeout(ANSWER_SECONDS)
+        try:
+            self._send(connection, "HEAD", path, query, None, {})
+            response = Response(connection)
+        except OSError as error:
+            raise unreachable(self.host, error) from error
+        finally:
+            connection.close()
+        return response.headers if response.status < 400 else None
+
     def upgrade(
         self, path: str, query: Query | None = None, body: object = None
     ) -> tuple[socket.socket, bytes, bool]:

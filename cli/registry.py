@@ -44,11 +44,13 @@ CONTAINER = Noun(
             "attach", "exec:attach", "Attach local standard input, output, and error streams to a container"
         ),
         Entry("commit", "commit:commit", "Create a new image from a container's changes"),
+        Entry("cp", "copy:cp", "Copy files/folders between a container and the local filesystem"),
         Entry("create", "run:create", "Create a new container"),
         Entry(
             "diff", "container:diff", "Inspect changes to files or directories on a container's filesystem"
         ),
         Entry("exec", "exec:exec_", "Execute a command in a running container"),
+        Entry("export", "export:export", "Export a container's filesystem as a tar archive"),
         Entry("inspect", "container:inspect", "Display detailed information on one or more containers"),
         Entry("kill", "container:kill", "Kill one or more running containers"),
         Entry("logs", "container:logs", "Fetch the logs of a container"),
@@ -286,8 +288,9 @@ SWARM_NOUNS = (CLUSTER, CONFIG, NODE, SECRET, SERVICE, SWARM)
 LAB_NOUNS = (LAB,)
 
 TOP_LEVEL = (
-    *(entry for entry in CONTAINER.verbs if entry.name in ("attach", "commit", "create", "diff")),
+    *(entry for entry in CONTAINER.verbs if entry.name in ("attach", "commit", "cp", "create", "diff")),
     Entry("events", "events:events", "Get real time events from the server"),
+    *(entry for entry in CONTAINER.verbs if entry.name == "export"),
     Entry("history", "image:history", "Show the history of an image"),
     Entry("import", "image:import_", "Import the contents from a tarball to create a filesystem image"),
     Entry("inspect", "inspect:inspect", "Return low-level information on objects of any kind"),

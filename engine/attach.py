@@ -23,6 +23,7 @@ class AttachSession(Protocol):
     """What the API needs of an attachment. `read` returns None at the end."""
 
     tty: bool
+    since_ns: int  # the moment (Unix time) from which on it hears everything; 0: from the beginning
 
     async def read(self) -> tuple[int, bytes] | None: ...
 
@@ -99,14 +100,19 @@ class PipeSession:
         tty: bool,
         stdin_fd: int | None,
         outputs: Sequence[tuple[int, int]],
+        wanted: frozenset[int] = frozenset((STDOUT, STDERR)),
         ended: asyncio.Event | None = None,
     ) -> None:
         """`outputs`: (stream, fd). All descriptors are owned by the session from now on.
+
+        `wanted`: streams to be heard of; the others are read, so that the process can go on, and dropped.
 
         `ended`: set when the exit code is known. A reader sees the end of the output only then, because it asks for
         the code next; but not later than `EXIT_WAIT_S`, for a process may close its output and run on.
         """
         self.tty = tty
+        self.since_ns = 0
+        self._wanted = wanted
         self._ended = ended
         for fd in [fd for _, fd in outputs] + ([stdin_fd] if stdin_fd is not None else []):
             os.set_blocking(fd, False)
@@ -142,7 +148,8 @@ class PipeSession:
     async def _pump(self, stream: int, fd: int) -> None:
         try:
             while data := await read_fd(fd):
-                await self._queue.put((stream, data))
+                if stream in self._wanted:
+                    await self._queue.put((stream, data))
             await self._queue.put(None)
         finally:
             os.close(fd)
@@ -151,8 +158,17 @@ class PipeSession:
 class FramedSession:
     """A running container's output as the supervisor relays it: frames, or raw bytes with a terminal."""
 
-    def __init__(self, *, tty: bool, stdin_fd: int | None, output_fd: int, streams: frozenset[int]) -> None:
+    def __init__(
+        self,
+        *,
+        tty: bool,
+        stdin_fd: int | None,
+        output_fd: int,
+        streams: frozenset[int],
+        since_ns: int = 0,
+    ) -> None:
         self.tty = tty
+        self.since_ns = since_ns
         self._streams = streams
         self._output_fd = output_fd
         os.set_blocking(output_fd, False)
@@ -207,6 +223,7 @@ class PendingSession:
 
     def __init__(self, *, tty: bool, stdin: bool, streams: frozenset[int]) -> None:
         self.tty = tty
+        self.since_ns = 0
         self.stdin = stdin
         self.streams = streams
         self._session: asyncio.Future[AttachSession | None] = asyncio.get_running_loop().create_future()

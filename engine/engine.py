@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import shutil
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.attach import AttachSession
+from engine.attach_logs import LoggedSession
 from engine.attachment_events import AttachmentEvents
 from engine.background import BackgroundTasks
 from engine.building.roots import Roots
@@ -35,9 +37,11 @@ from engine.container import Container, Status
 from engine.container_defaults import complete
 from engine.containers import Containers, checked_name
 from engine.creation import Creation
+from engine.detach import detach_keys, detachable
 from engine.errors import Conflict, InvalidParameter, NotFound, NotImplementedHere
 from engine.events import EventBus
 from engine.execs import Execs
+from engine.files.service import Files
 from engine.filters import Lookups, listing_filter, prune_filter
 from engine.foreign import Bundles, ForeignPreparation, check_runtime
 from engine.health import ExecProber, HealthMonitor
@@ -128,6 +132,9 @@ class Engine:
             ExecProber(self._execs), self._containers, self.events_bus, self._background
         )
         self._lifecycle.on_started = self._forwarding.started
+        self.files = Files(
+            settings, self._containers, self._storage, preparation, self.events_bus, self.timings
+        )
         temp_dir = settings.root / "tmp"
         self.registry = RegistryService(lambda: settings.registry, self._images, self.events_bus, temp_dir)
         self.images = Imaging(self._images, self._containers, self.events_bus, temp_dir, self.registry)
@@ -211,6 +218,7 @@ class Engine:
     async def close(self) -> None:
         await self._background.close()
         self.plugins.close()
+        self.files.close()
         await self._runtime.close()
         self._memory_files.close()
         self._preparation.close()
@@ -302,12 +310,6 @@ class Engine:
         self._tell(container, "update")
         return warnings
 
-    async def changes_container(self, ref: str) -> list[dict[str, Any]]:
-        container = self._containers.find(ref)
-        with self.timings.of("changes"):
-            changes = await asyncio.to_thread(self._storage.changes, container.id)
-        return [{"Path": path, "Kind": kind} for path, kind in changes]
-
     def stats_container(
         self, ref: str, *, stream: bool, one_shot: bool
     ) -> AsyncGenerator[dict[str, Any], None]:
@@ -360,11 +362,27 @@ class Engine:
         return read_batches(path, options, lambda: not container.is_running)
 
     async def attach_container(
-        self, ref: str, *, stdin: bool, stdout: bool, stderr: bool, stream: bool, logs: bool
+        self,
+        ref: str,
+        *,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+        stream: bool,
+        logs: bool,
+        keys: str = "",
     ) -> AttachSession:
+        """`logs`: what was logged comes first. `keys`: the detach keys, "" for the usual ones."""
         container = self._containers.find(ref)
+        typed = detach_keys(keys)
         streams = frozenset(number for number, wanted in ((1, stdout), (2, stderr)) if wanted)
         session = await self._lifecycle.attach(container, stdin=stdin and stream, streams=streams)
+        if logs or not stream:
+            options = LogOptions(stdout=stdout and logs, stderr=stderr and logs)
+            session = LoggedSession(session, self.container_log_batches(ref, options), follows=stream)
+        if stdin:
+            left = functools.partial(self._tell, container, "detach")
+            session = detachable(session, typed, left)
         self._tell(container, "attach")
         return session
 

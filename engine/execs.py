@@ -7,7 +7,9 @@ inspected until EXECS_KEPT_MAX newer ones came.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import functools
 import itertools
 import os
 import secrets
@@ -21,6 +23,7 @@ from engine.bundle import SecurityOptions, process_capabilities
 from engine.config import ExecConfig
 from engine.container import Container, Status
 from engine.containers import Containers
+from engine.detach import detach_keys, detachable
 from engine.errors import Conflict, InvalidParameter, NotFound, StartFailed
 from engine.events import EventBus
 from engine.preparation import HostPreparation
@@ -36,6 +39,7 @@ class Exec(msgspec.Struct, kw_only=True):
     id: str
     container_id: str
     config: ExecConfig
+    keys: bytes = b""
     started: bool = False
     running: bool = False
     exit_code: int | None = None
@@ -63,7 +67,14 @@ class Execs:
         container = self._running(ref)
         if not config.cmd:
             raise InvalidParameter("No exec command specified")
-        made = Exec(id=secrets.token_hex(32), container_id=container.id, config=config)
+        if config.console_size is not None and len(config.console_size) != 2:
+            raise InvalidParameter("ConsoleSize must be [height, width]")
+        made = Exec(
+            keys=detach_keys(config.detach_keys),
+            id=secrets.token_hex(32),
+            container_id=container.id,
+            config=config,
+        )
         self._execs[made.id] = made
         self._forget_oldest()
         self._publish(container, f"exec_create: {' '.join(config.cmd)}", made)
@@ -98,9 +109,16 @@ class Execs:
         outputs = [(STDOUT, started.stdout_fd)]
         if started.stderr_fd is not None:
             outputs.append((STDERR, started.stderr_fd))
-        session = PipeSession(tty=use_tty, stdin_fd=started.stdin_fd, outputs=outputs, ended=made.ended)
+        session = PipeSession(
+            tty=use_tty,
+            stdin_fd=started.stdin_fd,
+            outputs=outputs,
+            wanted=_attached(config),
+            ended=made.ended,
+        )
         if not detach:
-            return session
+            left = functools.partial(self._publish, container, "exec_detach", made)
+            return detachable(session, made.keys, left)
         self._drain(session)
         return None
 
@@ -145,7 +163,7 @@ class Execs:
             "OpenStdout": config.attach_stdout,
             "CanRemove": made.exit_code is not None,
             "ContainerID": made.container_id,
-            "DetachKeys": "",
+            "DetachKeys": base64.b64encode(made.keys).decode(),
             "Pid": made.pid,
         }
 
@@ -221,3 +239,12 @@ class Execs:
         self._events.publish(
             "container", action, container.id, {**container.event_attributes(), "execID": made.id, **extra}
         )
+
+
+def _attached(config: ExecConfig) -> frozenset[int]:
+    """The streams that the client asked for; a terminal has only one."""
+    wanted = (
+        (STDOUT, config.attach_stdout or (config.tty and config.attach_stderr)),
+        (STDERR, config.attach_stderr),
+    )
+    return frozenset(stream for stream, is_wanted in wanted if is_wanted)

@@ -416,6 +416,7 @@ class Lifecycle:
             stdin_fd=attachment.stdin_fd,
             output_fd=attachment.output_fd,
             streams=streams,
+            since_ns=attachment.since_ns,
         )
 
     async def _stop_process(self, container: Container, number: int, grace_s: float | None) -> None:

@@ -61,6 +61,12 @@ class HostDaemon:
     def namespaces(self) -> list[str]:
         return ["nsenter", f"--net=/proc/{self._keeper.pid}/ns/net"]
 
+    @property
+    def pid(self) -> int:
+        """Of the daemon, which runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self, *options: str, umask: int = -1) -> None:
         settings = () if "--config-file" in options else ("--config-file", os.devnull)  # not the machine's
         command = [

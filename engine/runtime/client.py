@@ -98,10 +98,12 @@ class ExecStarted(msgspec.Struct, frozen=True):
 
 class Attachment(msgspec.Struct, frozen=True):
     """Numbers belong to the caller. `output_fd` is a socket with Docker's stdcopy frames, or the raw
-    bytes of a terminal; it ends when the container has."""
+    bytes of a terminal; it ends when the container has. `since_ns`: what the log has from before that moment
+    (Unix time) is not in it."""
 
     stdin_fd: int | None
     output_fd: int
+    since_ns: int = 0
 
 
 class RuntimeClient:
@@ -238,8 +240,11 @@ class RuntimeClient:
     async def attach(self, id: str, *, stdin: bool = True) -> Attachment:
         """Output from now on. With `stdin_once`, the first attachment that asks gets standard input for good:
         closing it is the end of the container's input."""
-        _, descriptors = await self._request("attach", {"id": id, "stdin": stdin})
-        return Attachment(descriptors[1] if len(descriptors) > 1 else None, descriptors[0])
+        asked_ns = time.time_ns()
+        body, descriptors = await self._request("attach", {"id": id, "stdin": stdin})
+        # A supervisor of an older build does not say when it was.
+        since_ns = int(body["since_ns"]) if body else asked_ns
+        return Attachment(descriptors[1] if len(descriptors) > 1 else None, descriptors[0], since_ns)
 
     async def resize(self, id: str, exec_id: str | None, rows: int, cols: int) -> None:
         body = {"id": id, "exec_id": exec_id, "rows": rows, "columns": cols}

@@ -280,7 +280,7 @@ class Supervisor:
         container = self._find(body["id"])
         theirs, stdin = container.attach(stdin=body["stdin"])
         given = (theirs.detach(), *(() if stdin is None else (stdin,)))
-        self._connections.reply(channel, serial, None, given)
+        self._connections.reply(channel, serial, {"since_ns": time.time_ns()}, given)
         self._try_finish(container)
 
     def _resize(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:

@@ -9,7 +9,6 @@ Source: OCI image specification, layer.md; kernel overlayfs.rst.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import stat
@@ -20,23 +19,13 @@ from typing import BinaryIO, Literal
 
 from engine.errors import InvalidParameter
 from engine.runtime.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2, syncfs
+from engine.storage.tar_member import blamed, make_member, members, set_attributes
 
 WHITEOUT_PREFIX = ".wh."
 OPAQUE_MARK = ".wh..wh..opq"
 OPAQUE_XATTR = "trusted.overlay.opaque"
 MEMBERS_MAX = 2_000_000
-COPY_BYTES = 1 << 20
 _RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
-_XATTR_PREFIX = "SCHILY.xattr."
-_ARCHIVE_ERRORS = (
-    errno.EPERM,
-    errno.ENOENT,
-    errno.ENAMETOOLONG,
-    errno.EEXIST,
-    errno.ENOTDIR,
-    errno.ELOOP,
-    errno.EINVAL,
-)
 
 
 class LayerUnpacker:
@@ -62,29 +51,16 @@ class LayerUnpacker:
     def unpack(self, archive: BinaryIO) -> int:
         """All members; returns the bytes of file content. InvalidParameter names a bad member."""
         try:
-            with tarfile.open(fileobj=archive, mode="r|") as tar:
-                for count, member in enumerate(tar):
-                    if count >= MEMBERS_MAX:
-                        raise InvalidParameter(f"layer has more than {MEMBERS_MAX} entries")
-                    self._add_checked(tar, member)
-                    if member.isreg():
-                        self.data_end = member.offset_data + member.size
-        except tarfile.TarError as error:
-            raise InvalidParameter(f"layer is not a valid tar archive: {error}") from error
+            for count, (tar, member) in enumerate(members(archive, "layer")):
+                if count >= MEMBERS_MAX:
+                    raise InvalidParameter(f"layer has more than {MEMBERS_MAX} entries")
+                with blamed("layer", member):
+                    self._add(tar, member)
+                if member.isreg():
+                    self.data_end = member.offset_data + member.size
         finally:
             self._finish()
         return self.bytes_written
-
-    def _add_checked(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        """What the archive is to blame for is the archive's error, not the host's."""
-        try:
-            self._add(tar, member)
-        except ValueError as error:
-            raise InvalidParameter(f"layer entry {member.name!r} cannot be made: {error}") from error
-        except OSError as error:
-            if error.errno not in _ARCHIVE_ERRORS:
-                raise
-            raise InvalidParameter(f"layer entry {member.name!r} cannot be made: {error.strerror}") from error
 
     def _add(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         path = checked_path(member.name)
@@ -106,34 +82,15 @@ class LayerUnpacker:
         self._clear(parent, name, path, keep_directory=member.isdir())
         if member.isdir():
             self._make_directory(parent, name)
-            self._set_attributes(member, parent, name)
+            set_attributes(member, parent, name)
             self._directory_times.append((path, member.mtime))
             return
-        if member.isreg():
-            self._write_file(tar, member, parent, name)
-        elif member.issym():
-            os.symlink(member.linkname, name, dir_fd=parent)
-        elif member.islnk():
+        if member.islnk():
             self._link(member, parent, name)
             return
-        elif member.ischr() or member.isblk():
-            kind = stat.S_IFCHR if member.ischr() else stat.S_IFBLK
-            os.mknod(
-                name, kind | member.mode & 0o7777, os.makedev(member.devmajor, member.devminor), dir_fd=parent
-            )
-        elif member.isfifo():
-            os.mkfifo(name, member.mode & 0o7777, dir_fd=parent)
-        else:
-            raise InvalidParameter(f"layer entry {member.name!r} has an unknown type {member.type!r}")
-        self._set_attributes(member, parent, name)
-
-    def _write_file(self, tar: tarfile.TarFile, member: tarfile.TarInfo, parent: int, name: str) -> None:
-        source = tar.extractfile(member)
-        assert source is not None, "a regular member has content"
-        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=parent)
-        with os.fdopen(descriptor, "wb", buffering=0) as target:
-            shutil.copyfileobj(source, target, COPY_BYTES)
-        self.bytes_written += member.size
+        make_member(tar, member, parent, name)
+        if member.isreg():
+            self.bytes_written += member.size
 
     def _link(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
         folder, _, target = checked_path(member.linkname).rpartition("/")
@@ -146,30 +103,6 @@ class LayerUnpacker:
             ) from error
         finally:
             os.close(held)
-
-    def _set_attributes(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
-        os.chown(name, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
-        if not member.issym():
-            os.chmod(name, member.mode & 0o7777, dir_fd=parent)
-            for key, value in member.pax_headers.items():
-                if key.startswith(_XATTR_PREFIX):
-                    self._set_xattr(parent, name, key.removeprefix(_XATTR_PREFIX), value)
-        if not member.isdir():
-            os.utime(name, (member.mtime, member.mtime), dir_fd=parent, follow_symlinks=False)
-
-    def _set_xattr(self, parent: int, name: str, key: str, value: str) -> None:
-        if key.startswith("trusted.overlay."):
-            raise InvalidParameter(f"layer entry {name!r} carries {key}, which only the kernel may set")
-        try:
-            os.setxattr(
-                f"/proc/self/fd/{parent}/{name}",
-                key,
-                value.encode("utf-8", "surrogateescape"),
-                follow_symlinks=False,
-            )
-        except OSError as error:
-            if error.errno not in (errno.ENOTSUP, errno.EPERM):
-                raise
 
     def _make_directory(self, parent: int, name: str) -> None:
         try:

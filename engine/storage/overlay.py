@@ -107,6 +107,9 @@ def changes_of(rootfs: Rootfs) -> list[tuple[str, int]]:
             status = os.lstat(upper / inside)
             present = MODIFIED if _is_below(rootfs.lower, inside) else ADDED
             found.append((f"/{inside}", DELETED if is_whiteout(status) else present))
+        if _is_opaque(Path(folder)):
+            hidden = _names_below(rootfs.lower, relative) - {*folders, *files}
+            found += [(f"/{relative / name}", DELETED) for name in hidden]
     return sorted(found)
 
 
@@ -146,6 +149,15 @@ def _is_below(lowers: Sequence[str], inside: Path) -> bool:
         if any(_is_opaque(Path(lower, above)) for above in inside.parents):
             return False
     return False
+
+
+def _names_below(lowers: Sequence[str], folder: Path) -> set[str]:
+    """What the layers show in a folder."""
+    names: set[str] = set()
+    for lower in lowers:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            names.update(entry.name for entry in Path(lower, folder).iterdir())
+    return {name for name in names if _is_below(lowers, folder / name)}
 
 
 def _is_opaque(path: Path) -> bool:

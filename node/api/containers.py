@@ -27,6 +27,7 @@ from node.api.query import (
     prune_filters,
     stream_lines,
 )
+from node.api.sockets import serve_socket
 from node.api.streams import LogEntry, attributes_text, log_options, stream_logs
 from node.api.versions import asked_version
 
@@ -127,14 +128,7 @@ def _details(entry: LogEntry) -> str:
 
 async def attach(context: Context, request: web.Request) -> web.StreamResponse:
     """The session is opened before the head goes out: clients start the container when they have seen it."""
-    session = await context.engine.attach_container(
-        _ref(request),
-        stdin=flag(request, "stdin"),
-        stdout=flag(request, "stdout"),
-        stderr=flag(request, "stderr"),
-        stream=flag(request, "stream"),
-        logs=flag(request, "logs"),
-    )
+    session = await _attached(context, request)
 
     async def opened() -> Session:
         return session
@@ -143,6 +137,23 @@ async def attach(context: Context, request: web.Request) -> web.StreamResponse:
         return await hijack(request, tty=session.tty, open_session=opened)
     finally:
         await session.close()
+
+
+async def attach_ws(context: Context, request: web.Request) -> web.StreamResponse:
+    """The same by a WebSocket: raw bytes in both directions, whatever stream they belong to."""
+    if not web.WebSocketResponse().can_prepare(request):
+        raise InvalidParameter("attach/ws needs a WebSocket: send the handshake of RFC 6455")
+    session = await _attached(context, request)
+    try:
+        return await serve_socket(request, session)
+    finally:
+        await session.close()
+
+
+async def _attached(context: Context, request: web.Request) -> Session:
+    streams = {name: flag(request, name) for name in ("stdin", "stdout", "stderr", "stream", "logs")}
+    keys = request.query.get("detachKeys", "")
+    return await context.engine.attach_container(_ref(request), **streams, keys=keys)
 
 
 async def resize(context: Context, request: web.Request) -> web.StreamResponse:
@@ -184,10 +195,6 @@ async def update(context: Context, request: web.Request) -> web.StreamResponse:
     return json_response({"Warnings": await context.engine.update_container(_ref(request), changes)})
 
 
-async def changes(context: Context, request: web.Request) -> web.StreamResponse:
-    return json_response(await context.engine.changes_container(_ref(request)))
-
-
 async def prune(context: Context, request: web.Request) -> web.StreamResponse:
     wanted = prune_filters(request, ("label", "label!", "until"), time.time())
     return json_response(await context.engine.prune_containers(wanted))
@@ -214,6 +221,7 @@ ROUTES = [
     Route("POST", "/containers/{id}/wait", wait, streams=True),
     Route("GET", "/containers/{id}/logs", logs, streams=True),
     Route("POST", "/containers/{id}/attach", attach),
+    Route("GET", "/containers/{id}/attach/ws", attach_ws, streams=True),
     Route("POST", "/containers/{id}/resize", resize),
     Route("POST", "/containers/{id}/rename", rename),
     Route("POST", "/containers/{id}/pause", pause),
@@ -221,5 +229,4 @@ ROUTES = [
     Route("GET", "/containers/{id}/top", top),
     Route("GET", "/containers/{id}/stats", stats, streams=True),
     Route("POST", "/containers/{id}/update", update),
-    Route("GET", "/containers/{id}/changes", changes),
 ]

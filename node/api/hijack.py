@@ -15,6 +15,7 @@ from typing import Protocol
 from aiohttp import web
 
 from engine.errors import EngineError
+from node.api.takeover import TakeoverHandler
 from node.api.versions import is_before
 
 _HEADER = struct.Struct(">B3xI")
@@ -81,9 +82,9 @@ async def hijack(
     """Serve a session over the request's own connection until both sides have ended.
 
     The head goes out before the session is opened, and output not within FIRST_OUTPUT_S of it: clients read the
-    head through a buffer, and what had come along with it would be lost to them. Clients send input when they have
-    seen the head: what comes earlier is dropped, as Docker does. A session that cannot be opened is reported in the
-    stream, as Docker does.
+    head through a buffer, and what had come along with it would be lost to them. Input that a client sends along
+    with its request, before it has seen the head, is kept. A session that cannot be opened is reported in the stream, as
+    Docker does.
     """
     transport = request.transport
     if not isinstance(transport, asyncio.Transport):
@@ -93,8 +94,7 @@ async def hijack(
         head = f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
     else:
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n"
-    connection = _Connection(transport, transport.get_protocol(), asyncio.get_running_loop())
-    transport.set_protocol(connection)
+    connection = _taken_over(transport)
     request[HEAD_SENT] = True
     with contextlib.suppress(ConnectionError):
         await connection.write(head.encode())
@@ -112,6 +112,19 @@ async def hijack(
                 await session.close()
     transport.close()
     return web.Response()
+
+
+def _taken_over(transport: asyncio.Transport) -> _Connection:
+    """The connection is ours from now on, with what the HTTP server has already read of the raw stream."""
+    served = transport.get_protocol()
+    connection = _Connection(transport, served, asyncio.get_running_loop())
+    transport.set_protocol(connection)
+    if isinstance(served, TakeoverHandler):
+        early, is_over = served.take_early()
+        connection.reader.feed_data(early)
+        if is_over:
+            connection.reader.feed_eof()
+    return connection
 
 
 async def _pump(connection: _Connection, session: Session) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from node.api import (
+    archives,
     build,
     cluster,
     configs,
@@ -25,6 +26,7 @@ from node.api.context import Route
 ROUTES: tuple[Route, ...] = (
     *system.ROUTES,
     *containers.ROUTES,
+    *archives.ROUTES,
     *execs.ROUTES,
     *images.ROUTES,
     *build.ROUTES,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from node.api.takeover import TakeoverRunner
 from node.api.tls_door import TlsDoor
 
 SOCKET_MODE = 0o660
@@ -29,7 +30,7 @@ async def serve(app: web.Application, sockets: Sequence[Path], group: str = "") 
     """Start serving; stop with `runner.cleanup()`. SocketInUse names the socket."""
     app[DOORS] = []
     app.on_shutdown.append(_close_doors)
-    runner = web.AppRunner(
+    runner = TakeoverRunner(
         app,
         access_log=None,
         handle_signals=False,

@@ -87,7 +87,7 @@ class Setup:
         self.processes.execs = self.execs
 
     def create(self, *command: str, **fields: Any) -> str:
-        return self.execs.create("web", ExecConfig(cmd=list(command), **fields))
+        return self.execs.create("web", ExecConfig(cmd=list(command), attach_stdout=True, **fields))
 
     async def start(self, exec_id: str) -> Any:
         return await self.execs.start(exec_id, detach=False, tty=False, console_size=None)
