@@ -92,6 +92,7 @@ class ManagerPart:
             leader_address=lambda: leader_address(self.consensus),
             confirm=self._confirm,
             answers=lambda host: machine_answers(host, identity.port),
+            own_node=identity.node_id,
         )
         self._logs = LogBroker(self.store, self._dispatcher)
         self._manager = Manager(

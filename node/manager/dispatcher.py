@@ -19,7 +19,14 @@ import msgspec
 from node.loop import Clock
 from node.manager.absence import CRASHED_S_MAX, RESTARTING_S_MAX, Absences
 from node.manager.draining import Draining
-from node.manager.liveness import CLOSED_GRACE_S, RESTART_GRACE_S, UNKNOWN_GRACE_S, Liveness, silence_s_max
+from node.manager.liveness import (
+    CLOSED_GRACE_S,
+    RESTART_GRACE_S,
+    UNKNOWN_GRACE_S,
+    Ear,
+    Liveness,
+    silence_s_max,
+)
 from node.manager.orphans import OrphanKeeper
 from node.manager.session import AgentSession
 from node.manager.status_writer import StatusWriter
@@ -65,7 +72,7 @@ class Dispatcher:
     leader_address: host:port of the leader or "", for agents that ask the wrong manager. confirm: after it the
     state is the newest (raises RpcError).
     on_acknowledged: called when a node has programmed a newer network map. answers: whether the machine with this
-    address is there, of a node whose session ended.
+    address is there, of a node whose session ended. own_node: the id of this manager's own.
     """
 
     def __init__(
@@ -77,6 +84,7 @@ class Dispatcher:
         confirm: Callable[[], Awaitable[None]],
         answers: Callable[[str], Awaitable[bool]],
         on_acknowledged: Callable[[], None] = lambda: None,
+        own_node: str = "",
     ) -> None:
         self._store = store
         self._clock = clock
@@ -84,6 +92,8 @@ class Dispatcher:
         self._confirm = confirm
         self._on_acknowledged = on_acknowledged
         self._sessions: dict[str, AgentSession] = {}
+        self._own_node = own_node
+        self._ear = Ear(own_node, clock.monotonic())
         self._liveness = Liveness()
         self._liveness_changed = asyncio.Event()
         self._absences = Absences(clock, answers, self._expect)
@@ -114,6 +124,7 @@ class Dispatcher:
     async def run(self) -> None:
         """Serve until cancelled or until a write shows that another manager leads."""
         self._writer = StatusWriter(self._store, self._clock)
+        self._ear = Ear(self._own_node, self._clock.monotonic())
         self._liveness = Liveness()
         self._maps.clear()
         self._shared_map = None
@@ -135,13 +146,18 @@ class Dispatcher:
                 await session.close()
 
     def _expect_everybody(self) -> None:
-        """The nodes have to find the new leader first: twice the usual silence, and longer while they are there."""
+        """The nodes have to find the new leader first: twice the usual silence, and longer while they are there.
+
+        Whether one of them had announced a restart only the former leader knew, and it may be that node itself.
+        """
         grace = 2 * silence_s_max(self._heartbeat_s())
         for node in self._store.view().nodes.values():
             if node.status.state is NodeState.UNKNOWN:
                 self._expect(node.id, self._clock.monotonic() + max(grace, UNKNOWN_GRACE_S))
             elif node.status.state is not NodeState.DOWN:
-                self._absences.begin(node.id, node.status.address, silent_s=grace, answering_s=CRASHED_S_MAX)
+                self._absences.begin(
+                    node.id, node.status.address, silent_s=grace, answering_s=RESTARTING_S_MAX
+                )
 
     def _heartbeat_s(self) -> float:
         cluster = self._store.view().cluster
@@ -164,6 +180,7 @@ class Dispatcher:
         await self._replace_older(caller.node_id, hello)
         self._sessions[caller.node_id] = session
         self._absences.end(caller.node_id)
+        self._ear.opened(caller.node_id)
         self._heard(session)
         self._writer.change_node(caller.node_id, self._ready(hello))
         log.info("node %s (%s) opened session %s", caller.node_id, hello.description.hostname, session.id)
@@ -257,6 +274,7 @@ class Dispatcher:
         if self._sessions.get(session.node_id) is not session:
             return  # replaced by a newer one, or the node was found dead
         del self._sessions[session.node_id]
+        self._ear.closed(session.node_id, self._clock.monotonic())
         self._stop_drained(self._draining.acknowledged(session.node_id, math.inf))
         node = self._store.view().nodes.get(session.node_id)
         if node is None or not self._leading:
@@ -398,7 +416,13 @@ class Dispatcher:
                 self._liveness.shift(now - deadline + LATE_S)
                 continue
             for node_id in self._liveness.expired(now):
-                await self._down(node_id)
+                if self._ear.is_deaf(now):
+                    log.warning(
+                        "node %s was not heard from in time, but neither was this one: waiting", node_id
+                    )
+                    self._liveness.expect(node_id, now + CLOSED_GRACE_S)
+                else:
+                    await self._down(node_id)
 
     async def _down(self, node_id: str) -> None:
         log.warning("node %s is down: not heard from in time", node_id)

@@ -13,6 +13,7 @@ MISSED_HEARTBEATS = 3
 HEARTBEAT_JITTER = 0.1
 CLOSED_GRACE_S = 2.0
 RESTART_GRACE_S = 20.0
+DEAF_S_MAX = 20.0
 # Nodes that were never heard from since a restore: their agents try all managers that they knew in turn, with
 # pauses of up to 8 s, and their tasks run meanwhile.
 UNKNOWN_GRACE_S = 60.0
@@ -21,6 +22,30 @@ UNKNOWN_GRACE_S = 60.0
 def silence_s_max(heartbeat_s: float) -> float:
     """How long a node with an open session may be silent."""
     return MISSED_HEARTBEATS * heartbeat_s * (1 + HEARTBEAT_JITTER)
+
+
+class Ear:
+    """Whether this manager can hear at all: its own node's agent has a session as every other's.
+
+    A manager that has just come to lead, or whose machine is starved, may hear nobody in time, itself included:
+    then the others are not to blame, for DEAF_S_MAX at most.
+    """
+
+    def __init__(self, node_id: str, now: float) -> None:
+        """`node_id`: of this manager, empty when it has no agent."""
+        self._node_id = node_id
+        self._deaf_since = now
+
+    def opened(self, node_id: str) -> None:
+        if node_id == self._node_id:
+            self._deaf_since = math.inf
+
+    def closed(self, node_id: str, now: float) -> None:
+        if node_id == self._node_id:
+            self._deaf_since = now
+
+    def is_deaf(self, now: float) -> bool:
+        return bool(self._node_id) and 0 <= now - self._deaf_since < DEAF_S_MAX
 
 
 class Liveness:

@@ -116,7 +116,7 @@ KINDS = {Node: Kind.NODE, Task: Kind.TASK, Secret: Kind.SECRET, Network: Kind.NE
 
 @contextlib.asynccontextmanager
 async def world(
-    *node_ids: str, state: NodeState = NodeState.UNKNOWN, answering: bool = False
+    *node_ids: str, state: NodeState = NodeState.UNKNOWN, answering: bool = False, own_node: str = ""
 ) -> AsyncIterator[World]:
     clock = ManualClock()
     store = Store(clock=clock.now)
@@ -131,7 +131,12 @@ async def world(
         return made.answering
 
     dispatcher = Dispatcher(
-        store, clock, leader_address=lambda: "10.0.0.9:2377", confirm=confirm, answers=answers
+        store,
+        clock,
+        leader_address=lambda: "10.0.0.9:2377",
+        confirm=confirm,
+        answers=answers,
+        own_node=own_node,
     )
     made = World(store, clock, dispatcher, answering=answering)
     status = NodeStatus(state=state, address="10.1.0.1")

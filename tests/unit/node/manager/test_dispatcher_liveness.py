@@ -5,7 +5,7 @@ from __future__ import annotations
 from dispatcher_world import task, world
 
 from node.manager.absence import CRASHED_S_MAX, PROBE_EVERY_S, RESTARTING_S_MAX
-from node.manager.liveness import CLOSED_GRACE_S, RESTART_GRACE_S, UNKNOWN_GRACE_S
+from node.manager.liveness import CLOSED_GRACE_S, DEAF_S_MAX, RESTART_GRACE_S, UNKNOWN_GRACE_S
 from node.rpc import RpcError
 from raft.objects.assignment import (
     Assignments,
@@ -172,7 +172,7 @@ async def test_new_leader_gives_double_grace():
 
 async def test_new_leader_waits_longer_for_nodes_whose_machines_answer():
     async with world("n1", state=NodeState.READY, answering=True) as w:
-        await w.clock.advance(CRASHED_S_MAX - 0.5)
+        await w.clock.advance(RESTARTING_S_MAX - 0.5)
         assert w.state("n1") is NodeState.READY
         await w.clock.advance(1.0)
         assert w.state("n1") is NodeState.DOWN
@@ -222,3 +222,30 @@ async def test_tasks_of_a_node_down_for_a_day_are_orphaned():
         assert w.task("t1").status.state is TaskState.RUNNING
         await w.clock.advance(0.2 * 3600)
         assert w.task("t1").status.state is TaskState.ORPHANED
+
+
+async def test_leader_that_does_not_hear_its_own_node_takes_nobody_for_dead():
+    async with world("own", "n2", state=NodeState.READY, own_node="own") as w:
+        await w.clock.advance(DEAF_S_MAX - 1)
+        assert (w.state("own"), w.state("n2")) == (NodeState.READY, NodeState.READY)
+        w.open("own").beat()
+        await w.clock.advance(CLOSED_GRACE_S + 1)
+        assert (w.state("own"), w.state("n2")) == (NodeState.READY, NodeState.DOWN)
+
+
+async def test_leader_whose_own_agent_stays_away_sees_deaths_again():
+    async with world("own", "n2", state=NodeState.READY, own_node="own") as w:
+        await w.clock.advance(DEAF_S_MAX + CLOSED_GRACE_S)
+        assert (w.state("own"), w.state("n2")) == (NodeState.DOWN, NodeState.DOWN)
+
+
+async def test_leader_that_loses_its_own_agent_waits_from_then_on():
+    async with world("own", "n2", own_node="own") as w:
+        agents = [w.open("own"), w.open("n2")]
+        for agent in agents:
+            agent.beat()
+        await w.clock.advance(60)
+        for agent in agents:
+            await agent.stream.close()
+        await w.clock.advance(DEAF_S_MAX - 1)
+        assert (w.state("own"), w.state("n2")) == (NodeState.READY, NodeState.READY)
