@@ -1,4 +1,4 @@
-"""`./dev bench [PART...]`: measures (nodes, images, raft; no name: all), prints, writes docs/bench.json and docs/bench.md.
+"""`./dev bench [PART...]`: measures (nodes, images, builds, raft; no name: all), prints, writes docs/bench.json and .md.
 
 A part that is not measured keeps the figures of its last run.
 """
@@ -13,13 +13,14 @@ from typing import Any
 
 import msgspec
 
-from bench import images, nodes, page
+from bench import builds, images, nodes, page
 from bench.page import Part, made_now
 from bench.raft import result
 
 PARTS: dict[str, Callable[[], Any]] = {
     "nodes": nodes.measure,
     "images": images.measure,
+    "builds": builds.measure,
     "raft": result.measure,
 }
 

@@ -1,6 +1,6 @@
-"""Images: an archive loaded, and pushed to and pulled from a local docker-registry; podman beside it when installed.
+"""Images: an archive loaded, and pushed to and pulled from a local docker-registry; podman and dockerd beside it.
 
-The image: 200 MB in ten layers, half of it compressible, gzip. Registry and clients share a network namespace.
+Both where they are installed. The image: 200 MB in ten layers, half of it compressible, gzip. Registry and clients share a network namespace.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench import dockerd
 from bench.measure import wait_until
 from node.lab import model
 
 SWARMCTL = str(Path(sys.executable).parent / "swarmctl")
 LAYERS, LAYER_BYTES = 10, 20_000_000
 NAME = "127.0.0.1:5000/bench:1"
+LOAD, PULL = "load, 200 MB in ten layers (s)", "pull, 200 MB in ten layers (s)"
 
 
 def measure() -> dict[str, float]:
@@ -45,7 +47,8 @@ def measure() -> dict[str, float]:
             inside = ("nsenter", f"--net={node.netns_path}", "--")
             with _registry(program, folder, inside):
                 figures = _ours(node.host, archive)
-                return figures | _podman(folder, inside, archive)
+                figures |= _podman(folder, inside, archive)
+                return figures | _docker(folder, inside, archive)
         finally:
             _run(SWARMCTL, "lab", "down", "--name", lab)
 
@@ -54,10 +57,10 @@ def _ours(host: str, archive: Path) -> dict[str, float]:
     def call(*words: str) -> float:
         return _seconds(SWARMCTL, "-H", host, *words)
 
-    figures = {"load, 200 MB in ten layers (s)": call("load", "-q", "-i", str(archive))}
+    figures = {LOAD: call("load", "-q", "-i", str(archive))}
     figures["push, 200 MB in ten layers (s)"] = call("push", "-q", NAME)
     call("rmi", NAME)
-    figures["pull, 200 MB in ten layers (s)"] = call("pull", "-q", NAME)
+    figures[PULL] = call("pull", "-q", NAME)
     figures["pull of what is here (s)"] = call("pull", "-q", NAME)
     return figures
 
@@ -69,14 +72,25 @@ def _podman(folder: Path, inside: tuple[str, ...], archive: Path) -> dict[str, f
     podman = (*inside, "podman", *storage)
     figures: dict[str, float] = {}
     try:
-        figures["podman load, the same (s)"] = _seconds(*podman, "load", "-q", "-i", str(archive))
+        figures[f"podman: {LOAD}"] = _seconds(*podman, "load", "-q", "-i", str(archive))
         _run(*podman, "rmi", "-f", "-a")
-        figures["podman pull, the same (s)"] = _seconds(*podman, "pull", "-q", "--tls-verify=false", NAME)
+        figures[f"podman: {PULL}"] = _seconds(*podman, "pull", "-q", "--tls-verify=false", NAME)
     except subprocess.CalledProcessError as error:
         print(f"podman: {error.stderr.decode().strip()[-300:]}")
     finally:
         subprocess.run([*podman, "system", "reset", "-f"], capture_output=True)
     return figures
+
+
+def _docker(folder: Path, inside: tuple[str, ...], archive: Path) -> dict[str, float]:
+    with dockerd.running(folder, inside) as socket:
+        if not socket:
+            return {}
+        host = f"unix://{socket}"
+        figures = {f"dockerd: {LOAD}": _seconds(SWARMCTL, "-H", host, "load", "-q", "-i", str(archive))}
+        _run(SWARMCTL, "-H", host, "rmi", NAME)
+        figures[f"dockerd: {PULL}"] = _seconds(SWARMCTL, "-H", host, "pull", "-q", NAME)
+        return figures
 
 
 @contextlib.contextmanager

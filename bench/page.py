@@ -66,10 +66,11 @@ def store(parts: dict[str, Part]) -> None:
     sections = ["# Figures\n"]
     if "nodes" in parts:
         sections.append(_origin("nodes", parts["nodes"].made) + _nodes(parts["nodes"].figures))
-    if "images" in parts:
-        sections.append(
-            "## Images\n\n" + _origin("images", parts["images"].made) + _nodes(parts["images"].figures)
-        )
+    for name, title in (("images", "Images"), ("builds", "Builds, and many containers")):
+        if name in parts:
+            sections.append(
+                f"## {title}\n\n" + _origin(name, parts[name].made) + _compared(parts[name].figures)
+            )
     if "raft" in parts:
         text = report.section(msgspec.convert(parts["raft"].figures, Result))
         sections.append("## The managers' store\n\n" + _origin("raft", parts["raft"].made) + text)
@@ -81,6 +82,18 @@ def _origin(name: str, made: Made) -> str:
         f"Made by `./dev bench {name}` on {made.date}: Linux {made.kernel}, {made.cores} cores,\n"
         f"Python {made.python}. Medians where a figure is repeated; all in one run.\n\n"
     )
+
+
+def _compared(figures: dict[str, float]) -> str:
+    """`WHO: NAME` stands beside NAME."""
+    others = sorted({name.partition(": ")[0] for name in figures if ": " in name})
+    lines = [f"| | {' | '.join(['swarmctl', *others])} |", "|---" * (len(others) + 2) + "|"]
+    for name, value in figures.items():
+        if ": " not in name:
+            beside = [figures.get(f"{other}: {name}") for other in others]
+            shown = [report.number(value), *("" if v is None else report.number(v) for v in beside)]
+            lines.append(f"| {name} | {' | '.join(shown)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _nodes(figures: dict[str, float]) -> str:
