@@ -1,6 +1,7 @@
 """Images: an archive loaded, and pushed to and pulled from a local docker-registry; podman and dockerd beside it.
 
-Both where they are installed. The image: 200 MB in ten layers, half of it compressible, gzip. Registry and clients share a network namespace.
+Both where they are installed. The image: 200 MB in ten layers, half of it compressible, gzip. Registry and clients
+share a network namespace.
 """
 
 from __future__ import annotations
