@@ -82,10 +82,14 @@ class SpawnThreads:
             self._unfinished += 1
             self._jobs.put(job)
 
+    def wake(self) -> None:
+        """Whoever waits in the poller looks up, also from a signal's handler: the wait itself goes on after one."""
+        os.eventfd_write(self._wakeup, 1)
+
     def _work(self) -> None:
         while True:
             self._done.append(self._jobs.get()())
-            os.eventfd_write(self._wakeup, 1)
+            self.wake()
 
     def _collect(self) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -363,6 +363,7 @@ class Supervisor:
     def terminate(self) -> None:
         """SIGTERM: end with everything that runs, as a service manager expects it."""
         self._terminating = True
+        self._threads.wake()
 
     # ---- other code ---------------------------------------------------------------------------------------
 
