@@ -39,7 +39,8 @@ def is_mount_point(path: Path) -> bool:
 
 
 def _mounts() -> list[list[str]]:
-    return [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    """Of the calling thread: copies of files happen in threads with a mount namespace of their own."""
+    return [line.split() for line in Path("/proc/thread-self/mountinfo").read_text().splitlines()]
 
 
 def _plain(point: str) -> str:

@@ -45,8 +45,8 @@ def _read_struct(value: dict[str, Any], struct: type) -> dict[str, Any]:
     for name, entry in value.items():
         field = fields.get(name) or fields.get(name.lower())
         if field is None:
-            continue  # unknown fields are ignored
-        if entry is not None or _takes_null(field.type):
+            read[name] = entry  # ignored, or refused, as its struct says
+        elif entry is not None or _takes_null(field.type):
             read[field.encode_name] = _read(entry, field.type)
     return read
 

@@ -301,7 +301,7 @@ def test_wrong_host_configuration_is_named(api: Api, host_config: dict[str, Any]
         ("POST /volumes/create", {"Name": "a b"}, "a b"),
         ("POST /volumes/create", {"Name": "vol", "DriverOpts": {"type": "nfs"}}, "device"),
         ("POST /images/hello/tag?repo=UPPER", None, "UPPER|lowercase"),
-        ("POST /images/create?fromSrc=http://x", None, "fromSrc"),
+        ("POST /images/create?fromSrc=ftp://x", None, "ftp"),
         ("POST /swarm/init", {"Availability": "idle"}, "Availability"),
         ("POST /swarm/init", {"ListenAddr": "here:there"}, "here:there"),
         ("POST /swarm/init", {"SubnetSize": 99}, "SubnetSize|subnet size|99"),
