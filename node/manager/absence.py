@@ -20,8 +20,6 @@ PROBE_EVERY_S = 0.5
 # The bound of all waiting for a daemon on a machine that answers, without and with an announced restart.
 CRASHED_S_MAX = 20.0
 RESTARTING_S_MAX = 60.0
-# A new leader does not know which of the two it is.
-UNTOLD_S_MAX = 30.0
 
 
 async def machine_answers(host: str, port: int) -> bool:

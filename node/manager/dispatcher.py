@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Collection
 import msgspec
 
 from node.loop import Clock
-from node.manager.absence import CRASHED_S_MAX, RESTARTING_S_MAX, UNTOLD_S_MAX, Absences
+from node.manager.absence import CRASHED_S_MAX, RESTARTING_S_MAX, Absences
 from node.manager.draining import Draining
 from node.manager.liveness import (
     CLOSED_GRACE_S,
@@ -148,14 +148,14 @@ class Dispatcher:
     def _expect_everybody(self) -> None:
         """The nodes have to find the new leader first: twice the usual silence, and longer while they are there.
 
-        Whether one of them had announced a restart only the former leader knew, and it may be that node itself.
+        Whether one of them had announced a restart only the former leader knew.
         """
         grace = 2 * silence_s_max(self._heartbeat_s())
         for node in self._store.view().nodes.values():
             if node.status.state is NodeState.UNKNOWN:
                 self._expect(node.id, self._clock.monotonic() + max(grace, UNKNOWN_GRACE_S))
             elif node.status.state is not NodeState.DOWN:
-                self._absences.begin(node.id, node.status.address, silent_s=grace, answering_s=UNTOLD_S_MAX)
+                self._absences.begin(node.id, node.status.address, silent_s=grace, answering_s=CRASHED_S_MAX)
 
     def _heartbeat_s(self) -> float:
         cluster = self._store.view().cluster

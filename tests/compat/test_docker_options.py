@@ -288,7 +288,9 @@ def test_files_of_the_client(docker: Docker, box: str, tmp_path: Path) -> None:
         "who": "me"
     }
     assert (shown["Config"]["StopSignal"], shown["Config"]["StopTimeout"]) == ("SIGQUIT", 3)
-    assert "--storage-opt is supported only for overlay over xfs with 'pquota'" in docker.refused("--storage-opt", "size=1G")
+    assert "--storage-opt is supported only for overlay over xfs with 'pquota'" in docker.refused(
+        "--storage-opt", "size=1G"
+    )
 
 
 def test_volumes_of_another_and_removal_at_the_end(docker: Docker, box: str) -> None:

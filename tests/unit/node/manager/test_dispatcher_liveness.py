@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dispatcher_world import task, world
 
-from node.manager.absence import CRASHED_S_MAX, PROBE_EVERY_S, RESTARTING_S_MAX, UNTOLD_S_MAX
+from node.manager.absence import CRASHED_S_MAX, PROBE_EVERY_S, RESTARTING_S_MAX
 from node.manager.liveness import CLOSED_GRACE_S, DEAF_S_MAX, RESTART_GRACE_S, UNKNOWN_GRACE_S
 from node.rpc import RpcError
 from raft.objects.assignment import (
@@ -172,7 +172,7 @@ async def test_new_leader_gives_double_grace():
 
 async def test_new_leader_waits_longer_for_nodes_whose_machines_answer():
     async with world("n1", state=NodeState.READY, answering=True) as w:
-        await w.clock.advance(UNTOLD_S_MAX - 0.5)
+        await w.clock.advance(CRASHED_S_MAX - 0.5)
         assert w.state("n1") is NodeState.READY
         await w.clock.advance(1.0)
         assert w.state("n1") is NodeState.DOWN
