@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from engine.config import VolumeCreate
@@ -47,25 +45,8 @@ class VolumeService:
     def _usage(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self._store.summaries({})["Volumes"]
         for row in rows:
-            is_counted = self._store.is_plain(row["Name"])
-            size = tree_bytes(Path(row["Mountpoint"])) if is_counted else -1
-            row["UsageData"] = {"Size": size, "RefCount": len(self._users(row["Name"]))}
+            row["UsageData"] = {
+                "Size": self._store.size_of(row["Name"]),
+                "RefCount": len(self._users(row["Name"])),
+            }
         return rows
-
-
-def tree_bytes(root: Path) -> int:
-    """Of all files below; one with several names counts once. What vanishes meanwhile counts as nothing."""
-    total, seen, folders = 0, set(), [os.fspath(root)]
-    while folders:
-        try:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    facts = entry.stat(follow_symlinks=False)
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    elif facts.st_nlink == 1 or (facts.st_dev, facts.st_ino) not in seen:
-                        seen.add((facts.st_dev, facts.st_ino))
-                        total += facts.st_size
-        except OSError:
-            continue
-    return total

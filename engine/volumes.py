@@ -13,7 +13,6 @@ import logging
 import os
 import re
 import secrets
-import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,8 +26,8 @@ from engine.config import VolumeCreate
 from engine.errors import Conflict, EngineError, InvalidParameter, NotFound
 from engine.filter_values import check_filters, has_label, is_spared, matches_pattern, truth
 from engine.name_locks import NameLocks
-from engine.storage.layer_tree import tree_bytes
 from engine.storage.tree_copy import copy_tree
+from engine.storage.trees import remove_tree, tree_bytes
 from engine.volume_drivers import DriverVolume, NoDrivers, VolumeDriver, VolumeDrivers
 
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
@@ -249,7 +248,7 @@ class VolumeStore:
             self._mounted.pop(volume.name, None)
             doomed = self._doom(volume) if volume.name in self._volumes else None
         if doomed is not None:
-            shutil.rmtree(doomed, ignore_errors=True)
+            remove_tree(doomed, ignore_errors=True)
 
     def prune(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
         """Delete what no container has: anonymous volumes, with the filter `all` also named ones."""
@@ -278,7 +277,7 @@ class VolumeStore:
         """Know a volume again; delete what an interrupted create or remove left."""
         data = folder / "_data"
         if folder.name.startswith(_DOOMED):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder, ignore_errors=True)
             return
         try:
             description = (folder / "volume.json").read_bytes()
@@ -417,7 +416,7 @@ def _same_driver(known: str, asked: str) -> bool:
 
 def _discard(folder: Path) -> None:
     if not os.path.ismount(folder / "_data"):
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder, ignore_errors=True)
 
 
 def _check_name(name: str) -> None:

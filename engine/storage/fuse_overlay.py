@@ -20,8 +20,9 @@ from engine.runtime import syscalls
 from engine.storage.driver import DriverUnusable, Rootfs
 from engine.storage.file_system import is_mount_point
 from engine.storage.layer_folders import LayerFolders
-from engine.storage.layer_tree import WHITEOUT_PREFIX, LayerUnpacker, tree_bytes
+from engine.storage.layer_tree import WHITEOUT_PREFIX, LayerUnpacker
 from engine.storage.overlay import changes_of
+from engine.storage.trees import tree_bytes
 
 PROGRAM = "fuse-overlayfs"
 MOUNT_WITHIN_S = 30
