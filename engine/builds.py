@@ -92,6 +92,7 @@ class Builds:
         for name in filters:
             if name not in PRUNE_FILTERS:
                 raise InvalidParameter(f"invalid filter '{name}'")
+        self._imaging.events.publish("builder", "prune", "", {"reclaimed": "0"})
         return {"CachesDeleted": [], "SpaceReclaimed": 0}
 
     async def _build(self, options: BuildOptions, body: AsyncIterator[bytes], emit: Emit) -> Image:

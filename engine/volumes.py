@@ -66,6 +66,7 @@ class VolumeStore:
         self._names = NameLocks()
         self._volumes: dict[str, Volume] = {}
         self._mounted: dict[str, dict[str, str]] = {}  # name -> user -> path
+        self.changed: Callable[[str, str, str], None] = lambda action, name, driver: None  # from any thread
         for folder in sorted(root.iterdir()):
             self._recognise(folder)
 
@@ -82,6 +83,7 @@ class VolumeStore:
                 options = dict(request.driver_opts or {})
                 volume = Volume(name, created, labels, options, request.driver or LOCAL)
                 self._make(volume)
+                self.changed("create", name, volume.driver)
             return self._to_api(volume)
 
     def _known(self, name: str, driver: str) -> Volume | None:
@@ -211,19 +213,17 @@ class VolumeStore:
                 rows.append(self._to_api(volume, strange))
         return {"Volumes": sorted(rows, key=lambda row: str(row["Name"])), "Warnings": warnings}
 
-    def remove(self, name: str, *, force: bool) -> str:
-        """Its driver. Conflict while a container has it. `force`: an unknown name, or a plugin that refuses, is
-        no error."""
+    def remove(self, name: str, *, force: bool) -> None:
+        """Conflict while a container has it. `force`: an unknown name, or a plugin that refuses, is no error."""
         with self._names.held(name):
             volume = self._volumes.get(name) or self._discovered(name)
             if volume is None and force:
-                return LOCAL
+                return
             if volume is None:
                 raise NotFound(f"get {name}: no such volume")
             if users := self._users(name):
                 raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
             self._remove(volume, force=force)
-            return volume.driver
 
     def remove_with(self, name: str, container_id: str) -> None:
         """An anonymous volume goes with the container it was made for, unless another one has it."""
@@ -249,6 +249,7 @@ class VolumeStore:
             doomed = self._doom(volume) if volume.name in self._volumes else None
         if doomed is not None:
             remove_tree(doomed, ignore_errors=True)
+        self.changed("destroy", volume.name, volume.driver)
 
     def prune(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
         """Delete what no container has: anonymous volumes, with the filter `all` also named ones."""
