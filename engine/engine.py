@@ -321,7 +321,7 @@ class Engine:
         shown = container_inspect(container, self._provider.sandbox(container.id), self.settings)
         shown["ExecIDs"] = self._execs.ids_of(container.id)
         with contextlib.suppress(NotFound):  # one that is being removed has lost it
-            shown["GraphDriver"]["Data"] = graph_driver_data(self._storage.rootfs(container.id))
+            shown["GraphDriver"]["Data"] = graph_driver_data(container, self._storage.places(container.id))
         if size:
             usage = await asyncio.to_thread(self._storage.usage, container.id)
             shown |= {"SizeRw": usage, "SizeRootFs": usage + self._image_size(container)}

@@ -141,6 +141,10 @@ class LayerFolders(abc.ABC):
             )
         return self._rootfs(folder, self._trees(_lines(folder / "chain")))
 
+    def places(self, container_id: str) -> dict[str, str]:
+        """A driver whose root is one plain folder tells nothing, as in Docker."""
+        return {}
+
     def release_rootfs(self, container_id: str) -> None:  # noqa: B027
         """Most drivers mount nothing on the host."""
 

@@ -73,6 +73,9 @@ class OverlayDriver(LayerFolders):
     def _rootfs(self, folder: Path, below: Sequence[Path]) -> Rootfs:
         return Rootfs(lower=tuple(map(str, below)), upper=str(folder / "upper"), work=str(folder / "work"))
 
+    def places(self, container_id: str) -> dict[str, str]:
+        return places_of(self.rootfs(container_id))
+
     @contextlib.contextmanager
     def mounted(self, container_id: str) -> Iterator[Path]:
         """Not for a container that runs: its upper directory must be mounted once only."""
@@ -95,6 +98,10 @@ class OverlayDriver(LayerFolders):
     def usage(self, container_id: str) -> int:
         folder = self._containers / container_id
         return tree_bytes(folder / "upper") if folder.is_dir() else 0
+
+
+def places_of(rootfs: Rootfs) -> dict[str, str]:
+    return {"LowerDir": ":".join(rootfs.lower), "UpperDir": rootfs.upper, "WorkDir": rootfs.work}
 
 
 def changes_of(rootfs: Rootfs) -> list[tuple[str, int]]:
