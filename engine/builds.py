@@ -12,7 +12,6 @@ import base64
 import collections
 import contextlib
 import logging
-import shutil
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from engine.errors import InvalidParameter
 from engine.images.config import Image
 from engine.images.reference import DEFAULT_DOMAIN, parse_reference
 from engine.imaging import Imaging
+from engine.storage.trees import remove_tree
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Builds:
             for name in containers:
                 logger.info("container %s of a build that was cut off is removed", name)
                 await self._runner.remove_left(name)
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await asyncio.to_thread(remove_tree, folder, ignore_errors=True)
 
     async def build(self, options: BuildOptions, body: AsyncIterator[bytes]) -> AsyncGenerator[Message, None]:
         """Docker's messages. An error before the first of them is raised; later it is the last message."""
@@ -92,6 +92,7 @@ class Builds:
         for name in filters:
             if name not in PRUNE_FILTERS:
                 raise InvalidParameter(f"invalid filter '{name}'")
+        self._imaging.events.publish("builder", "prune", "", {"reclaimed": "0"})
         return {"CachesDeleted": [], "SpaceReclaimed": 0}
 
     async def _build(self, options: BuildOptions, body: AsyncIterator[bytes], emit: Emit) -> Image:

@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from engine.build_config import CommitOptions
-from engine.building.completion import to_its_end
 from engine.building.images import describe_step
 from engine.building.metadata import apply_changes
 from engine.building.roots import Roots
+from engine.completion import to_its_end
 from engine.config import ContainerConfig
 from engine.container import Container, Status
 from engine.containers import Containers

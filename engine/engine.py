@@ -11,10 +11,8 @@ import asyncio
 import contextlib
 import functools
 import logging
-import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from engine.attach import AttachSession
@@ -68,6 +66,7 @@ from engine.settings import EngineSettings
 from engine.state import StateStore
 from engine.stats_stream import stats_stream
 from engine.storage.choice import choose_driver
+from engine.storage.trees import remove_tree
 from engine.timings import Timings
 from engine.update import apply_update
 from engine.views import container_inspect, container_summary, graph_driver_data
@@ -171,7 +170,7 @@ class Engine:
         """Reconcile with what runs: adopt live containers, record exits that were missed, remove leftovers."""
         for leftover in self.settings.containers_dir.iterdir():
             if leftover.name not in self._state.containers:
-                await asyncio.to_thread(_remove_tree, leftover)
+                await asyncio.to_thread(remove_tree, leftover, ignore_errors=True)
         self._preparation.recover(self._state.containers)
         await asyncio.to_thread(self._bundles.recover, set(self._state.containers))
         known_layers = {chain for image in self._images.all() for chain in image.chain_ids}
@@ -322,7 +321,7 @@ class Engine:
         shown = container_inspect(container, self._provider.sandbox(container.id), self.settings)
         shown["ExecIDs"] = self._execs.ids_of(container.id)
         with contextlib.suppress(NotFound):  # one that is being removed has lost it
-            shown["GraphDriver"]["Data"] = graph_driver_data(self._storage.rootfs(container.id))
+            shown["GraphDriver"]["Data"] = graph_driver_data(container, self._storage.places(container.id))
         if size:
             usage = await asyncio.to_thread(self._storage.usage, container.id)
             shown |= {"SizeRw": usage, "SizeRootFs": usage + self._image_size(container)}
@@ -476,8 +475,3 @@ def _exit_of(state: ContainerState) -> ExitEvent:
         oom_killed=state.oom_killed,
         finished_at=state.finished_at,
     )
-
-
-def _remove_tree(path: Path) -> None:
-
-    shutil.rmtree(path, ignore_errors=True)

@@ -92,6 +92,8 @@ class Execs:
         config = made.config
         use_tty = config.tty or tty
         size = console_size or config.console_size
+        # Said before: a quick one has ended when its start is answered.
+        self._publish(container, f"exec_start: {' '.join(config.cmd or ())}", made)
         try:
             started = await self._runtime.exec(
                 container.id,
@@ -105,7 +107,6 @@ class Execs:
             made.exit_code = error.exit_code
             raise StartFailed(f"OCI runtime exec failed: exec failed: {error}", error.exit_code) from error
         made.running, made.pid = made.exit_code is None, started.pid
-        self._publish(container, f"exec_start: {' '.join(config.cmd or ())}", made)
         outputs = [(STDOUT, started.stdout_fd)]
         if started.stderr_fd is not None:
             outputs.append((STDERR, started.stderr_fd))

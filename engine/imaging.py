@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from engine.containers import Containers
-from engine.errors import InvalidParameter
+from engine.errors import InvalidParameter, NotFound
 from engine.events import EventBus
 from engine.images import lineage, made
+from engine.images.config import Image
 from engine.images.platforms import check_platform, parse_platform
+from engine.images.reference import parse_reference
 from engine.images.store import ImageStore
 from engine.registry.service import RegistryService
 
@@ -36,7 +38,7 @@ class Imaging:
         self.store = store
         self._registry = registry
         self._containers = containers
-        self._events = events
+        self.events = events
         self._temp_dir = temp_dir
         temp_dir.mkdir(parents=True, exist_ok=True)
 
@@ -57,17 +59,19 @@ class Imaging:
     async def tag(self, ref: str, repo: str, tag: str) -> None:
         image = self.store.resolve(ref)
         self.store.tag(ref, repo, tag)
-        self._events.publish("image", "tag", image.id, {"name": f"{repo}:{tag or 'latest'}"})
+        self._tell("tag", image, parse_reference(f"{repo}:{tag}" if tag else repo).familiar)
 
     async def remove(self, ref: str, *, force: bool, noprune: bool) -> list[dict[str, str]]:
+        image = self.store.resolve(ref)
+        known = {each.id: each for each in self.store.all()}
         removed = await asyncio.to_thread(
             self.store.remove, ref, force=force, in_use=self._users, noprune=noprune
         )
         for entry in removed:
-            for kind, name in entry.items():
-                self._events.publish(
-                    "image", "untag" if kind == "Untagged" else "delete", name, {"name": name}
-                )
+            if "Untagged" in entry:
+                self._tell("untag", image, image.id)
+            elif entry["Deleted"] in known:  # not of a layer
+                self._tell("delete", known[entry["Deleted"]], entry["Deleted"])
         return removed
 
     async def load(
@@ -75,11 +79,15 @@ class Imaging:
     ) -> AsyncIterator[dict[str, Any]]:
         """Docker's progress messages, ending with `Loaded image: ...` for each."""
         wanted = parse_platform(platform)
+        loaded: list[str] = []
         async with self._received(source) as file:
-            async for message in self._reported(lambda report: self.store.load(file, report, wanted)):
+            async for message in self._reported(
+                lambda report: loaded.extend(self.store.load(file, report, wanted))
+            ):
                 if not quiet or "stream" in message:
                     yield message
-        self._events.publish("image", "load", "", {})
+        for image in self._distinct(loaded):
+            self._tell("load", image, image.id)
 
     async def import_rootfs(
         self,
@@ -95,7 +103,7 @@ class Imaging:
             image_id = await asyncio.to_thread(
                 made.import_rootfs, self.store, file, repo, tag, list(changes), message, wanted
             )
-        self._events.publish("image", "import", image_id, {"name": f"{repo}:{tag}" if repo else image_id})
+        self._tell("import", self.store.resolve(image_id), image_id)
         yield {"status": image_id}
 
     async def save(self, refs: list[str], platform: str = "") -> AsyncIterator[bytes]:
@@ -106,6 +114,8 @@ class Imaging:
         with tempfile.TemporaryFile(dir=self._temp_dir) as file:
             await asyncio.to_thread(self.store.save, refs, file)
             file.seek(0)
+            for image in self._distinct(refs):
+                self._tell("save", image, image.id)
             while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
                 yield chunk
 
@@ -138,7 +148,19 @@ class Imaging:
             for ref in image.repo_tags or [image.id]:
                 deleted += await self.remove(ref, force=False, noprune=False)
         reclaimed += await asyncio.to_thread(self.store.collect_incoming)
+        self.events.publish("image", "prune", "", {"reclaimed": str(reclaimed)})
         return {"ImagesDeleted": deleted, "SpaceReclaimed": reclaimed}
+
+    def _distinct(self, refs: Iterable[str]) -> list[Image]:
+        """The images of these names, each once; those that went meanwhile are left out."""
+        found: dict[str, Image] = {}
+        for ref in refs:
+            with contextlib.suppress(NotFound):
+                found |= {image.id: image for image in self.store.named(ref)}
+        return list(found.values())
+
+    def _tell(self, action: str, image: Image, name: str) -> None:
+        self.events.publish("image", action, image.id, {**image.config.labels, "name": name})
 
     def _check_platform(self, ref: str, platform: str) -> None:
         """NotFound when the image is not here, or not for the platform that is asked for."""

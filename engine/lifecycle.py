@@ -18,6 +18,7 @@ import msgspec
 
 from engine.attach import AttachSession, FramedSession, PendingSession
 from engine.background import BackgroundTasks
+from engine.completion import carried
 from engine.container import Container, Status
 from engine.containers import Containers
 from engine.errors import (
@@ -94,7 +95,7 @@ class Lifecycle:
                 raise Conflict(f"container {container.name} is marked for removal and cannot be started")
             container.state.stopped_by_user = False
             container.state.restart_count = container.state.quick_exits = 0
-            await self._start_locked(container)
+            await carried(self._start_locked(container))
 
     async def stop(self, container: Container, timeout_s: int | None = None, signal: str = "") -> None:
         """Stop signal, grace, then SIGKILL. NotModified when it does not run."""
@@ -153,7 +154,6 @@ class Lifecycle:
             await self._kill_and_wait(container, exited)
         else:
             await self._signal(container, number)
-        self._publish(container, "kill", signal=str(number))
 
     async def restart(self, container: Container, timeout_s: int | None, signal: str = "") -> None:
         """A container that is removed when it exits stays: this is not its end."""
@@ -292,7 +292,7 @@ class Lifecycle:
                 return
             container.state.restart_count += 1
             try:
-                await self._start_locked(container)
+                await carried(self._start_locked(container))
             except EngineError as error:
                 logger.warning("container %s does not restart: %s", container.name, error)
 
@@ -329,6 +329,7 @@ class Lifecycle:
     # ---- inside -------------------------------------------------------------------------------------------
 
     async def _start_locked(self, container: Container) -> None:
+        """Never cancelled: a process that the supervisor may have made by then would belong to nobody."""
         state = container.state
         if container.id in self._unrecorded:
             await self._runtime.forget(container.id)
@@ -340,9 +341,6 @@ class Lifecycle:
         except (SpawnError, EngineError, OSError) as error:
             await self._preparation.release(container)
             await self._start_failed(container, error)
-        except asyncio.CancelledError:
-            await self._preparation.release(container)
-            raise
         state.status = Status.RUNNING
         state.pid, state.start_ticks, state.started_at = started.pid, started.start_ticks, started.started_at
         state.exit_code, state.error, state.oom_killed = 0, "", False
@@ -435,6 +433,8 @@ class Lifecycle:
             await self._runtime.kill(container.id, number)
         except (ProcessLookupError, NotFound):
             logger.debug("container %s ended before signal %d", container.name, number)
+        else:
+            self._publish(container, "kill", signal=str(number))
 
     async def _kill_and_wait(self, container: Container, exited: asyncio.Future[ContainerExit]) -> None:
         await self._signal(container, 9)

@@ -3,7 +3,7 @@
 The supervisor knows only files, so a server that does not answer holds nobody up, and a daemon that is away loses nothing:
 the file is the buffer, bounded by its rotation. How far a container's lines were sent is in a file beside it. Invariants:
 each line is sent at least once and in order, or counted as lost and said; it is not sent twice but where the daemon or
-a connection broke off. Docs: docs/adr/0022-log-drivers.md.
+a connection broke off. Docs: docs/adr/0023-log-drivers.md.
 """
 
 from __future__ import annotations

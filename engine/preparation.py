@@ -12,7 +12,6 @@ import errno
 import os
 import posixpath
 import resource
-import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -37,6 +36,7 @@ from engine.runtime.wire import LogStyle
 from engine.settings import EngineSettings
 from engine.shared_memory import SharedMemory
 from engine.storage.driver import StorageDriver
+from engine.storage.trees import remove_tree
 from engine.volume_use import VolumeUse
 from engine.volumes import VolumeStore, copy_up
 
@@ -214,7 +214,7 @@ class HostPreparation:
 
     def _destroy(self, container: Container, volumes: bool) -> None:
         self._collect_layers(self._storage.remove_rootfs(container.id))
-        shutil.rmtree(self._settings.container_dir(container.id), ignore_errors=True)
+        remove_tree(self._settings.container_dir(container.id), ignore_errors=True)
         self._memory_files.remove(container.id)
         if volumes:
             for mount in container.mounts:

@@ -15,7 +15,6 @@ from engine.container import Container, Health, ResolvedMount, Status
 from engine.links import parse_link
 from engine.networks import Endpoint, Sandbox
 from engine.settings import EngineSettings
-from engine.storage.driver import Rootfs
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 # What Docker shows as an empty list, and what it leaves out, while nothing is set.
@@ -236,11 +235,11 @@ def _without_empty(shown: dict[str, Any], names: Collection[str]) -> dict[str, A
     return {name: value for name, value in shown.items() if value or name not in names}
 
 
-def graph_driver_data(rootfs: Rootfs) -> dict[str, str]:
-    """GraphDriver.Data: where the layers are; there is no MergedDir, the union exists inside containers only."""
-    if not rootfs.lower:
-        return {}
-    return {"LowerDir": ":".join(rootfs.lower), "UpperDir": rootfs.upper, "WorkDir": rootfs.work}
+def graph_driver_data(container: Container, places: dict[str, str]) -> dict[str, str] | None:
+    """GraphDriver.Data. A union that exists inside its container only is seen from the host by its first process."""
+    if places and "MergedDir" not in places and container.is_running:
+        return {**places, "MergedDir": f"/proc/{container.state.pid}/root"}
+    return places or None
 
 
 def _network_settings(container: Container, sandbox: Sandbox | None) -> dict[str, Any]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from engine.config import VolumeCreate
@@ -21,51 +20,40 @@ class VolumeService:
         self._store = store
         self._events = events
         self._users = users
+        self._loop = asyncio.get_running_loop()
+        store.changed = self._changed
 
     async def summaries(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
         return await asyncio.to_thread(self._store.summaries, filters)
 
     async def create(self, request: VolumeCreate) -> dict[str, Any]:
-        created = await asyncio.to_thread(self._store.create, request)
-        self._events.publish("volume", "create", str(created["Name"]), {"driver": str(created["Driver"])})
-        return created
+        return await asyncio.to_thread(self._store.create, request)
 
     async def inspect(self, name: str) -> dict[str, Any]:
         return await asyncio.to_thread(self._store.inspect, name)
 
     async def remove(self, name: str, *, force: bool) -> None:
-        driver = await asyncio.to_thread(self._store.remove, name, force=force)
-        self._events.publish("volume", "destroy", name, {"driver": driver})
+        await asyncio.to_thread(self._store.remove, name, force=force)
 
     async def prune(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
-        return await asyncio.to_thread(self._store.prune, filters)
+        pruned = await asyncio.to_thread(self._store.prune, filters)
+        self._events.publish("volume", "prune", "", {"reclaimed": str(pruned["SpaceReclaimed"])})
+        return pruned
 
     async def usage(self) -> list[dict[str, Any]]:
         """Every volume with its UsageData: bytes (-1: not countable), containers that have it."""
         return await asyncio.to_thread(self._usage)
 
+    def _changed(self, action: str, name: str, driver: str) -> None:
+        """The store's word, in its thread: volumes also come and go with containers."""
+        with contextlib.suppress(RuntimeError):  # the daemon ends
+            self._loop.call_soon_threadsafe(self._events.publish, "volume", action, name, {"driver": driver})
+
     def _usage(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self._store.summaries({})["Volumes"]
         for row in rows:
-            is_counted = self._store.is_plain(row["Name"])
-            size = tree_bytes(Path(row["Mountpoint"])) if is_counted else -1
-            row["UsageData"] = {"Size": size, "RefCount": len(self._users(row["Name"]))}
+            row["UsageData"] = {
+                "Size": self._store.size_of(row["Name"]),
+                "RefCount": len(self._users(row["Name"])),
+            }
         return rows
-
-
-def tree_bytes(root: Path) -> int:
-    """Of all files below; one with several names counts once. What vanishes meanwhile counts as nothing."""
-    total, seen, folders = 0, set(), [os.fspath(root)]
-    while folders:
-        try:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    facts = entry.stat(follow_symlinks=False)
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    elif facts.st_nlink == 1 or (facts.st_dev, facts.st_ino) not in seen:
-                        seen.add((facts.st_dev, facts.st_ino))
-                        total += facts.st_size
-        except OSError:
-            continue
-    return total

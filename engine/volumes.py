@@ -13,7 +13,6 @@ import logging
 import os
 import re
 import secrets
-import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,8 +26,8 @@ from engine.config import VolumeCreate
 from engine.errors import Conflict, EngineError, InvalidParameter, NotFound
 from engine.filter_values import check_filters, has_label, is_spared, matches_pattern, truth
 from engine.name_locks import NameLocks
-from engine.storage.layer_tree import tree_bytes
 from engine.storage.tree_copy import copy_tree
+from engine.storage.trees import remove_tree, tree_bytes
 from engine.volume_drivers import DriverVolume, NoDrivers, VolumeDriver, VolumeDrivers
 
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
@@ -67,6 +66,7 @@ class VolumeStore:
         self._names = NameLocks()
         self._volumes: dict[str, Volume] = {}
         self._mounted: dict[str, dict[str, str]] = {}  # name -> user -> path
+        self.changed: Callable[[str, str, str], None] = lambda action, name, driver: None  # from any thread
         for folder in sorted(root.iterdir()):
             self._recognise(folder)
 
@@ -83,6 +83,7 @@ class VolumeStore:
                 options = dict(request.driver_opts or {})
                 volume = Volume(name, created, labels, options, request.driver or LOCAL)
                 self._make(volume)
+                self.changed("create", name, volume.driver)
             return self._to_api(volume)
 
     def _known(self, name: str, driver: str) -> Volume | None:
@@ -212,19 +213,17 @@ class VolumeStore:
                 rows.append(self._to_api(volume, strange))
         return {"Volumes": sorted(rows, key=lambda row: str(row["Name"])), "Warnings": warnings}
 
-    def remove(self, name: str, *, force: bool) -> str:
-        """Its driver. Conflict while a container has it. `force`: an unknown name, or a plugin that refuses, is
-        no error."""
+    def remove(self, name: str, *, force: bool) -> None:
+        """Conflict while a container has it. `force`: an unknown name, or a plugin that refuses, is no error."""
         with self._names.held(name):
             volume = self._volumes.get(name) or self._discovered(name)
             if volume is None and force:
-                return LOCAL
+                return
             if volume is None:
                 raise NotFound(f"get {name}: no such volume")
             if users := self._users(name):
                 raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
             self._remove(volume, force=force)
-            return volume.driver
 
     def remove_with(self, name: str, container_id: str) -> None:
         """An anonymous volume goes with the container it was made for, unless another one has it."""
@@ -249,7 +248,8 @@ class VolumeStore:
             self._mounted.pop(volume.name, None)
             doomed = self._doom(volume) if volume.name in self._volumes else None
         if doomed is not None:
-            shutil.rmtree(doomed, ignore_errors=True)
+            remove_tree(doomed, ignore_errors=True)
+        self.changed("destroy", volume.name, volume.driver)
 
     def prune(self, filters: Mapping[str, list[str]]) -> dict[str, Any]:
         """Delete what no container has: anonymous volumes, with the filter `all` also named ones."""
@@ -278,7 +278,7 @@ class VolumeStore:
         """Know a volume again; delete what an interrupted create or remove left."""
         data = folder / "_data"
         if folder.name.startswith(_DOOMED):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder, ignore_errors=True)
             return
         try:
             description = (folder / "volume.json").read_bytes()
@@ -417,7 +417,7 @@ def _same_driver(known: str, asked: str) -> bool:
 
 def _discard(folder: Path) -> None:
     if not os.path.ismount(folder / "_data"):
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder, ignore_errors=True)
 
 
 def _check_name(name: str) -> None:

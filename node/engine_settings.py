@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from engine.bundle import SecurityOptions
 from engine.config import HostConfig, LogConfig
 from engine.errors import EngineError
+from engine.foreign import check_runtime
 from engine.log_settings import log_settings
 from engine.runtime.user_namespaces import check_kernel, parse_remapping
 from engine.settings import EngineSettings
@@ -20,6 +21,7 @@ def engine_settings(config: NodeConfig) -> EngineSettings:
     """They share `live`. ConfigError names a value that no container could have."""
     defaults = config.live.defaults
     try:
+        check_runtime(defaults.runtime, config.live.runtimes)
         log_settings(LogConfig(type=defaults.log_driver, config=defaults.log_options))
         if defaults.seccomp_profile not in ("", "builtin"):
             SecurityOptions.parse(HostConfig(security_opt=[f"seccomp={defaults.seccomp_profile}"]))

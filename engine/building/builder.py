@@ -16,7 +16,6 @@ from engine.build_config import BuildOptions
 from engine.building import metadata
 from engine.building.arguments import BuildArguments
 from engine.building.cache import Cached, Step, StepCache
-from engine.building.completion import to_its_end
 from engine.building.contexts import BuildContext
 from engine.building.copying import make_directory
 from engine.building.images import describe_step
@@ -28,6 +27,7 @@ from engine.building.running import CommandRunner
 from engine.building.stages import Plan, Stage
 from engine.building.transfers import Transfer, prepare_transfer
 from engine.building.words import expand
+from engine.completion import to_its_end
 from engine.container import Container
 from engine.errors import EngineError, EngineFailure, InvalidParameter, NotFound
 from engine.images.config import Image

@@ -15,11 +15,11 @@ import msgspec
 from engine.build_config import CLASSIC_ONLY
 from engine.building import git
 from engine.building.archives import is_archive, unpack
-from engine.building.completion import to_its_end
 from engine.building.dockerfile import DOCKERFILE_BYTES_MAX
 from engine.building.fetching import download, is_url
 from engine.building.ignore import IgnorePatterns
 from engine.building.sources import resolve_inside
+from engine.completion import to_its_end
 from engine.errors import InvalidParameter, NotImplementedHere
 
 DOCKERFILE_NAME = "Dockerfile"

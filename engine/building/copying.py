@@ -17,6 +17,7 @@ import msgspec
 from engine.building.archives import is_archive, unpack
 from engine.building.sources import Source, resolve_inside
 from engine.errors import InvalidParameter
+from engine.storage.trees import remove_tree
 
 _KERNELS_OWN = ("trusted.overlay.", "security.selinux")
 
@@ -109,4 +110,4 @@ def _clear(target: Path, *, keeps_folder: bool) -> None:
     if not stat.S_ISDIR(status.st_mode):
         target.unlink()
     elif not keeps_folder:
-        shutil.rmtree(target)
+        remove_tree(target)

@@ -15,7 +15,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from engine.building.completion import to_its_end
+from engine.completion import to_its_end
 from engine.errors import EngineFailure, InvalidParameter
 
 SILENCE_S = 60.0

@@ -17,6 +17,7 @@ from pathlib import Path
 from engine.building.arguments import PREDEFINED
 from engine.building.sources import resolve_inside
 from engine.errors import EngineFailure, InvalidParameter
+from engine.storage.trees import remove_tree
 
 TIMEOUT_S = 600.0
 _HOSTED = ("github.com/",)
@@ -63,7 +64,7 @@ async def clone(remote: str, target: Path) -> Path:
     context = resolve_inside(target, folder)
     if not context.is_dir():
         raise InvalidParameter(f"{folder} is no folder of {address}")
-    shutil.rmtree(target / ".git", ignore_errors=True)
+    remove_tree(target / ".git", ignore_errors=True)
     return context
 
 

@@ -7,9 +7,10 @@ Invariant: a container's name is on disk before the container exists, so a build
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from engine.storage.trees import remove_tree
 
 
 class Journal:
@@ -23,7 +24,7 @@ class Journal:
             file.write(f"{name}\n")
 
     def close(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_tree(self.folder, ignore_errors=True)
 
 
 def leftovers(root: Path) -> Iterator[tuple[Path, list[str]]]:

@@ -11,8 +11,8 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 
 from engine.attach import AttachSession
-from engine.building.completion import carried
 from engine.building.journal import Journal
+from engine.completion import carried
 from engine.config import ContainerCreate, HealthConfig, HostConfig
 from engine.container import Container
 from engine.containers import Containers

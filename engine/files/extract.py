@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
 import tarfile
 from typing import IO
@@ -19,6 +18,7 @@ from engine.files.inside import open_inside
 from engine.runtime.syscalls import openat2
 from engine.runtime.user_namespaces import Remapping
 from engine.storage.tar_member import blamed, make_member, members, set_attributes
+from engine.storage.trees import remove_tree
 
 MEMBERS_MAX = 2_000_000
 FOLDER_TIMES_MAX = 100_000
@@ -116,7 +116,7 @@ class Extractor:
         if not is_folder:
             os.unlink(name, dir_fd=parent)
         elif not member.isdir():
-            shutil.rmtree(name, dir_fd=parent)
+            remove_tree(name, dir_fd=parent)
 
     def _link(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
         above, _, target = self._checked(member.linkname, member).rpartition("/")

@@ -83,9 +83,9 @@ class Files:
         async with self._opened(container) as view:
             described = await self._run(_described, view, path, ref)
             pieces = written_by(self._pool, functools.partial(_pack, view, path, ref))
+            self._publish(container, "archive-path")
             async with contextlib.aclosing(cast("Any", pieces)):
                 yield described, pieces
-        self._publish(container, "archive-path")
 
     async def extract(
         self,
@@ -123,10 +123,10 @@ class Files:
             raise Conflict(f"You cannot export container {container.id} which is dead")
         async with self._opened(container, bare=True) as view:
             pieces = written_by(self._pool, lambda target: pack.pack_tree(view.root, target, view.remapping))
+            self._publish(container, "export")
             async with contextlib.aclosing(cast("Any", pieces)):
                 async for piece in pieces:
                     yield piece
-        self._publish(container, "export")
 
     async def changes(self, ref: str) -> list[dict[str, Any]]:
         container = self._containers.find(ref)

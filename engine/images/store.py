@@ -1,10 +1,10 @@
-"""The images of this host: configurations and layers as blobs, names in one small index.
+"""The images of this host: configurations and layers as blobs; which there are and their names: `tables`.
 
-Invariants: an image is in the index only when all its layers are in the driver; a layer is unpacked only
-after its content was found to have the announced digest; the index is replaced atomically; a blob or layer
-that no image names, and no pull or push has leased, is removed. Thread-safe with two locks, taken in this
-order: `_work`, which load, import, remove and the steps of a pull hold for as long as they take; `_lock`, held
-for moments, around the tables. So looking an image up never waits for an archive that is being read.
+Invariants: an image is in the tables only when all its layers are in the driver; a layer is unpacked only
+after its content was found to have the announced digest; a blob or layer that no image names, and no pull or
+push has leased, is removed. Thread-safe with two locks, taken in this order: `_work`, which load, import, remove
+and the steps of a pull hold for as long as they take; `_lock`, held for moments, around the tables.
+So looking an image up never waits for an archive that is being read.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from engine.images import archive, lineage, views
 from engine.images.blobs import BlobStore, UncompressedReader, WatchedFile
 from engine.images.config import Image, ImageConfig, chain_ids, parse_image_config
 from engine.images.incoming import KEPT_S, Incoming
-from engine.images.index import Entry, Index, IndexFile, Packed
+from engine.images.index import Entry, Packed
 from engine.images.platforms import Platform, check_platform
-from engine.images.reference import Reference, is_image_id, parse_reference
+from engine.images.reference import Reference, parse_reference
 from engine.images.removal import check_removal
+from engine.images.tables import Tables, index_name, missing
 from engine.storage.driver import StorageDriver
 
 logger = logging.getLogger(__name__)
@@ -44,12 +45,10 @@ class ImageStore:
         self._blobs = BlobStore(root)
         self._driver = driver
         self._work = threading.Lock()
-        self._lock = threading.RLock()
-        self._images: dict[str, Image] = {}
+        self._tables = Tables(root / "index.json")
+        self._lock = self._tables.lock
         self._leases: Counter[str] = Counter()
         self.incoming = Incoming(root / "incoming")
-        self._index_file = IndexFile(root / "index.json")
-        self._index = self._index_file.read()
         self._restore()
         self._sweep()
 
@@ -57,19 +56,15 @@ class ImageStore:
 
     def resolve(self, ref: str) -> Image:
         """By id, name[:tag], name@digest or unique id prefix. NotFound in Docker's words."""
-        with self._lock:
-            image, _ = self._find(ref)
-            if image is None:
-                raise _missing(ref)
-            return image
+        return self._tables.resolve(ref)
 
     def named(self, ref: str) -> list[Image]:
         """What saving `ref` means: a name without a tag is all its tags. NotFound in Docker's words."""
-        return [image for image, _ in self._chosen(ref)]
+        return [image for image, _ in self._tables.chosen(ref)]
 
     def all(self) -> list[Image]:
         with self._lock:
-            return list(self._images.values())
+            return list(self._tables.images.values())
 
     def summaries(
         self, filters: Mapping[str, list[str]], containers: Iterable[str] = (), *, intermediate: bool = False
@@ -96,7 +91,7 @@ class ImageStore:
     def history(self, ref: str) -> list[dict[str, Any]]:
         image = self.resolve(ref)
         return lineage.with_ids(
-            views.history(image, self._layer_sizes(image.blobs, image.chain_ids)), image, self._images
+            views.history(image, self._layer_sizes(image.blobs, image.chain_ids)), image, self._tables.images
         )
 
     def adopt_made(
@@ -124,8 +119,8 @@ class ImageStore:
                 raise InvalidParameter("refusing to create a tag with a digest reference")
             if name.familiar_name == "sha256":
                 raise InvalidParameter("refusing to create an ambiguous tag using digest algorithm as name")
-            with self._changing():
-                self._name(image, name)
+            with self._tables.changing():
+                self._tables.name(image, name)
 
     def remove(self, ref: str, *, force: bool, in_use: Users, noprune: bool = False) -> list[dict[str, str]]:
         """Untag, and delete when nothing names it any more. Conflict while containers need it.
@@ -134,29 +129,29 @@ class ImageStore:
         """
         with self._work:
             with self._lock:
-                image, key = self._find(ref)
+                image, key = self._tables.find(ref)
                 if image is None:
-                    raise _missing(ref)
+                    raise missing(ref)
                 users = in_use(image.id)
-                has_children = lineage.has_children(image, self._images)
+                has_children = lineage.has_children(image, self._tables.images)
                 if has_children and not key:
                     raise lineage.dependent(image)
                 check_removal(image, ref, users, by_id=not key, force=force)
-                keys = self._untagged_with(image, key)
+                keys = self._tables.untagged_with(image, key)
                 removed = [{"Untagged": parse_reference(key).familiar} for key in keys]
-                with self._changing():
+                with self._tables.changing():
                     for name in keys:
-                        self._index.names.pop(name, None)
-                        self._index.digests.pop(name, None)
-                    self._show_names(image)
+                        self._tables.index.names.pop(name, None)
+                        self._tables.index.digests.pop(name, None)
+                    self._tables.show_names(image)
                     # Taken by name from under a container or a child, the image stays for it, without a name.
                     doomed: list[Image] = []
                     if not (image.repo_tags or image.repo_digests or (users and key) or has_children):
-                        below = () if noprune else lineage.unneeded_below(image, self._images, in_use)
+                        below = () if noprune else lineage.unneeded_below(image, self._tables.images, in_use)
                         for gone in itertools.chain(
                             (image,), below
                         ):  # whose children are gone is looked at next
-                            del self._images[gone.id], self._index.images[gone.id]
+                            del self._tables.images[gone.id], self._tables.index.images[gone.id]
                             doomed.append(gone)
             for number, gone in enumerate(doomed):
                 shared = {chain_id for below in doomed[number + 1 :] for chain_id in below.chain_ids}
@@ -191,7 +186,7 @@ class ImageStore:
         """An archive that is both an OCI layout and a `docker save` one. A name without a tag means all tags."""
         chosen: dict[str, tuple[Image, list[str]]] = {}
         for ref in refs:
-            for image, name in self._chosen(ref):
+            for image, name in self._tables.chosen(ref):
                 names = chosen.setdefault(image.id, (image, []))[1]
                 if name and name not in names:
                     names.append(name)
@@ -248,7 +243,7 @@ class ImageStore:
                 path.unlink(missing_ok=True)
                 raise InvalidParameter(f"layer has digest {actual}, but {diff_id} was announced by the image")
             with self._lock:
-                self._index.layer_bytes[chain_id] = size
+                self._tables.index.layer_bytes[chain_id] = size
 
     def commit_pulled(
         self, config_bytes: bytes, blobs: Sequence[str], manifest: bytes, name: Reference, digest: str
@@ -270,19 +265,19 @@ class ImageStore:
                 parent = chain_id
             image_id, _ = self._blobs.add(io.BytesIO(config_bytes))
             kept = self._blobs.add(io.BytesIO(manifest))[0] if manifest else ""
-            with self._changing():
-                image = self._images.get(image_id)
+            with self._tables.changing():
+                image = self._tables.images.get(image_id)
                 if image is None:
                     entry = Entry(blobs=list(blobs), loaded_at=time.time(), manifest=kept)
                     image = self._image(image_id, entry, raw, config, diff_ids)
-                    self._images[image_id] = image
-                    self._index.images[image_id] = entry
-                key = _index_name(name) if name.tag else f"{name.name}@{digest}"
-                table = self._index.names if name.tag else self._index.digests
+                    self._tables.images[image_id] = image
+                    self._tables.index.images[image_id] = entry
+                key = index_name(name) if name.tag else f"{name.name}@{digest}"
+                table = self._tables.index.names if name.tag else self._tables.index.digests
                 is_new = table.get(key) != image_id
                 if name.tag:
-                    self._name(image, name)
-                self._add_digest(image, name.name, digest)
+                    self._tables.name(image, name)
+                self._tables.add_digest(image, name.name, digest)
             self._sweep()
             return is_new
 
@@ -290,40 +285,32 @@ class ImageStore:
         """After a push: the image is `digest` in that repository."""
         with self._lock:
             image = self.resolve(image_id)
-            with self._changing():
-                self._add_digest(image, name, digest)
+            with self._tables.changing():
+                self._tables.add_digest(image, name, digest)
 
     def manifest_of(self, image_id: str) -> bytes:
         """The one that it was pulled with; empty for other images."""
         with self._lock:
-            entry = self._index.images.get(image_id)
+            entry = self._tables.index.images.get(image_id)
         kept = entry.manifest if entry else ""
         return self._blobs.read(kept) if kept and self._blobs.has(kept) else b""
 
     def packed(self, blob: str) -> Packed | None:
         """What a plain layer became when it was last compressed for a registry."""
         with self._lock:
-            return self._index.packed.get(blob)
+            return self._tables.index.packed.get(blob)
 
     def record_packed(self, blob: str, packed: Packed) -> None:
-        with self._changing():
-            self._index.packed[blob] = packed
+        with self._tables.changing():
+            self._tables.index.packed[blob] = packed
 
     def tags_of(self, name: str) -> list[Reference]:
         """All names of one repository, sorted."""
-        with self._lock:
-            return sorted(
-                (parse_reference(key) for key in self._index.names if key.rpartition(":")[0] == name),
-                key=lambda reference: reference.tag,
-            )
+        return self._tables.tags_of(name)
 
     def repositories_of(self, blob: str, domain: str) -> list[str]:
         """Repositories of a registry that have the blob, as far as is known: images came from or went there."""
-        with self._lock:
-            names = (
-                key.partition("@")[0] for key, i in self._index.digests.items() if self._consists(i, blob)
-            )
-            return sorted({name.partition("/")[2] for name in names if name.partition("/")[0] == domain})
+        return self._tables.repositories_of(blob, domain)
 
     def collect_incoming(self) -> int:
         """What broken pulls left, now; the bytes."""
@@ -332,68 +319,12 @@ class ImageStore:
 
     # ---- inside -------------------------------------------------------------------------------------------
 
-    def _find(self, ref: str) -> tuple[Image | None, str]:
-        """The image and, when `ref` is one of its names, that name as the index has it."""
-        if is_image_id(ref):
-            return self._images.get(f"sha256:{ref.removeprefix('sha256:')}"), ""
-        with contextlib.suppress(InvalidParameter):
-            name = parse_reference(ref)
-            key = _index_name(name)
-            if not name.digest and key in self._index.names:
-                return self._images[self._index.names[key]], key
-            if name.digest and (canonical := f"{name.name}@{name.digest}") in self._index.digests:
-                return self._images[self._index.digests[canonical]], canonical
-            if name.digest in self._images:
-                return self._images[name.digest], ""
-        prefix = ref.removeprefix("sha256:")
-        if not prefix or not set(prefix) <= set("0123456789abcdef"):
-            return None, ""
-        matches = [image for image in self._images.values() if image.id[7:].startswith(prefix)]
-        if len(matches) > 1:
-            raise InvalidParameter(f"multiple IDs found with provided prefix: {prefix}")
-        return (matches[0] if matches else None), ""
-
-    def _chosen(self, ref: str) -> list[tuple[Image, str]]:
-        """What `save ref` means: (image, familiar name, or "" when it was chosen by its id)."""
-        with self._lock:
-            with contextlib.suppress(InvalidParameter):
-                name = parse_reference(ref, default_tag="")
-                if not name.tag and not name.digest:
-                    all_tags = [key for key in self._index.names if key.rpartition(":")[0] == name.name]
-                    if all_tags:
-                        return [
-                            (self._images[self._index.names[key]], parse_reference(key).familiar)
-                            for key in sorted(all_tags)
-                        ]
-            image, key = self.resolve(ref), self._find(ref)[1]
-            return [(image, parse_reference(key).familiar if key and "@" not in key else "")]
-
     def _blob_of_layer(self, chain_id: str) -> str:
-        for image in self._images.values():
+        for image in self._tables.images.values():
             for blob, known in zip(image.blobs, image.chain_ids, strict=True):
                 if known == chain_id and self._driver.has_layer(chain_id):
                     return blob
         return ""
-
-    def _untagged_with(self, image: Image, key: str) -> list[str]:
-        """The references that go with `key`; all of them when it is "" (removal by id).
-
-        Digests of a repository go together with the last tag in it.
-        """
-        mine = [k for k in (*self._index.names, *self._index.digests) if self._id_of(k) == image.id]
-        if not key or "@" in key:
-            return [key] if key else mine
-        repository = key.rpartition(":")[0]
-        others = [k for k in mine if k != key and "@" not in k and k.rpartition(":")[0] == repository]
-        return [key] if others else [key, *(k for k in mine if k.partition("@")[0] == repository)]
-
-    def _id_of(self, key: str) -> str:
-        return (self._index.digests if "@" in key else self._index.names).get(key, "")
-
-    def _consists(self, image_id: str, blob: str) -> bool:
-        image = self._images[image_id]
-        packed = (self._index.packed[b].digest for b in image.blobs if b in self._index.packed)
-        return blob in image.blobs or blob in packed
 
     def _adopt(
         self,
@@ -419,14 +350,14 @@ class ImageStore:
                 blobs.append(self._adopt_layer(layer, diff_id, chain_id, parent))
                 parent = chain_id
             image_id, _ = self._blobs.add(io.BytesIO(found.config))
-            with self._changing():
-                image = self._images.get(image_id)
+            with self._tables.changing():
+                image = self._tables.images.get(image_id)
                 if image is None:
                     entry = Entry(blobs=blobs, loaded_at=time.time(), parent=parent_id, step=step)
                     image = self._image(image_id, entry, raw, config, diff_ids)
-                    self._images[image_id] = image
-                    self._index.images[image_id] = entry
-                displaced = [(name, self._name(image, parse_reference(name))) for name in names]
+                    self._tables.images[image_id] = image
+                    self._tables.index.images[image_id] = entry
+                displaced = [(name, self._tables.name(image, parse_reference(name))) for name in names]
         except BaseException:
             self._drop_layers(chain)
             self._sweep()
@@ -436,27 +367,6 @@ class ImageStore:
                 words = f"The image {name} already exists, renaming the old one with ID {former.id} to empty string"
                 report({"stream": f"{words}\n"})
         return image
-
-    @contextlib.contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Under the lock: the tables change together with their file, or not at all."""
-        with self._lock:
-            images, index = dict(self._images), self._index
-            self._index = Index(
-                dict(index.images),
-                dict(index.names),
-                dict(index.layer_bytes),
-                dict(index.digests),
-                dict(index.packed),
-            )
-            try:
-                yield
-                self._index_file.write(self._index)
-            except BaseException:
-                self._images, self._index = images, index
-                for image in images.values():
-                    self._show_names(image)
-                raise
 
     def _adopt_layer(self, layer: archive.FoundLayer, diff_id: str, chain_id: str, parent: str | None) -> str:
         blob = layer.digest
@@ -483,32 +393,7 @@ class ImageStore:
         with self._blobs.open(blob) as file:
             size = self._driver.add_layer(chain_id, parent, cast("BinaryIO", UncompressedReader(file)))
         with self._lock:
-            self._index.layer_bytes[chain_id] = size
-
-    def _name(self, image: Image, name: Reference) -> Image | None:
-        """Give the name to the image; the image that lost it and has no other, if there is one."""
-        key = _index_name(name)
-        former = self._images.get(self._index.names.get(key, ""))
-        self._index.names[key] = image.id
-        self._show_names(image)
-        if former is None or former is image:
-            return None
-        self._show_names(former)
-        return None if former.repo_tags else former
-
-    def _add_digest(self, image: Image, name: str, digest: str) -> None:
-        key = f"{name}@{digest}"
-        former = self._images.get(self._index.digests.get(key, ""))
-        self._index.digests[key] = image.id
-        for shown in (image, former):
-            if shown is not None:
-                self._show_names(shown)
-
-    def _show_names(self, image: Image) -> None:
-        keys = (key for key, image_id in self._index.names.items() if image_id == image.id)
-        image.repo_tags = sorted(parse_reference(key).familiar for key in keys)
-        digests = (key for key, image_id in self._index.digests.items() if image_id == image.id)
-        image.repo_digests = sorted(parse_reference(key).familiar for key in digests)
+            self._tables.index.layer_bytes[chain_id] = size
 
     def _drop_layers(self, chain: Sequence[str]) -> list[dict[str, str]]:
         """Remove those of the layers, topmost first, that no image needs and no container stands on."""
@@ -520,7 +405,7 @@ class ImageStore:
             if here and self._driver.remove_layer(chain_id):
                 removed.append({"Deleted": chain_id})
                 with self._lock:
-                    self._index.layer_bytes.pop(chain_id, None)
+                    self._tables.index.layer_bytes.pop(chain_id, None)
         return removed
 
     def collect(self, chain: Sequence[str]) -> None:
@@ -538,16 +423,16 @@ class ImageStore:
         with self._lock:
             images = self.all()
             used = {image.id for image in images} | {blob for image in images for blob in image.blobs}
-            used |= {entry.manifest for entry in self._index.images.values()} | set(self._leases)
+            used |= {entry.manifest for entry in self._tables.index.images.values()} | set(self._leases)
             self.incoming.collect(KEPT_S, self._leases)
             for blob in self._blobs.all() - used:
                 self._blobs.remove(blob)
-                self._index.packed.pop(blob, None)
+                self._tables.index.packed.pop(blob, None)
 
     def _restore(self) -> None:
         """Know the images of the index again. Layers that are missing are unpacked from their blobs: so a
         lost folder, or another storage driver than last time, costs time but no image."""
-        for image_id, entry in tuple(self._index.images.items()):
+        for image_id, entry in tuple(self._tables.index.images.items()):
             try:
                 raw, config, diff_ids = parse_image_config(self._blobs.read(image_id))
                 image, parent = self._image(image_id, entry, raw, config, diff_ids), None
@@ -556,17 +441,21 @@ class ImageStore:
                     parent = chain_id
             except (NotFound, InvalidParameter, FileNotFoundError) as error:
                 logger.warning("image %s is damaged and forgotten: %s", image_id, error)
-                del self._index.images[image_id]
+                del self._tables.index.images[image_id]
             else:
-                self._images[image_id] = image
-        self._index.names = {k: v for k, v in self._index.names.items() if v in self._images}
-        self._index.digests = {k: v for k, v in self._index.digests.items() if v in self._images}
-        for image in self._images.values():
-            self._show_names(image)
+                self._tables.images[image_id] = image
+        self._tables.index.names = {
+            k: v for k, v in self._tables.index.names.items() if v in self._tables.images
+        }
+        self._tables.index.digests = {
+            k: v for k, v in self._tables.index.digests.items() if v in self._tables.images
+        }
+        for image in self._tables.images.values():
+            self._tables.show_names(image)
 
     def _layer_sizes(self, blobs: Sequence[str], chain: Sequence[str]) -> list[int]:
         """Bytes of each layer unpacked; of its blob where that was not recorded."""
-        known = self._index.layer_bytes
+        known = self._tables.index.layer_bytes
         return [known[c] if c in known else self._blobs.size(b) for b, c in zip(blobs, chain, strict=True)]
 
     def _image(
@@ -588,11 +477,3 @@ class ImageStore:
             parent=entry.parent,
             step=entry.step,
         )
-
-
-def _missing(ref: str) -> NotFound:
-    return NotFound(f"No such image: {ref if ':' in ref or is_image_id(ref) else f'{ref}:latest'}")
-
-
-def _index_name(name: Reference) -> str:
-    return f"{name.name}:{name.tag}"

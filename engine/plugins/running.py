@@ -11,7 +11,6 @@ import contextlib
 import errno
 import functools
 import logging
-import shutil
 import socket
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -31,6 +30,7 @@ from engine.runtime import syscalls
 from engine.runtime.client import ContainerStart, ContainerState, ExitEvent, RuntimeClient, SpawnError
 from engine.settings import EngineSettings
 from engine.storage.driver import Rootfs
+from engine.storage.trees import remove_tree
 
 LISTENS_WITHIN_S = 10.0
 LOOK_AGAIN_S = 0.05
@@ -251,7 +251,7 @@ class PluginRunner:
     def _share(self, plugin: Plugin) -> None:
         """Its folder for sockets, and a mount whose later mounts travel both ways."""
         folder = self._socket(plugin).parent
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700, parents=True)
         if plugin.config.propagated_mount:
             path = str(self._store.propagated(plugin))
@@ -268,7 +268,7 @@ class PluginRunner:
             except OSError as error:
                 if error.errno not in (errno.EINVAL, errno.ENOENT):
                     logger.warning("%s cannot be unmounted: %s", point, error)
-        shutil.rmtree(self._socket(plugin).parent, ignore_errors=True)
+        remove_tree(self._socket(plugin).parent, ignore_errors=True)
 
     def _socket(self, plugin: Plugin) -> Path:
         return self._sockets / plugin.id[:32] / plugin.config.interface.socket

@@ -10,7 +10,6 @@ import gzip
 import logging
 import os
 import secrets
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -28,6 +27,7 @@ from engine.plugins.config import (
 )
 from engine.plugins.settings import carried_over
 from engine.storage.layer_tree import LayerUnpacker
+from engine.storage.trees import remove_tree
 
 GZIP_MAGIC = b"\x1f\x8b"
 _NEXT = ".next-"
@@ -107,7 +107,7 @@ class PluginStore:
             if (content / "rootfs").is_symlink() or not (content / "rootfs").is_dir():
                 raise InvalidParameter("a plugin needs a folder rootfs beside its config.json")
             (content / "rootfs").rename(folder / "rootfs")
-            shutil.rmtree(content)
+            remove_tree(content)
             return config
 
         return self.add(normal, fill)
@@ -128,7 +128,7 @@ class PluginStore:
             self.check_free(name)
             folder.rename(self.folder(plugin))
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder, ignore_errors=True)
             raise
         self._plugins[plugin.id] = plugin
         return plugin
@@ -136,7 +136,7 @@ class PluginStore:
     def replace(self, plugin: Plugin, fill: Callable[[Path], PluginConfig], reference: str) -> None:
         """Another version in its place; what the user set stays as far as the new one lets him."""
         folder = self._root / f"{_NEXT}{plugin.id}"
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
         try:
             config = fill(folder)
@@ -145,13 +145,13 @@ class PluginStore:
             made = msgspec.structs.replace(plugin, config=config, settings=settings, reference=reference)
             _write(folder / "plugin.json", made)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder, ignore_errors=True)
             raise
         doomed = self._root / f".doomed-{plugin.id}"
         self.folder(plugin).rename(doomed)
         folder.rename(self.folder(plugin))
         plugin.config, plugin.settings, plugin.reference = config, settings, reference
-        shutil.rmtree(doomed, ignore_errors=True)
+        remove_tree(doomed, ignore_errors=True)
 
     def save(self, plugin: Plugin) -> None:
         _write(self.folder(plugin) / "plugin.json", plugin)
@@ -160,7 +160,7 @@ class PluginStore:
         doomed = self._root / f".doomed-{plugin.id}"
         self.folder(plugin).rename(doomed)
         self._plugins.pop(plugin.id, None)
-        shutil.rmtree(doomed, ignore_errors=True)
+        remove_tree(doomed, ignore_errors=True)
 
     def folder(self, plugin: Plugin) -> Path:
         return self._root / plugin.id
@@ -179,7 +179,7 @@ def _finish(folder: Path) -> None:
     if folder.name.startswith(_NEXT) and not final.exists() and (folder / "plugin.json").exists():
         folder.rename(final)
     else:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder, ignore_errors=True)
 
 
 def plugin_name(text: str) -> str:

@@ -1,7 +1,8 @@
 """A log that never holds its container up: lines wait in memory for a thread that writes them (mode=non-blocking).
 
 When `limit` bytes wait, further output is dropped and counted, as Docker's ring buffer does; a single portion goes in
-whatever its size. A hand-over stops the thread for HELD_S: by then this process runs other code, or goes on.
+whatever its size. A hand-over stops the thread, however long it takes, until `let_go`: what it wrote meanwhile would be
+written again by the code that takes over.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from engine.runtime.handover import LogState
 from engine.runtime.json_log import JsonLog
 
-HELD_S = 3.0
+HANDED_OVER_S_MAX = 3.0  # for what is being written just then
 FINISH_S_MAX = 10.0  # against a disk that hangs: then the container's end is reported without the rest
 
 
@@ -27,7 +28,7 @@ class BufferedLog:
         "_closed",
         "_current",
         "_deadline",
-        "_held_until",
+        "_is_held",
         "_limit",
         "_log",
         "_lost",
@@ -48,7 +49,8 @@ class BufferedLog:
         self._current: _Item | None = None  # what the thread writes just now
         self._closed = False
         self._lost = 0
-        self._deadline = self._held_until = 0.0
+        self._deadline = 0.0
+        self._is_held = False
 
     @property
     def lost_bytes(self) -> int:
@@ -85,13 +87,19 @@ class BufferedLog:
 
     def hand_over(self) -> LogState:
         with self._ready:
-            self._held_until = time.monotonic() + HELD_S
-            self._ready.wait_for(lambda: self._current is None, HELD_S)
+            self._is_held = True
+            self._ready.wait_for(lambda: self._current is None, HANDED_OVER_S_MAX)
             state = self._log.hand_over()
             # On a disk that hangs, what is being written may come twice: better than not at all.
             state.waiting = [*([] if self._current is None else [self._current]), *self._queue]
             state.lost_bytes += self._lost
             return state
+
+    def let_go(self) -> None:
+        """Nobody took over, or only a copy: this process goes on writing."""
+        with self._ready:
+            self._is_held = False
+            self._ready.notify_all()
 
     def close(self) -> None:
         """What was not written by now is lost, and counted."""
@@ -129,13 +137,9 @@ class BufferedLog:
     def _next(self) -> _Item | None:
         with self._ready:
             while not self._closed:
-                held_s = self._held_until - time.monotonic()
-                if held_s > 0:
-                    self._ready.wait(held_s)
-                elif self._queue:
+                if self._queue and not self._is_held:
                     self._current = self._queue.popleft()
                     self._size -= len(self._current[2] or b"")
                     return self._current
-                else:
-                    self._ready.wait()
+                self._ready.wait()
         return None

@@ -32,7 +32,10 @@ class Host(Protocol):
     @property
     def is_ending(self) -> bool: ...
 
-    def snapshot(self) -> handover.Handover: ...
+    def snapshot(self) -> handover.Handover:
+        """What it holds stays as it is until `let_go`."""
+
+    def let_go(self) -> None: ...
 
 
 class Change:
@@ -63,13 +66,17 @@ class Change:
             elif self._trial is not None:
                 self._trial.tick(now)
             elif self._host.is_quiet:
-                self._trial = Trial(
-                    self._release, self._run_dir, self._host.snapshot(), self._poller, self._tried
-                )
+                self._trial = self._begin_trial()
             elif now > self._quiet_until:
                 raise Refused(f"processes are being started since {QUIET_S_MAX:.0f} s: ask again")
         except Refused as reason:
             self._failed(reason)
+
+    def _begin_trial(self) -> Trial:
+        try:
+            return Trial(self._release, self._run_dir, self._host.snapshot(), self._poller, self._tried)
+        finally:
+            self._host.let_go()  # the trial has a copy
 
     def _tried(self, reason: Refused | None) -> None:
         if reason is None:
@@ -87,6 +94,7 @@ class Change:
         except OSError as error:
             raise Refused(f"{self._release.command[0]} cannot be executed: {error.strerror}") from error
         finally:
+            self._host.let_go()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
 
 

@@ -179,6 +179,11 @@ class Container:
             held_until=self._held_until,
         )
 
+    def let_go(self) -> None:
+        """What `hand_over` stopped goes on here."""
+        if isinstance(self._log, BufferedLog):
+            self._log.let_go()
+
     def bequest(self) -> tuple[Estate, tuple[int, ...]]:
         """The estate as it is now, with new descriptors."""
         outputs = self.streams.outputs

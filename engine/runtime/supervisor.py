@@ -393,7 +393,7 @@ class Supervisor:
         return self._terminating or self._stopping
 
     def snapshot(self) -> handover.Handover:
-        """Everything, while it is quiet. The descriptors stay ours."""
+        """Everything, while it is quiet, and as it stays until `let_go`. The descriptors stay ours."""
         assert not self._starting, "nothing starts while it is quiet"
         known = tuple(self._containers.values())
         filters = {seccomp: n for n, seccomp in enumerate(dict.fromkeys(c.estate.seccomp for c in known))}
@@ -414,6 +414,10 @@ class Supervisor:
             strangers=strangers,
             exec_ends=list(self._exec_ends),
         )
+
+    def let_go(self) -> None:
+        for container in self._containers.values():
+            container.let_go()
 
     def _take_over(self, state: handover.Handover) -> None:
         for group, parents in state.cgroups.items():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from engine.errors import EngineFailure, InvalidParameter
 from engine.storage import btrfs_calls
 from engine.storage.driver import DriverUnusable
 from engine.storage.file_system import file_system_name
+from engine.storage.trees import remove_tree
 from engine.storage.whole_tree import WholeTrees
 
 MIN_SPACE = "btrfs.min_space"
@@ -75,7 +75,7 @@ class BtrfsDriver(WholeTrees):
         for name in ("diff", "root"):
             with contextlib.suppress(OSError):
                 btrfs_calls.delete_subvolume(folder / name)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder, ignore_errors=True)
 
 
 def parse_bytes(name: str, text: str) -> int:

@@ -54,6 +54,9 @@ class StorageDriver(Protocol):
 
     def rootfs(self, container_id: str) -> Rootfs: ...
 
+    def places(self, container_id: str) -> dict[str, str]:
+        """GraphDriver.Data of `inspect`: where on this host its files are. Mounts nothing. NotFound when it is gone."""
+
     def release_rootfs(self, container_id: str) -> None:
         """The container has ended: what was mounted on the host for it goes."""
 

@@ -20,8 +20,9 @@ from engine.runtime import syscalls
 from engine.storage.driver import DriverUnusable, Rootfs
 from engine.storage.file_system import is_mount_point
 from engine.storage.layer_folders import LayerFolders
-from engine.storage.layer_tree import WHITEOUT_PREFIX, LayerUnpacker, tree_bytes
-from engine.storage.overlay import changes_of
+from engine.storage.layer_tree import WHITEOUT_PREFIX, LayerUnpacker
+from engine.storage.overlay import changes_of, places_of
+from engine.storage.trees import tree_bytes
 
 PROGRAM = "fuse-overlayfs"
 MOUNT_WITHIN_S = 30
@@ -68,6 +69,10 @@ class FuseOverlayDriver(LayerFolders):
                     syscalls.umount(str(merged), syscalls.MNT_DETACH)
                 self._mount(container_id, merged)
         return rootfs
+
+    def places(self, container_id: str) -> dict[str, str]:
+        merged = self._containers / container_id / "merged"
+        return {**places_of(self._stack(container_id)), "MergedDir": str(merged)}
 
     def release_rootfs(self, container_id: str) -> None:
         merged = self._containers / container_id / "merged"

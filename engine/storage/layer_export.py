@@ -6,6 +6,7 @@ of owners left out, as Docker does. Source: OCI image specification, layer.md; k
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tarfile
@@ -22,9 +23,10 @@ _KERNELS_OWN = ("trusted.overlay.", "security.selinux")
 
 def write_layer(driver: StorageDriver, container_id: str, out: IO[bytes]) -> bool:
     """An uncompressed tar archive; False when there is nothing in it."""
-    rootfs = driver.rootfs(container_id)
-    root = Path(rootfs.upper)
-    with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+    held = driver.mounted(container_id) if driver.mounts_on_host else contextlib.nullcontext()
+    with held, tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        rootfs = driver.rootfs(container_id)
+        root = Path(rootfs.upper)
         writer = _Writer(archive, root)
         # Only a union keeps a work folder: then `upper` is the difference. Else it is the whole root.
         entries = _union_entries(root) if rootfs.work else _changed_entries(driver, container_id)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import abc
 import contextlib
 import secrets
-import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from engine.runtime import syscalls
 from engine.storage.driver import NO_OPTIONS, Rootfs
 from engine.storage.file_system import file_system_name, is_mount_point
 from engine.storage.layer_tree import LayerUnpacker, sync_tree
+from engine.storage.trees import remove_tree
 
 
 class LayerFolders(abc.ABC):
@@ -71,7 +71,7 @@ class LayerFolders(abc.ABC):
     def _rootfs(self, folder: Path, below: Sequence[Path]) -> Rootfs: ...
 
     def _delete(self, folder: Path) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder, ignore_errors=True)
 
     # ---- layers -------------------------------------------------------------------------------------------
 
@@ -140,6 +140,10 @@ class LayerFolders(abc.ABC):
                 f"container {container_id} has no root file system in the storage driver {self.name}"
             )
         return self._rootfs(folder, self._trees(_lines(folder / "chain")))
+
+    def places(self, container_id: str) -> dict[str, str]:
+        """A driver whose root is one plain folder tells nothing, as in Docker."""
+        return {}
 
     def release_rootfs(self, container_id: str) -> None:  # noqa: B027
         """Most drivers mount nothing on the host."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
 import tarfile
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from typing import BinaryIO, Literal
 from engine.errors import InvalidParameter
 from engine.runtime.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2, syncfs
 from engine.storage.tar_member import blamed, make_member, members, set_attributes
+from engine.storage.trees import remove_tree
 
 WHITEOUT_PREFIX = ".wh."
 OPAQUE_MARK = ".wh..wh..opq"
@@ -119,7 +119,7 @@ class LayerUnpacker:
         if stat.S_ISDIR(status.st_mode):
             if not keep_directory:
                 self._forget_below(path)
-                shutil.rmtree(name, dir_fd=parent)
+                remove_tree(name, dir_fd=parent)
             return
         self._forget_below(path)  # a link that was followed to a folder
         os.unlink(name, dir_fd=parent)
@@ -244,15 +244,3 @@ def sync_tree(folder: Path) -> None:
         syncfs(descriptor)
     finally:
         os.close(descriptor)
-
-
-def tree_bytes(root: Path) -> int:
-    """Bytes of regular files below a directory, hard links counted once."""
-    total, seen = 0, set()
-    for folder, _, files in os.walk(root):
-        for name in files:
-            status = os.lstat(f"{folder}/{name}")
-            if stat.S_ISREG(status.st_mode) and status.st_ino not in seen:
-                seen.add(status.st_ino)
-                total += status.st_size
-    return total

@@ -18,7 +18,8 @@ from engine.runtime.plan import RootfsLike
 from engine.storage.driver import ADDED, DELETED, MODIFIED, DriverUnusable, Rootfs
 from engine.storage.file_system import file_system_name, mount_of
 from engine.storage.layer_folders import LayerFolders
-from engine.storage.layer_tree import OPAQUE_XATTR, LayerUnpacker, is_whiteout, tree_bytes
+from engine.storage.layer_tree import OPAQUE_XATTR, LayerUnpacker, is_whiteout
+from engine.storage.trees import PATH_MAX, tree_bytes, walk
 
 
 class OverlayDriver(LayerFolders):
@@ -72,6 +73,9 @@ class OverlayDriver(LayerFolders):
     def _rootfs(self, folder: Path, below: Sequence[Path]) -> Rootfs:
         return Rootfs(lower=tuple(map(str, below)), upper=str(folder / "upper"), work=str(folder / "work"))
 
+    def places(self, container_id: str) -> dict[str, str]:
+        return places_of(self.rootfs(container_id))
+
     @contextlib.contextmanager
     def mounted(self, container_id: str) -> Iterator[Path]:
         """Not for a container that runs: its upper directory must be mounted once only."""
@@ -96,20 +100,27 @@ class OverlayDriver(LayerFolders):
         return tree_bytes(folder / "upper") if folder.is_dir() else 0
 
 
+def places_of(rootfs: Rootfs) -> dict[str, str]:
+    return {"LowerDir": ":".join(rootfs.lower), "UpperDir": rootfs.upper, "WorkDir": rootfs.work}
+
+
 def changes_of(rootfs: Rootfs) -> list[tuple[str, int]]:
-    """What the upper directory says about the lower ones."""
-    upper = Path(rootfs.upper)
+    """What the upper directory says about the lower ones. What is too deep for a path to name is left out."""
     found: list[tuple[str, int]] = []
-    for folder, folders, files in os.walk(upper):
-        relative = Path(folder).relative_to(upper)
-        for name in (*folders, *files):
-            inside = relative / name
-            status = os.lstat(upper / inside)
-            present = MODIFIED if _is_below(rootfs.lower, inside) else ADDED
-            found.append((f"/{inside}", DELETED if is_whiteout(status) else present))
-        if _is_opaque(Path(folder)):
-            hidden = _names_below(rootfs.lower, relative) - {*folders, *files}
-            found += [(f"/{relative / name}", DELETED) for name in hidden]
+    new: set[str] = set()  # folders that no layer has: nor does one have anything in them
+    for folder in walk(Path(rootfs.upper), longest=PATH_MAX):
+        above = folder.path
+        for name in (*folder.folders, *folder.others):
+            path, status = f"{above}/{name}", folder.status(name)
+            if status is None:
+                continue
+            is_new = above in new or not _is_below(rootfs.lower, Path(path[1:]))
+            if is_new and stat.S_ISDIR(status.st_mode):
+                new.add(path)
+            found.append((path, DELETED if is_whiteout(status) else ADDED if is_new else MODIFIED))
+        if above not in new and _is_opaque(folder.descriptor):
+            hidden = _names_below(rootfs.lower, Path(above[1:])) - {*folder.folders, *folder.others}
+            found += [(f"{above}/{name}", DELETED) for name in hidden]
     return sorted(found)
 
 
@@ -160,8 +171,8 @@ def _names_below(lowers: Sequence[str], folder: Path) -> set[str]:
     return {name for name in names if _is_below(lowers, folder / name)}
 
 
-def _is_opaque(path: Path) -> bool:
+def _is_opaque(folder: Path | int) -> bool:
     try:
-        return os.getxattr(path, OPAQUE_XATTR, follow_symlinks=False) == b"y"
+        return os.getxattr(folder, OPAQUE_XATTR, follow_symlinks=isinstance(folder, int)) == b"y"
     except OSError:
         return False

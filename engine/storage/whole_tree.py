@@ -11,11 +11,12 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from engine.storage.driver import ADDED, DELETED, MODIFIED, Rootfs
 from engine.storage.layer_folders import LayerFolders
 from engine.storage.layer_tree import LayerUnpacker
+from engine.storage.trees import PATH_MAX, walk
 
 
 class WholeTrees(LayerFolders):
@@ -47,7 +48,10 @@ class WholeTrees(LayerFolders):
         both = after.keys() & before.keys()
         found |= {path: MODIFIED for path in both if after[path] != before[path]}
         # A folder in which something changed counts as changed, as where a union file system copies it up.
-        above = {str(parent) for path in found for parent in PurePosixPath(path).parents}
+        above: set[str] = set()
+        for path in found:
+            while (path := path.rpartition("/")[0]) and path not in above:
+                above.add(path)
         found |= dict.fromkeys((above & both) - found.keys(), MODIFIED)
         return sorted(found.items())
 
@@ -57,19 +61,22 @@ class WholeTrees(LayerFolders):
             return 0
         sizes: dict[int, int] = {}
         for path, kind in self.changes(container_id):
-            status = None if kind == DELETED else os.lstat(f"{folder}/root{path}")
-            if status is not None and stat.S_ISREG(status.st_mode):
-                sizes[status.st_ino] = status.st_size
+            with contextlib.suppress(OSError):  # gone meanwhile, or too deep for a path to name
+                status = None if kind == DELETED else os.lstat(f"{folder}/root{path}")
+                if status is not None and stat.S_ISREG(status.st_mode):
+                    sizes[status.st_ino] = status.st_size
         return sum(sizes.values())
 
 
 def _entries(root: Path) -> dict[str, tuple[int, ...]]:
     """Path -> what a change would alter: type and mode, owner, and size and time of files."""
     entries: dict[str, tuple[int, ...]] = {}
-    for folder, folders, files in os.walk(root):
-        for name in (*folders, *files):
-            path = f"{folder}/{name}"
-            status = os.lstat(path)
+    for folder in walk(root, longest=PATH_MAX):
+        above = folder.path
+        for name in (*folder.folders, *folder.others):
+            status = folder.status(name)
+            if status is None:
+                continue
             content = () if stat.S_ISDIR(status.st_mode) else (status.st_size, status.st_mtime_ns)
-            entries[path.removeprefix(str(root))] = (status.st_mode, status.st_uid, status.st_gid, *content)
+            entries[f"{above}/{name}"] = (status.st_mode, status.st_uid, status.st_gid, *content)
     return entries

@@ -15,7 +15,7 @@ from node.api.errors import outcome_of, status_of
 from node.api.hijack import HEAD_SENT
 from node.api.keys import KEY_HEADER, refuse_key
 from node.api.older import adapted
-from node.api.query import BODY_BYTES_MAX, json_response
+from node.api.query import BODY_BYTES_MAX, is_gone, json_response
 from node.api.versions import API_VERSION, VersionPrefix, version_problem
 from raft.errors import MaybeCommitted
 
@@ -47,7 +47,9 @@ def build_app(context: Context, routes: Iterable[Route]) -> web.Application:
 def _ended_unheard(call: asyncio.Future[web.StreamResponse]) -> None:
     """The client has gone, so that a refusal interests nobody; a fault of ours is logged all the same."""
     error = None if call.cancelled() else call.exception()
-    if error is not None and (not isinstance(error, Exception) or status_of(error) is None):
+    if error is None or isinstance(error, ConnectionError):  # it was about to answer
+        return
+    if not isinstance(error, Exception) or status_of(error) is None:
         logger.error("a call whose client has gone failed", exc_info=error)
 
 
@@ -121,9 +123,9 @@ async def _guard(
         return json_response({"message": "method not allowed: see the API reference"}, 405)
     except web.HTTPException as error:
         return json_response({"message": error.reason}, error.status)
-    except ConnectionError:
-        raise  # the client went away in the middle of its answer
     except Exception as error:  # the border: everything must become an answer
+        if isinstance(error, ConnectionError) and is_gone(request):
+            return web.Response()  # nobody hears it
         if HEAD_SENT in request:
             return _cut_off(request, error)
         status = status_of(error)

@@ -150,6 +150,11 @@ async def stream_lines(request: web.Request, objects: AsyncIterator[object]) -> 
     return response
 
 
+def is_gone(request: web.Request) -> bool:
+    """Whether the client has hung up."""
+    return request.transport is None or request.transport.is_closing()
+
+
 async def stream_json(
     request: web.Request, messages: Any, headers: Mapping[str, str] | None = None
 ) -> web.StreamResponse:
@@ -164,7 +169,7 @@ async def stream_json(
                     started = True
                 await response.write(_encoder.encode(message) + b"\r\n")
     except Exception as error:
-        if not started:
+        if not started or is_gone(request):
             raise
         text = str(error)
         await response.write(_encoder.encode({"errorDetail": {"message": text}, "error": text}) + b"\r\n")

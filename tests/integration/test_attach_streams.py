@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import struct
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,9 +160,12 @@ def test_an_attachment_to_one_that_is_over_at_once_loses_nothing(host: HostDaemo
         host.ok("rm", name)
 
 
-def test_what_was_logged_comes_first_and_nothing_twice(host: HostDaemon, name: str) -> None:
+@pytest.mark.parametrize("driver", ["json-file", "local", "syslog"])
+def test_what_was_logged_comes_first_and_nothing_twice(host: HostDaemon, name: str, driver: str) -> None:
+    flags = ["--log-driver", driver]
+    flags += ["--log-opt", "syslog-address=udp://127.0.0.1:5514"] if driver == "syslog" else []
     script = "n=0; while [ $n -lt 400 ]; do n=$((n+1)); echo line $n; done; sleep 1; echo end"
-    host.ok("run", "-d", "--name", name, "hello", "sh", "-c", script)
+    host.ok("run", "-d", "--name", name, *flags, "hello", "sh", "-c", script)
     stream = Stream(host.socket, f"/containers/{name}/attach?logs=1&stream=1&stdout=1&stderr=1")
     lines = stream.frames()[1].decode().split("\n")
     assert lines == [*(f"line {n}" for n in range(1, 401)), "end", ""]
@@ -170,6 +174,7 @@ def test_what_was_logged_comes_first_and_nothing_twice(host: HostDaemon, name: s
 
 
 def test_the_detach_keys_leave_the_process_alone(host: HostDaemon, name: str) -> None:
+    since = f"{time.time():.6f}"
     host.ok("run", "-dit", "--name", name, "hello", "cat")
     stream = Stream(host.socket, f"/containers/{name}/attach?stream=1&stdin=1&stdout=1&detachKeys=ctrl-x,y")
     stream.read_head()
@@ -186,6 +191,9 @@ def test_the_detach_keys_leave_the_process_alone(host: HostDaemon, name: str) ->
     assert json.loads(call(host.socket, "GET", f"/exec/{made}/json").body)["Running"] is True
     wrong = call(host.socket, "POST", f"/containers/{name}/attach", {"detachKeys": "ctrl-nosuch"})
     assert wrong.status == 400 and b"invalid detach keys" in wrong.body
+    told = call(host.socket, "GET", "/events", {"since": since, "until": f"{time.time():.6f}"}).body
+    actions = [json.loads(line)["Action"] for line in told.splitlines()]
+    assert [action for action in actions if "detach" in action] == ["detach", "exec_detach"]
 
 
 def test_an_exec_gives_the_streams_that_were_asked_for_and_has_the_size_that_was(

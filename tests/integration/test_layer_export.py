@@ -28,7 +28,7 @@ BASE = {
 CHAIN = "sha256:" + "1" * 64
 
 
-@pytest.fixture(params=["overlay", "vfs"])
+@pytest.fixture(params=["overlay", "vfs", "fuse-overlayfs"])
 def driver(request: pytest.FixtureRequest, tmp_path: Path) -> StorageDriver:
     driver = open_driver(request.param, tmp_path)
     driver.add_layer(CHAIN, None, io.BytesIO(tar_of(BASE)))  # type: ignore[arg-type]
@@ -71,6 +71,8 @@ def test_a_layer_holds_every_change(driver: StorageDriver) -> None:
         expected = shown(root)
     layer = io.BytesIO()
     assert write_layer(driver, "c" * 64, layer)
+    merged = driver.places("c" * 64).get("MergedDir", "/nowhere")
+    assert not os.path.ismount(merged), "a container that does not run was left mounted"
     layer.seek(0)
     above = "sha256:" + "2" * 64
     driver.add_layer(above, CHAIN, layer)  # type: ignore[arg-type]

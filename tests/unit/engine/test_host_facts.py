@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from engine.host_facts import _engine_id, shared_sizes
-from engine.volume_service import tree_bytes
+from engine.storage.trees import tree_bytes
 
 
 def test_layers_that_others_have_as_well() -> None:

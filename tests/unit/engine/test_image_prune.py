@@ -40,6 +40,9 @@ class FakeStore:
     def collect_incoming(self) -> int:
         return 0
 
+    def resolve(self, ref: str) -> Any:
+        return SimpleNamespace(id=ref, config=SimpleNamespace(labels={}))
+
     def remove(self, ref: str, **_options: Any) -> list[dict[str, str]]:
         self.removed.append(ref)
         return []
@@ -67,7 +70,7 @@ async def test_unused_images_are_deleted(
     imaging = Imaging(
         cast(ImageStore, store),
         cast(Containers, FakeContainers()),
-        cast(EventBus, None),
+        EventBus(),
         tmp_path / "t",
         cast(RegistryService, None),
     )
@@ -82,7 +85,7 @@ async def test_unclear_dangling_deletes_nothing(tmp_path: Path, values: list[str
     imaging = Imaging(
         cast(ImageStore, store),
         cast(Containers, FakeContainers()),
-        cast(EventBus, None),
+        EventBus(),
         tmp_path / "t",
         cast(RegistryService, None),
     )

@@ -15,7 +15,7 @@ from engine.background import BackgroundTasks
 from engine.config import HostConfig, RestartPolicy
 from engine.container import Container, State, Status
 from engine.containers import Containers
-from engine.errors import Conflict, EngineFailure, StartFailed
+from engine.errors import Conflict, EngineFailure, NotModified, StartFailed
 from engine.events import EventBus
 from engine.lifecycle import Lifecycle
 from engine.runtime.client import ContainerStart, ExitEvent, RuntimeClient, SpawnError
@@ -30,10 +30,14 @@ class Host:
         self.did: list[str] = []
         self.refuses: Exception | None = None
         self.pid = 100
+        self.starting, self.may_start = asyncio.Event(), asyncio.Event()
+        self.may_start.set()
 
     async def start(self, request: ContainerStart) -> SimpleNamespace:
         if self.refuses is not None:
             raise self.refuses
+        self.starting.set()
+        await self.may_start.wait()
         self.pid += 1
         self.did.append("start")
         return SimpleNamespace(pid=self.pid, start_ticks=1, started_at=2000.0)
@@ -111,6 +115,41 @@ async def test_a_start_by_hand_gives_all_retries_again(setup: Setup) -> None:
     await setup.end(container, 1)
     assert container.state.status is Status.RUNNING
     assert container.state.restart_count == 1
+
+
+async def test_a_start_whose_caller_has_gone_goes_to_its_end(setup: Setup) -> None:
+    """Its process may be there already: it must be known, and found by whoever comes next."""
+    container = setup.add(exited(0))
+    setup.host.may_start.clear()
+    start = asyncio.ensure_future(setup.lifecycle.start(container))
+    await setup.host.starting.wait()
+    start.cancel()
+    setup.host.may_start.set()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    assert (container.state.status, container.state.pid) == (Status.RUNNING, setup.host.pid)
+    assert setup.host.did == ["start"]
+    assert setup.store.containers[container.id].state.pid == setup.host.pid
+    with pytest.raises(NotModified):
+        await setup.lifecycle.start(container)
+
+
+async def test_a_stop_tells_of_its_signals_before_the_end(setup: Setup) -> None:
+    container = setup.add(running())
+    told: list[str] = []
+    publish = setup.events.publish
+
+    def noted(kind: str, action: str, actor_id: str, attributes: Any = None, **options: Any) -> Any:
+        told.append(f"{action} {attributes.get('signal', '')}".strip())
+        return publish(kind, action, actor_id, attributes, **options)
+
+    setup.events.publish = noted  # type: ignore[method-assign]
+    stopping = asyncio.ensure_future(setup.lifecycle.stop(container, 0))
+    while "signal 9" not in setup.host.did:
+        await asyncio.sleep(0)
+    setup.exited(container, 137)
+    await stopping
+    assert told == ["kill 15", "kill 9", "die", "stop"]
 
 
 async def test_on_failure_gives_up_after_its_retries_and_says_how_often_it_tried(setup: Setup) -> None:

@@ -14,3 +14,10 @@ def test_a_user_without_subordinate_ids_stops_the_daemon_with_words() -> None:
     with pytest.raises(ConfigError, match='invalid userns-remap "a:"'):
         engine_settings(node_config({"userns-remap": "a:"}))
     assert engine_settings(node_config({})).userns_remap == ""
+
+
+def test_a_default_runtime_that_is_not_here_stops_the_daemon_with_words() -> None:
+    with pytest.raises(ConfigError, match="unknown or invalid runtime name: other"):
+        engine_settings(node_config({"default-runtime": "other"}))
+    given = {"default-runtime": "other", "runtimes": {"other": {"path": "/usr/bin/other"}}}
+    assert engine_settings(node_config(given)).live.defaults.runtime == "other"

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from node.api.hijack import Session, hijack
 from node.api.server import bound, serve, serve_also
 from node.config import TlsSettings
 from node.tls_files import ApiTls
 from tests import certificates
+from tests.unit.node.api.test_takeover import Echo
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +41,20 @@ async def _whole(request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
+async def _attach(request: web.Request) -> web.StreamResponse:
+    async def opened() -> Session:
+        await asyncio.sleep(0.05)  # the input is there before anybody reads it
+        return Echo()
+
+    return await hijack(request, tty=True, open_session=opened)
+
+
 @pytest.fixture
 async def port(folder: Path) -> AsyncIterator[int]:
     app = web.Application()
     app.router.add_post("/whole", _whole)
     app.router.add_get("/plain", _plain)
+    app.router.add_post("/containers/{id}/attach", _attach)
     files = TlsSettings(
         certificate=folder / "server-cert.pem",
         key=folder / "server-key.pem",
@@ -111,6 +122,17 @@ class Client:
 
     def close(self) -> None:
         self._writer.close()
+
+
+async def test_input_that_comes_along_with_its_request_arrives(port: int, folder: Path) -> None:
+    client = Client(folder, folder)
+    async with asyncio.timeout(20):
+        await client.connect(port)
+        head = b"POST /containers/c/attach?stdin=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+        client.say(head + b"early")
+        client.end_input()
+        assert (await client.rest()).partition(b"\r\n\r\n")[2] == b"early"
+    client.close()
 
 
 async def test_the_end_of_input_is_not_the_end_of_output(port: int, folder: Path) -> None:
