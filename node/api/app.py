@@ -121,6 +121,8 @@ async def _guard(
         return json_response({"message": "method not allowed: see the API reference"}, 405)
     except web.HTTPException as error:
         return json_response({"message": error.reason}, error.status)
+    except web.RequestPayloadError as error:
+        return json_response({"message": f"the request's body cannot be read: {error}"}, 400)
     except ConnectionError:
         raise  # the client went away in the middle of its answer
     except Exception as error:  # the border: everything must become an answer

@@ -19,6 +19,7 @@ from node.api.tls_door import TlsDoor
 
 SOCKET_MODE = 0o660
 SHUTDOWN_TIMEOUT_S = 2.0
+HEAD_BYTES_MAX = 1 << 20  # as Go's server: build arguments, filters and credentials of many registries are long
 DOORS = web.AppKey("doors", list[TlsDoor])
 
 
@@ -37,6 +38,9 @@ async def serve(app: web.Application, sockets: Sequence[Path], group: str = "") 
         handler_cancellation=True,
         shutdown_timeout=SHUTDOWN_TIMEOUT_S,
         keepalive_timeout=3600,
+        max_line_size=HEAD_BYTES_MAX,
+        max_field_size=HEAD_BYTES_MAX,
+        auto_decompress=False,  # Docker takes a body as it comes; who reads an archive sees what it is
     )
     await runner.setup()
     for path in sockets:
