@@ -29,6 +29,7 @@ _HEADERS = {
 }
 OUTCOME_HEADER = "Swarmctl-Outcome"
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # the user's to mend, not ours
+_BROKEN_OFF = (web.RequestPayloadError, ConnectionError)  # by the client, before its request was whole
 
 
 def build_app(context: Context, routes: Iterable[Route]) -> web.Application:
@@ -47,6 +48,8 @@ def build_app(context: Context, routes: Iterable[Route]) -> web.Application:
 def _ended_unheard(call: asyncio.Future[web.StreamResponse]) -> None:
     """The client has gone, so that a refusal interests nobody; a fault of ours is logged all the same."""
     error = None if call.cancelled() else call.exception()
+    if isinstance(error, _BROKEN_OFF):
+        return
     if error is not None and (not isinstance(error, Exception) or status_of(error) is None):
         logger.error("a call whose client has gone failed", exc_info=error)
 

@@ -70,7 +70,19 @@ HEADERS = (
     ("X-Large", "y" * 7000), ("X-Bytes", "\udcff"), ("Expect", "100-continue"), ("Connection", "close"),
     ("Upgrade", "tcp"), ("Upgrade", "h2c"), ("Range", "bytes=-1"), ("Authorization", "Basic x"), ("If-Match", "*"),
 )  # fmt: skip
-PREFIXES = ("", "", "", "/v1.24", "/v1.41", "/v1.54", "/v1.0", "/v9.9", "/v1", "/v1.44/v1.44", "/v%D9%A3.%D9%A3")
+PREFIXES = (
+    "",
+    "",
+    "",
+    "/v1.24",
+    "/v1.41",
+    "/v1.54",
+    "/v1.0",
+    "/v9.9",
+    "/v1",
+    "/v1.44/v1.44",
+    "/v%D9%A3.%D9%A3",
+)
 
 
 @dataclasses.dataclass(frozen=True)

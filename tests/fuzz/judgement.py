@@ -13,7 +13,12 @@ ALWAYS = frozenset((400, 404, 405, 409, 413))
 # Refused by name where Docker has a feature that is not there (NotImplementedHere), or in another role or state.
 ALSO = frozenset((403, 501, 503))
 # The only failures of the engine itself that a request may bring about: their message names the cause.
-ENGINE_FAILURES: tuple[tuple[str, str], ...] = ()
+ENGINE_FAILURES: tuple[tuple[str, str], ...] = (
+    (
+        r"(Get|Head|Post) .{1,4}https?://",
+        "a registry or an address cannot be reached: the test's namespace has no way out",
+    ),
+)
 # Their answers go on until one side ends them.
 STREAMS = frozenset(
     (
