@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,16 +45,19 @@ def test_whatever_is_asked_is_answered(world: World) -> None:
     _at_rest(world)
     before = world.held()
     told: dict[str, str] = {}
-    requests = rounds = 0
+    answers: Counter[tuple[str, int]] = Counter()
+    rounds = 0
     deadline = time.monotonic() + SECONDS
     while rounds == 0 or (ONLY is None and time.monotonic() < deadline and len(told) < 100):
         turn = Round(world, FIRST + rounds)
         turn.run()
         for short, whole in turn.found:
             told.setdefault(short, whole)
-        requests += turn.requests
+        answers += turn.answers
         rounds += 1
-    logger.info("%d requests in %d rounds from %d", requests, rounds, FIRST)
+    logger.info("%d requests in %d rounds from %d", answers.total(), rounds, FIRST)
+    for (operation, status), count in sorted(answers.items()):
+        logger.debug("%s: %d: %d times", operation, status, count)
     assert not told, "\n".join((f"{len(told)} kinds of failures:", *told.values()))
     _at_rest(world)
     _wait_for_rest(world, before)
