@@ -46,6 +46,17 @@ FILTERS = (
     '{"membership":["x"]}', '{"node.label":["a"]}', '{"expose":["99999/x"]}', '{"is-task":["x"]}', '{"event":["x"]}',
     '{"all":["x"]}', '{"scope":["x"]}', '{"a":' * 2000, "[" * 60_000, "\udcff\udcfe",
 )  # fmt: skip
+# Parameters that are plain strings, by name.
+MEANT: dict[str, tuple[str, ...]] = {
+    "platform": ("", "", "linux/amd64"), "signal": ("SIGTERM", "TERM", "15"), "detachKeys": ("", "ctrl-a,q"),
+    "path": ("/", "/etc", "/bin/busybox", "/nosuch"), "ps_args": ("", "aux"), "tag": ("", "latest", "fuzz-tag"),
+    "repo": ("fuzz-tag",), "fromImage": ("127.0.0.1:1/x",), "fromSrc": ("-",), "container": ("fuzz-idle", "fuzz-run"),
+    "networkmode": ("none",), "remote": ("127.0.0.1:1/x", ""), "outputs": ("",), "dockerfile": ("", "Dockerfile"),
+    "buildargs": ("{}",), "labels": ("{}",), "cachefrom": ("[]",), "changes": ("", "ENV a=b"), "names": ("hello",),
+    "scope": ("", "local", "swarm"), "since": ("0", "1h"), "until": ("1", "1h"), "tail": ("all", "1"),
+    "registryAuthFrom": ("spec", "previous-spec"), "rollback": ("", "previous"), "target": ("",), "q": ("1",),
+    "t": ("fuzz-tag",), "term": ("127.0.0.1:1/x",),
+}  # fmt: skip
 WORDS = (
     "1",
     "0",
@@ -76,7 +87,7 @@ PREFIXES = (
     "",
     "/v1.24",
     "/v1.41",
-    "/v1.54",
+    "/v1.51",
     "/v1.0",
     "/v9.9",
     "/v1",
@@ -159,7 +170,7 @@ class Drafting:
             return random_.choice(("0", "1", "true", "false"))
         if kind == "integer":
             return random_.choice(("0", "1", "10"))
-        return quote(random_.choice(("fuzz-made", "SIGTERM", "all", "1", "hello", "fuzz-tag", "aux", "1h")))
+        return quote(random_.choice(MEANT.get(name, ("fuzz-made", "all", "1", "hello"))))
 
     def _body(self, schema: Schema | None, hostility: float) -> bytes | None:
         random_ = self._random

@@ -36,14 +36,18 @@ def problems(operation: Operation, answer: Answer, bound: float) -> list[str]:
     if answer.status == 0:
         return ["the connection ended without an answer"]
     if answer.status >= 500 and answer.status not in ALSO:
-        text = answer.body.decode(errors="replace")
-        if not any(re.search(pattern, text) for pattern, _ in ENGINE_FAILURES):
-            return [f"status {answer.status}: {text[:300]}"]
+        if not is_engine_failure(answer):
+            return [f"status {answer.status}: {answer.body[:300]!r}"]
     elif answer.status not in ALWAYS | ALSO | operation.answers.keys():
         return [f"status {answer.status}, which is documented nowhere: {answer.body[:200]!r}"]
     if answer.status >= 400 and operation.method != "HEAD":
         return refusal_problems(answer)
     return []
+
+
+def is_engine_failure(answer: Answer) -> bool:
+    text = answer.body.decode(errors="replace")
+    return any(re.search(pattern, text) for pattern, _ in ENGINE_FAILURES)
 
 
 def refusal_problems(answer: Answer) -> list[str]:

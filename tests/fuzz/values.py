@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from tests.fuzz.shapes import Schema, resolved
+from tests.fuzz.shapes import DEFINITIONS, Schema, resolved
 
 DEPTH_MAX = 6
 NESTED = 100_000
@@ -61,12 +61,19 @@ COMMANDS = (
 
 
 def _one(*choices: Any) -> Maker:
-    return lambda random_: random_.choice(choices)
+    """The first one is what nobody refuses: most of what is meant well has it."""
+    return lambda random_: choices[0] if random_.random() < 0.9 else random_.choice(choices)
 
 
+_TASK = DEFINITIONS["TaskSpec"]["properties"]
+_REST_OF_TASK: Schema = {
+    "properties": {
+        name: _TASK[name] for name in ("Resources", "RestartPolicy", "Placement", "ForceUpdate", "LogDriver")
+    }
+}
 # By the field's name in lower case: what makes sense there, and may be served.
 MEANT: dict[str, Maker] = {
-    "image": _one("hello", "hello:latest", "hello", "nosuch"),
+    "image": _one("hello", "hello:latest", "nosuch"),
     "cmd": _one(*COMMANDS),
     "command": _one(*COMMANDS),
     "args": _one(["sleep", "1000"], None, ["a"]),
@@ -75,13 +82,16 @@ MEANT: dict[str, Maker] = {
     "env": _one(["A=b", "C"], ["=x"], ["A"], None, ["A=" + "b" * 5000]),
     "user": _one("", "", "0", "1000:1000", "nobody", "nosuch", "-1", "99999999999"),
     "workingdir": _one("", "/", "/tmp", "/new/folder", "relative"),
-    "networkmode": _one("none", "bridge", "default", "", "unknown"),
+    "networkmode": _one("bridge", "none", "default", "", "unknown"),
     "pidmode": _one("", "", "container:nosuch", "unknown"),
     "ipcmode": _one("", "private", "shareable", "none", "container:nosuch", "unknown"),
     "utsmode": _one("", "unknown"),
     "usernsmode": _one("", "unknown"),
     "cgroupnsmode": _one("", "private", "unknown"),
     "runtime": _one("", "", "", "nosuch"),
+    "iomaximumbandwidth": _one(0, 1),
+    "iomaximumiops": _one(0, 1),
+    "templating": _one(None, {}),
     "isolation": _one("", "default", "hyperv"),
     "logconfig": _one(
         None, {"Type": "json-file", "Config": {"max-size": "1k"}}, {"Type": "none"}, {"Type": "nosuch"}, {"Type": "local"},
@@ -108,8 +118,8 @@ MEANT: dict[str, Maker] = {
         {"EndpointsConfig": {"fuzz-net": {"IPAMConfig": {"IPv4Address": "1.2.3.4"}}}},
     ),
     "container": _one("fuzz-run", "fuzz-idle", "nosuch"),
-    "subnet": _one("10.66.0.0/24", "10.66.0.0/30", "10.67.0.0/24", "x", "0.0.0.0/0", "fd00:66::/64", ""),
-    "gateway": _one("10.66.0.1", "10.66.0.0", "x", ""),
+    "subnet": _one("10.67.0.0/24", "10.66.0.0/24", "10.66.0.0/30", "10.67.0.0/24", "x", "0.0.0.0/0", "fd00:66::/64", ""),
+    "gateway": _one("", "10.66.0.1", "10.66.0.0", "x", ""),
     "iprange": _one("", "10.66.0.128/25", "x"),
     "driver": _one("", "", "local", "bridge", "overlay", "nosuch"),
     "driveropts": _one(None, {"type": "tmpfs", "device": "tmpfs", "o": "size=1m"}, {"nosuch": "x"}),
@@ -121,8 +131,18 @@ MEANT: dict[str, Maker] = {
     "jointoken": _one("SWMTKN-1-" + "a" * 50 + "-" + "b" * 25, "", "x"),
     "identitytoken": _one(""),
     "serveraddress": _one("127.0.0.1:1", "", "x y"),
+    "configfrom": _one(None, {"Network": "nosuch"}),
+    "clustervolumespec": _one(None, {}),
+    "target": _one("/m", "relative", "/"),
+    "spec": _one(None, {}),
     "externalcas": _one(None, [], [{"URL": "https://127.0.0.1:1"}]),
-    "replicas": _one(0, 1, 1, -1, 2**40),
+    "replicas": _one(1, 0,  -1, 2**40),
+    "name": lambda random_: f"fuzz-{random_.randrange(1000)}",
+    "tasktemplate": lambda random_: {
+        "ContainerSpec": _object(_TASK["ContainerSpec"], random_, 2)
+        | {"Image": "hello", "Command": ["sleep", "1000"]},
+        **_object(_REST_OF_TASK, random_, 2),
+    },
     "healthcheck": _one(None, {"Test": ["NONE"]}, {"Test": ["CMD", "true"], "Interval": 10**9}, {"Test": ["x"]}),
     "stopsignal": _one("", "SIGTERM", "9", "SIGNOSUCH", "-1", "0", "99999999999"),
     "stoptimeout": _one(None, 0, 1, -1),
@@ -132,37 +152,38 @@ MEANT: dict[str, Maker] = {
 def valid(schema: Schema, random_: random.Random, name: str = "", depth: int = 0) -> Any:
     """What looks like the schema; `name` is the field's."""
     schema = resolved(schema)
-    meant = MEANT.get(name.lower())
-    if meant is not None:
-        return meant(random_)
+    kind = schema.get("type")
+    if name.lower() in MEANT:
+        value = MEANT[name.lower()](random_)
+        if value is None or isinstance(value, str) == (kind == "string"):  # some names mean two things
+            return value
     if schema.get("null") and random_.random() < 0.3:
         return None
     if schema.get("enum"):
-        return random_.choice(schema["enum"])
-    kind = schema.get("type")
+        return random_.choice(schema["enum"]) if random_.random() < 0.3 else None
     if kind == "array":
-        count = random_.choice((0, 1, 1, 2)) if depth < DEPTH_MAX else 0
+        count = random_.choice((0, 0, 0, 1, 2)) if depth < DEPTH_MAX else 0
         return [valid(schema.get("items", {}), random_, "", depth + 1) for _ in range(count)]
     if kind == "object" or "properties" in schema:
         return _object(schema, random_, depth)
     if kind in ("integer", "number"):
-        return random_.choice((0, 0, 1, 2, 10, 1000))
+        return random_.choice((0, 0, 0, 0, 0, 0, 0, 0, 1, 10, 1000))
     if kind == "boolean":
-        return random_.random() < 0.3
-    return random_.choice(("", "a", f"fuzz-{random_.randrange(100)}"))
+        return random_.random() < 0.15
+    return random_.choice(("", "", "", "", "", "", "", "", "a", f"fuzz-{random_.randrange(100)}"))
 
 
 def _object(schema: Schema, random_: random.Random, depth: int) -> dict[str, Any]:
     properties = schema.get("properties", {})
     required = schema.get("required", ())
-    share = random_.choice((0.1, 0.3, 0.8))
+    share = random_.choice((0.05, 0.1, 0.3, 0.8))
     made = {
         name: valid(entry, random_, name, depth + 1)
         for name, entry in properties.items()
         if depth < DEPTH_MAX and (name in required or random_.random() < share)
     }
     if "values" in schema and depth < DEPTH_MAX:
-        for _ in range(random_.choice((0, 1, 2))):
+        for _ in range(random_.choice((0, 0, 0, 1, 2))):
             made[f"key{random_.randrange(10)}"] = valid(schema["values"], random_, "", depth + 1)
     return made
 
