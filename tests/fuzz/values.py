@@ -51,6 +51,7 @@ NUMBERS = (
 )
 OTHERS: tuple[Any, ...] = (None, True, False, 0.5, -1.5e300, [], {}, [None], {"": None}, [[]], *RAW)
 
+_NEEDED = ("image", "name", "data", "cmd", "tasktemplate")  # without them little is understood
 Maker = Callable[[random.Random], Any]
 COMMANDS = (
     ["sleep", "1000"],
@@ -180,7 +181,7 @@ def _object(schema: Schema, random_: random.Random, depth: int) -> dict[str, Any
     made = {
         name: valid(entry, random_, name, depth + 1)
         for name, entry in properties.items()
-        if depth < DEPTH_MAX and (name in required or random_.random() < share)
+        if depth < DEPTH_MAX and (name in required or name.lower() in _NEEDED or random_.random() < share)
     }
     if "values" in schema and depth < DEPTH_MAX:
         for _ in range(random_.choice((0, 0, 0, 1, 2))):
