@@ -132,7 +132,7 @@ class Round:
         self.answers["cut", answer.status] += 1
         if answer.status >= 500 and answer.status not in (501, 503, 505) and not is_engine_failure(answer):
             self._note("cut", f"status {answer.status}: {answer.body[:300]!r}", what)
-        elif answer.status in (404, 405) and method != "HEAD":
+        elif answer.status in (404, 405) and answer.whole and method != "HEAD":
             for problem in refusal_problems(answer):
                 self._note("cut", problem, what)
 

@@ -24,6 +24,7 @@ class Answer:
     body: bytes
     seconds: float
     late: bool = False
+    whole: bool = False  # it came to its end
 
     @property
     def is_json(self) -> bool:
@@ -64,6 +65,7 @@ def send(path: Path, data: bytes, method: str, bound: float, *, stream_s: float 
                 connection.settimeout(stream_s)
             try:
                 answer.body = _read(response, begun + bound)
+                answer.whole = True
             except TimeoutError:
                 answer.late = stream_s is None
             except (http.client.HTTPException, OSError):
