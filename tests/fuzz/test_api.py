@@ -65,10 +65,12 @@ def test_whatever_is_asked_is_answered(world: World) -> None:
 
 
 def _at_rest(world: World) -> None:
-    """The same objects as whenever this is called."""
-    world.ensure()
-    world.ensure_swarm()
+    """The same objects in the same state as whenever this is called: no swarm, one container that runs."""
     world.tidy()
+    world.call("POST", "/swarm/leave?force=1")
+    for name in ("fuzz-run", "fuzz-idle"):
+        world.call("DELETE", f"/containers/{name}?force=1&v=1")
+    world.ensure()
 
 
 def _wait_for_rest(world: World, before: dict[str, int]) -> None:
