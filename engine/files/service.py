@@ -16,6 +16,7 @@ import gzip
 import lzma
 import os
 import posixpath
+import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,7 @@ from engine.files import inside, pack
 from engine.files.changes import users_changes
 from engine.files.extract import Extractor
 from engine.files.pipes import read_by, written_by
-from engine.files.view import View, ViewMount, view_of_running, view_of_stopped
+from engine.files.view import JustEnded, View, ViewMount, view_of_running, view_of_stopped
 from engine.preparation import HostPreparation
 from engine.runtime.birth import start_ticks
 from engine.settings import EngineSettings
@@ -38,6 +39,7 @@ from engine.timings import Timings
 
 COPIES_MAX = 16
 SLOT_WAIT_S = 60.0
+EXIT_WAIT_S = 3.0  # until the end of a process is in the container's record
 _NETWORK_FILES = ("hosts", "hostname", "resolv.conf")
 _RACES = (errno.EAGAIN, errno.EBUSY, errno.ESTALE)
 _T = TypeVar("_T")
@@ -139,14 +141,27 @@ class Files:
         """`bare`: the root alone."""
         async with contextlib.AsyncExitStack() as held:
             await self._take_slot(held)
-            if not container.is_running:
-                await held.enter_async_context(self._containers.lock(container))
-            opened = self._running_view if container.is_running else self._stopped_view
-            view = await asyncio.shield(self._submit(opened, container, bare))
+            view = await self._view(container, bare, held)
             try:
                 yield view
             finally:
                 await asyncio.shield(self._submit(view.close))
+
+    async def _view(self, container: Container, bare: bool, held: contextlib.AsyncExitStack) -> View:
+        """Of a container that has just ended as soon as its record says so."""
+        is_locked = False
+        deadline = time.monotonic() + EXIT_WAIT_S
+        while True:
+            if not container.is_running and not is_locked:
+                await held.enter_async_context(self._containers.lock(container))
+                is_locked = True
+            opened = self._running_view if container.is_running else self._stopped_view
+            try:
+                return await asyncio.shield(self._submit(opened, container, bare))
+            except JustEnded:
+                if is_locked or time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.02)
 
     async def _take_slot(self, held: contextlib.AsyncExitStack) -> None:
         try:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.errors import EngineFailure
+from engine.errors import Conflict, EngineFailure
 from engine.files.inside import open_inside
 from engine.runtime import syscalls
 from engine.runtime.syscalls import NUMBERS, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
@@ -31,6 +31,12 @@ _ATTRIBUTES = struct.Struct("QQQQ")  # struct mount_attr: set, clear, propagatio
 _CLONE = syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC
 _BETWEEN_DESCRIPTORS = syscalls.MOVE_MOUNT_F_EMPTY_PATH | syscalls.MOVE_MOUNT_T_EMPTY_PATH
 _PRIVATE = syscalls.MS_REC | syscalls.MS_PRIVATE
+
+_JUST_ENDED = "the container has just ended: try again"
+
+
+class JustEnded(Conflict):
+    """Its first process is gone; its record will soon say so."""
 
 
 class ViewMount(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,10 +68,10 @@ def view_of_running(pid: int, is_same: Callable[[], bool], mounts: Sequence[View
     try:
         theirs = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise EngineFailure("the container has just ended: try again") from error
+        raise JustEnded(_JUST_ENDED) from error
     try:
         if not is_same():
-            raise EngineFailure("the container has just ended: try again")
+            raise JustEnded(_JUST_ENDED)
         view = _in_thread(lambda own: _clone_running(theirs, own, mounts))
         # Its mounts show the host's numbers for its users; those of a stopped one show what is on the disk.
         view.remapping = running_remapping(pid)

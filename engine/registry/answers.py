@@ -110,6 +110,10 @@ def refusal(
     )
 
 
+# What the HTTP client raises when there is no answer; UnicodeError: the host's name can be no name.
+FAILURES = (aiohttp.ClientError, OSError, UnicodeError)
+
+
 def unreachable(method: str, url: str, error: BaseException) -> Unreachable:
     """From what the HTTP client raised."""
     reason, again = _reason(error)
@@ -130,6 +134,8 @@ def _reason(error: BaseException) -> tuple[str, bool]:
         number = error.os_error.errno
         text = os.strerror(number).lower() if number else str(error.os_error)
         return f"dial tcp {error.host}:{error.port}: connect: {text}", False
+    if isinstance(error, UnicodeError):
+        return "the host's name is invalid", False
     if isinstance(error, asyncio.TimeoutError):
         return "request timed out while awaiting an answer", True
     if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError | ConnectionError):

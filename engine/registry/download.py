@@ -14,7 +14,7 @@ import aiohttp
 
 from engine.errors import EngineError
 from engine.images.incoming import Damaged, Incoming, IncomingBlob
-from engine.registry.answers import Refusal, Unreachable, unreachable
+from engine.registry.answers import FAILURES, Refusal, Unreachable, unreachable
 from engine.registry.manifests import Descriptor
 from engine.registry.progress import Meter, Report, step
 from engine.registry.repository import Repository
@@ -123,7 +123,7 @@ async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytearray]:
             if len(gathered) >= WRITE_BYTES:
                 yield gathered
                 gathered = bytearray()
-    except (aiohttp.ClientError, OSError) as error:
+    except FAILURES as error:
         broken = error
     if gathered:
         yield gathered

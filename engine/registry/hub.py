@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-import aiohttp
 import msgspec
 
 from engine.errors import EngineFailure, InvalidParameter
 from engine.filter_values import truth
 from engine.images.reference import DEFAULT_DOMAIN
-from engine.registry.answers import refusal, unreachable
+from engine.registry.answers import FAILURES, refusal, unreachable
 from engine.registry.endpoints import account_domain
 from engine.registry.transport import ERROR_BODY_BYTES_MAX, client_session, proxy_for
 
@@ -84,7 +83,7 @@ async def _asked(url: str) -> _Answer:
                 body = await response.content.read(
                     ERROR_BODY_BYTES_MAX if response.status >= 400 else ANSWER_BYTES_MAX
                 )
-    except (aiohttp.ClientError, OSError) as error:
+    except FAILURES as error:
         raise EngineFailure(f"cannot search the hub: {unreachable('GET', url, error)}") from error
     if response.status >= 400:
         raise EngineFailure(f"cannot search the hub: {refusal(response.status, body)}")

@@ -7,17 +7,18 @@ import ssl
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
-import aiohttp
-
 from engine.errors import EngineFailure, InvalidParameter
-from engine.registry.answers import unreachable
+from engine.registry.answers import FAILURES, unreachable
 from engine.registry.transport import client_session, proxy_for
 
 
 async def remote_file(address: str) -> AsyncIterator[bytes]:
     """`address`: a URL, or HOST/PATH for http. EngineFailure when it cannot be had as a whole."""
     url = address if "://" in address else f"http://{address}"
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise InvalidParameter(f"invalid URL {address!r}: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidParameter(
             f"unsupported URL {address!r}: use http:// or https://, or send the archive (fromSrc=-)"
@@ -30,5 +31,5 @@ async def remote_file(address: str) -> AsyncIterator[bytes]:
                     raise EngineFailure(f"cannot import {url}: the server answers {response.status}")
                 async for chunk in response.content.iter_any():
                     yield chunk
-    except (aiohttp.ClientError, OSError) as error:
+    except FAILURES as error:
         raise EngineFailure(f"cannot import {url}: {unreachable('GET', url, error)}") from error

@@ -11,7 +11,7 @@ import aiohttp
 import msgspec
 
 from engine.errors import EngineFailure
-from engine.registry.answers import Refusal, unreachable
+from engine.registry.answers import FAILURES, Refusal, unreachable
 from engine.registry.manifests import ACCEPT, Manifest, ManifestList, digest_of, parse_manifest
 from engine.registry.transport import Body, Connection
 
@@ -129,6 +129,6 @@ class Repository:
                 data += chunk
                 if len(data) > limit:
                     raise EngineFailure(f"{response.url} answers with more than {limit} bytes")
-        except (aiohttp.ClientError, OSError) as error:
+        except FAILURES as error:
             raise unreachable("GET", str(response.url), error) from error
         return bytes(data)

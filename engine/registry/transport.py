@@ -17,7 +17,15 @@ import aiohttp
 import msgspec
 
 from engine.errors import EngineFailure
-from engine.registry.answers import Challenge, Refusal, Unreachable, challenges, refusal, unreachable
+from engine.registry.answers import (
+    FAILURES,
+    Challenge,
+    Refusal,
+    Unreachable,
+    challenges,
+    refusal,
+    unreachable,
+)
 from engine.registry.credentials import Credentials
 from engine.registry.endpoints import Endpoint
 from engine.registry.settings import RegistrySettings
@@ -145,7 +153,7 @@ class Connection:
                 ssl=self._tls,
                 proxy=proxy_for(url),
             )
-        except (aiohttp.ClientError, OSError) as error:
+        except FAILURES as error:
             raise unreachable(method, url, error) from error
         try:
             yield response
@@ -207,7 +215,7 @@ class Connection:
                     error = await _refusal(response)
                     if response.status not in AGAIN or attempt >= self.attempts_max:
                         raise error
-            except (aiohttp.ClientError, OSError) as failure:
+            except FAILURES as failure:
                 raise unreachable(method, url, failure) from failure
             await self._sleep(self.delay_s(attempt, error))
             attempt += 1
@@ -261,6 +269,6 @@ def _challenges(response: aiohttp.ClientResponse) -> list[Challenge]:
 
 async def _refusal(response: aiohttp.ClientResponse) -> Refusal:
     body = b""
-    with contextlib.suppress(aiohttp.ClientError, OSError):
+    with contextlib.suppress(*FAILURES):
         body = await response.content.read(ERROR_BODY_BYTES_MAX)
     return refusal(response.status, body, _challenges(response), response.headers.get("Retry-After", ""))

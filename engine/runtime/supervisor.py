@@ -292,9 +292,8 @@ class Supervisor:
             if made is None:
                 raise Missing(f"no such exec: {body['exec_id']}")
             master = made.master
-        if master is None:
-            raise Refused("it has no terminal: run it with a tty to resize it")
-        terminal.set_size(master, body["rows"], body["columns"])
+        if master is not None:  # without a terminal there is no size to set, as Docker has it
+            terminal.set_size(master, body["rows"], body["columns"])
         self._connections.reply(channel, serial)
 
     def _pause(self, channel: Channel, serial: int, body: dict[str, Any]) -> None:

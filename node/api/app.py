@@ -29,6 +29,7 @@ _HEADERS = {
 }
 OUTCOME_HEADER = "Swarmctl-Outcome"
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # the user's to mend, not ours
+_BROKEN_OFF = (web.RequestPayloadError, ConnectionError)  # by the client, before its request was whole
 
 
 def build_app(context: Context, routes: Iterable[Route]) -> web.Application:
@@ -47,7 +48,7 @@ def build_app(context: Context, routes: Iterable[Route]) -> web.Application:
 def _ended_unheard(call: asyncio.Future[web.StreamResponse]) -> None:
     """The client has gone, so that a refusal interests nobody; a fault of ours is logged all the same."""
     error = None if call.cancelled() else call.exception()
-    if error is None or isinstance(error, ConnectionError):  # it was about to answer
+    if error is None or isinstance(error, _BROKEN_OFF):  # it was about to answer
         return
     if not isinstance(error, Exception) or status_of(error) is None:
         logger.error("a call whose client has gone failed", exc_info=error)
@@ -123,6 +124,8 @@ async def _guard(
         return json_response({"message": "method not allowed: see the API reference"}, 405)
     except web.HTTPException as error:
         return json_response({"message": error.reason}, error.status)
+    except web.RequestPayloadError as error:
+        return json_response({"message": f"the request's body cannot be read: {error}"}, 400)
     except Exception as error:  # the border: everything must become an answer
         if isinstance(error, ConnectionError) and is_gone(request):
             return web.Response()  # nobody hears it

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from engine.config import ContainerCreate, HostConfig, Ulimit
 from engine.errors import InvalidParameter
@@ -40,8 +40,16 @@ _HOST_PORT = re.compile(r"(?:(\d{1,5})(?:-(\d{1,5}))?)?", re.ASCII)
 
 def check_container(body: ContainerCreate) -> None:
     """InvalidParameter with the first problem."""
+    if body.host_config is not None:
+        check_console_size(body.host_config.console_size)
     for problem in problems(body):
         raise InvalidParameter(problem)
+
+
+def check_console_size(size: Sequence[int] | None) -> None:
+    """InvalidParameter for what is no height and width; the kernel keeps 16 bits of each."""
+    if size and (len(size) != 2 or not all(0 <= value <= 65535 for value in size)):
+        raise InvalidParameter(f"ConsoleSize {list(size)}: give a height and a width from 0 to 65535")
 
 
 def problems(body: ContainerCreate) -> Iterator[str]:

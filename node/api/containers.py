@@ -26,6 +26,7 @@ from node.api.query import (
     number,
     prune_filters,
     stream_lines,
+    terminal_size,
 )
 from node.api.sockets import serve_socket
 from node.api.streams import LogEntry, attributes_text, log_options, stream_logs
@@ -157,7 +158,7 @@ async def _attached(context: Context, request: web.Request) -> Session:
 
 
 async def resize(context: Context, request: web.Request) -> web.StreamResponse:
-    await context.engine.resize_container(_ref(request), number(request, "h", 0), number(request, "w", 0))
+    await context.engine.resize_container(_ref(request), *terminal_size(request))
     return web.Response(status=200)
 
 

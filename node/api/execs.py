@@ -6,9 +6,10 @@ from aiohttp import web
 
 from engine.config import ApiStruct, ExecConfig
 from engine.errors import Conflict
+from node.api.checks import check_console_size
 from node.api.context import Context, Route
 from node.api.hijack import Session, hijack
-from node.api.query import body, json_response, number, optional_body
+from node.api.query import body, json_response, optional_body, terminal_size
 
 
 class ExecStart(ApiStruct):
@@ -21,11 +22,13 @@ class ExecStart(ApiStruct):
 
 async def create(context: Context, request: web.Request) -> web.StreamResponse:
     config = await body(request, ExecConfig)
+    check_console_size(config.console_size)
     return json_response({"Id": await context.engine.exec_create(request.match_info["id"], config)}, 201)
 
 
 async def start(context: Context, request: web.Request) -> web.StreamResponse:
     asked = await optional_body(request, ExecStart) or ExecStart()
+    check_console_size(asked.console_size)
     exec_id = request.match_info["id"]
     known = await context.engine.exec_inspect(exec_id)
     if known["Running"] or known["ExitCode"] is not None:
@@ -50,9 +53,7 @@ async def inspect(context: Context, request: web.Request) -> web.StreamResponse:
 
 
 async def resize(context: Context, request: web.Request) -> web.StreamResponse:
-    await context.engine.exec_resize(
-        request.match_info["id"], number(request, "h", 0), number(request, "w", 0)
-    )
+    await context.engine.exec_resize(request.match_info["id"], *terminal_size(request))
     return web.Response(status=200)
 
 

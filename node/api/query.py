@@ -50,6 +50,15 @@ def number(request: web.Request, name: str, default: int) -> int:
     return int(value)
 
 
+def terminal_size(request: web.Request) -> tuple[int, int]:
+    """Rows and columns (h, w), which the kernel keeps in 16 bits each."""
+    size = number(request, "h", 0), number(request, "w", 0)
+    for word, value in zip(("height", "width"), size, strict=True):
+        if not 0 <= value <= 65535:
+            raise InvalidParameter(f"invalid resize {word} {value}: it must be from 0 to 65535")
+    return size
+
+
 def platform(request: web.Request) -> str:
     """os/arch/variant; some calls of the API write it as a JSON object."""
     values = request.query.getall("platform", [])

@@ -6,6 +6,7 @@ Everything that is served, served by one HTTP server; TLS stands before it (tls_
 from __future__ import annotations
 
 import grp
+import logging
 import os
 import socket
 import ssl
@@ -13,13 +14,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from node.api.takeover import TakeoverRunner
 from node.api.tls_door import TlsDoor
 
 SOCKET_MODE = 0o660
 SHUTDOWN_TIMEOUT_S = 2.0
+HEAD_BYTES_MAX = (
+    1 << 20
+)  # as Go's server: build arguments, filters and credentials of many registries are long
 DOORS = web.AppKey("doors", list[TlsDoor])
+
+
+class _OurFaults(logging.Filter):
+    """What is no HTTP is the client's to know: a trace for each would fill the daemon's log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 class SocketInUse(Exception):
@@ -29,6 +41,9 @@ class SocketInUse(Exception):
 async def serve(app: web.Application, sockets: Sequence[Path], group: str = "") -> web.AppRunner:
     """Start serving; stop with `runner.cleanup()`. SocketInUse names the socket."""
     app[DOORS] = []
+    log = logging.getLogger("aiohttp.server")
+    if not any(isinstance(known, _OurFaults) for known in log.filters):
+        log.addFilter(_OurFaults())
     app.on_shutdown.append(_close_doors)
     runner = TakeoverRunner(
         app,
@@ -37,6 +52,9 @@ async def serve(app: web.Application, sockets: Sequence[Path], group: str = "") 
         handler_cancellation=True,
         shutdown_timeout=SHUTDOWN_TIMEOUT_S,
         keepalive_timeout=3600,
+        max_line_size=HEAD_BYTES_MAX,
+        max_field_size=HEAD_BYTES_MAX,
+        auto_decompress=False,  # Docker takes a body as it comes; who reads an archive sees what it is
     )
     await runner.setup()
     for path in sockets:

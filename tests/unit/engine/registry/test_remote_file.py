@@ -26,3 +26,10 @@ async def test_other_addresses_are_refused(address: str) -> None:
     with pytest.raises(EngineError, match="unsupported URL"):
         async for _ in remote_file(address):
             pass
+
+
+@pytest.mark.parametrize("address", [f"http://{'y' * 300}/x", "http://[::1/x", "http://./x"])
+async def test_hosts_that_cannot_be(address: str) -> None:
+    with pytest.raises(EngineError, match="invalid"):
+        async for _ in remote_file(address):
+            pass

@@ -64,3 +64,15 @@ def test_first_problem_is_the_error() -> None:
     body = {"ExposedPorts": {"x": {}}, "HostConfig": {"Dns": ["x"]}}
     with pytest.raises(InvalidParameter, match="ExposedPorts: x"):
         check_container(msgspec.convert(body, ContainerCreate))
+
+
+@pytest.mark.parametrize("size", [[24], [1, 2, 3], [-1, 80], [65536, 80]])
+def test_sizes_that_no_terminal_has(size: list[int]) -> None:
+    body = msgspec.convert({"HostConfig": {"ConsoleSize": size}}, ContainerCreate)
+    with pytest.raises(InvalidParameter, match="ConsoleSize"):
+        check_container(body)
+
+
+@pytest.mark.parametrize("size", [None, [], [0, 0], [24, 80]])
+def test_sizes_of_terminals(size: list[int] | None) -> None:
+    check_container(msgspec.convert({"HostConfig": {"ConsoleSize": size}}, ContainerCreate))

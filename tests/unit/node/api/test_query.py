@@ -10,7 +10,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from engine.config import ContainerCreate, ExecConfig
 from engine.errors import InvalidParameter
-from node.api.query import decode, filters, flag, moment, number
+from node.api.query import decode, filters, flag, moment, number, terminal_size
 
 
 def asked(**parameters: str) -> web.Request:
@@ -31,6 +31,13 @@ def test_numbers() -> None:
     assert number(asked(n=""), "n", 7) == number(asked(), "n", 7) == 7
     with pytest.raises(InvalidParameter, match='query parameter n: "many" is not a number'):
         number(asked(n="many"), "n", 7)
+
+
+def test_sizes_of_terminals() -> None:
+    assert terminal_size(asked(h="24", w="80")) == (24, 80)
+    for wrong in ({"h": "65536"}, {"w": "-1"}, {"h": "9" * 18}):
+        with pytest.raises(InvalidParameter, match="from 0 to 65535"):
+            terminal_size(asked(**wrong))
 
 
 @pytest.mark.parametrize(
