@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -10,9 +11,10 @@ from typing import Any, TypeVar
 import click
 
 from cli.errors import CliError, SilentExit, UsageError
-from cli.registry import SECTIONS, Entry, Noun
+from cli.registry import BY_NAME, ELSEWHERE, SECTIONS, Entry, Noun
 
 F = TypeVar("F", bound=Callable[..., Any])
+DEBUG = "SWARMCTL_DEBUG"  # in the environment: set by --debug
 
 
 class Command(click.Command):
@@ -31,7 +33,11 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Flags may carry a value as docker's do: --tty=true, --read-only=false."""
         args, negated = self._split_flag_values(args)
-        rest = super().parse_args(ctx, args)
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx  # not every error of the parser knows where it was
+            raise
         ctx.params.update(dict.fromkeys(negated, False))
         return rest
 
@@ -131,11 +137,12 @@ class RootGroup(click.Group):
         return [entry.name for _, entries in SECTIONS for entry in entries]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        for _, entries in SECTIONS:
-            for entry in entries:
-                if entry.name == name:
-                    return NounGroup(entry) if isinstance(entry, Noun) else load(entry.target)
-        return None
+        if name in ELSEWHERE:
+            return _elsewhere(name)
+        entry = BY_NAME.get(name)
+        if entry is None:
+            return None
+        return NounGroup(entry) if isinstance(entry, Noun) else load(entry.target)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, entries in SECTIONS:
@@ -146,6 +153,13 @@ class RootGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         _require_known(self, ctx, args)
         return super().resolve_command(ctx, args)
+
+
+def _elsewhere(name: str) -> click.Command:
+    """A command that is a program of its own (docker's plugins), or that there is not here."""
+    from cli.commands.elsewhere import elsewhere
+
+    return elsewhere(name)
 
 
 def _section(formatter: click.HelpFormatter, title: str, entries: Sequence[Entry | Noun]) -> None:
@@ -160,9 +174,12 @@ def _require_known(group: click.Group, ctx: click.Context, args: list[str]) -> N
     import difflib
 
     close = difflib.get_close_matches(name, group.list_commands(ctx), n=1)
-    hint = f'did you mean "{close[0]}"? ' if close else ""
+    program = ctx.command_path.split()[0]
+    usage = f"\n\nUsage:  {ctx.command_path} COMMAND" if group is not ctx.find_root().command else ""
     raise UsageError(
-        f"unknown command: {ctx.command_path} {name}", hint=f"{hint}see '{ctx.command_path} --help'"
+        f"{program}: unknown command: {ctx.command_path} {name}{usage}\n\n"
+        f"Run '{ctx.command_path} --help' for more information",
+        hint=f'did you mean "{close[0]}"?' if close else "",
     )
 
 
@@ -199,6 +216,49 @@ def no_trunc_option(function: F) -> F:
     return click.option("--no-trunc", is_flag=True, help="Don't truncate output")(function)
 
 
+def switch(*names: str, default: bool, help: str) -> Callable[[F], F]:
+    """A flag that may be on from the beginning: --sig-proxy, --sig-proxy=false."""
+    return click.option(*names, is_flag=True, flag_value=True, default=default, type=bool, help=help)
+
+
+def refused(*names: str, reason: str, takes_value: bool = True) -> Callable[[F], F]:
+    """A flag of docker's that cannot be honoured here; who gives it is told why. It is no argument of the function."""
+
+    def refuse(_: click.Context, option: click.Parameter, value: Any) -> None:
+        if value:
+            raise UsageError(f"{option.opts[-1]} is not supported: {reason}", exit_code=125)
+
+    return click.option(
+        *names,
+        is_flag=not takes_value,
+        multiple=takes_value,
+        callback=refuse,
+        expose_value=False,
+        help=f"Not supported: {reason}",
+    )
+
+
+def trust_option(function: F) -> F:
+    """--disable-content-trust, which is on; off would ask for signatures."""
+
+    def check(_: click.Context, __: click.Parameter, value: Any) -> None:
+        if not value:
+            raise UsageError(
+                "--disable-content-trust=false is not supported: images are not signed here", exit_code=125
+            )
+
+    return click.option(
+        "--disable-content-trust",
+        is_flag=True,
+        flag_value=True,
+        default=True,
+        type=bool,
+        callback=check,
+        expose_value=False,
+        help="Skip image verification (there is none: digests are always checked)",
+    )(function)
+
+
 def repeated(*names: str, help: str) -> Callable[[F], F]:
     """An option that may be given several times."""
     return click.option(*names, multiple=True, help=help)
@@ -230,6 +290,10 @@ def report(error: CliError) -> None:
     sys.stderr.write(f"{error.message}\n")
     if error.hint:
         sys.stderr.write(f"hint: {error.hint}\n")
+    cause = error.__cause__
+    while os.environ.get(DEBUG) and cause is not None:
+        sys.stderr.write(f"debug: {type(cause).__name__}: {cause}\n")
+        cause = cause.__cause__ or cause.__context__
     sys.stderr.flush()
 
 

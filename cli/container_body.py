@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cli import parse, parse_mounts, parse_ports, parse_security
-from cli.command import repeated
+from cli.command import refused, repeated, trust_option
 from cli.errors import UsageError
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
@@ -38,6 +38,12 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     repeated("--device-read-iops", help="Limit read rate (IO per second) from a device, path:rate"),
     repeated("--device-write-bps", help="Limit write rate (bytes per second) to a device, path:rate"),
     repeated("--device-write-iops", help="Limit write rate (IO per second) to a device, path:rate"),
+    trust_option,
+    refused(
+        "--use-api-socket",
+        reason="mount the socket yourself: -v /run/swarmctl/swarmd.sock:/var/run/docker.sock",
+        takes_value=False,
+    ),
     repeated("--dns", help="Set custom DNS servers"),
     repeated("--dns-option", help="Set DNS options"),
     repeated("--dns-search", help="Set custom DNS search domains"),

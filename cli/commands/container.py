@@ -210,11 +210,12 @@ def _slow_call(client: Client, containers: tuple[str, ...], verb: str, query: di
 @command(_CONTAINERS)
 @click.argument("containers", nargs=-1, required=True)
 @click.option("-f", "--force", is_flag=True, help="Force the removal of a running container (uses SIGKILL)")
+@click.option("-l", "--link", is_flag=True, help="Remove the specified link")
 @click.option("-v", "--volumes", is_flag=True, help="Remove anonymous volumes associated with the container")
 @click.pass_obj
-def rm(client: Client, containers: tuple[str, ...], force: bool, volumes: bool) -> None:
+def rm(client: Client, containers: tuple[str, ...], force: bool, link: bool, volumes: bool) -> None:
     """Remove one or more containers"""
-    query = {"force": force or None, "v": volumes or None}
+    query = {"force": force or None, "v": volumes or None, "link": link or None}
     for_each(containers, lambda ref: client.delete(container_path(ref), query))
 
 
@@ -356,6 +357,8 @@ def show_pruned(title: str, names: list[str] | None, space_bytes: int | None) ->
 @click.option("-c", "--cpu-shares", type=int, help="CPU shares (relative weight)")
 @click.option("--cpu-period", type=int, help="Limit CPU CFS period, in microseconds")
 @click.option("--cpu-quota", type=int, help="Limit CPU CFS quota, in microseconds")
+@click.option("--cpu-rt-period", type=int, help="Limit the CPU real-time period in microseconds")
+@click.option("--cpu-rt-runtime", type=int, help="Limit the CPU real-time runtime in microseconds")
 @click.option("--cpus", default="", help="Number of CPUs")
 @click.option("--cpuset-cpus", default="", help="CPUs in which to allow execution (0-3, 0,1)")
 @click.option("--cpuset-mems", default="", help="MEMs in which to allow execution (0-3, 0,1)")
@@ -375,6 +378,8 @@ def update(client: Client, /, containers: tuple[str, ...], **options: Any) -> No
         "CpuShares": options["cpu_shares"],
         "CpuPeriod": options["cpu_period"],
         "CpuQuota": options["cpu_quota"],
+        "CpuRealtimePeriod": options["cpu_rt_period"],
+        "CpuRealtimeRuntime": options["cpu_rt_runtime"],
         "NanoCpus": nano_cpus(options["cpus"]) if options["cpus"] else None,
         "CpusetCpus": options["cpuset_cpus"] or None,
         "CpusetMems": options["cpuset_mems"] or None,

@@ -19,7 +19,9 @@ from cli.command import (
     format_option,
     no_trunc_option,
     quiet_option,
+    refused,
     repeated,
+    switch,
 )
 from cli.commands.container import inspect_each, show_pruned
 from cli.errors import UsageError
@@ -52,6 +54,7 @@ def image_path(name: str, verb: str = "") -> str:
 @format_option
 @no_trunc_option
 @quiet_option("Only show image IDs")
+@refused("--tree", reason="an image has one platform here; leave it out", takes_value=False)
 @click.pass_obj
 def ls(
     client: Client,
@@ -108,7 +111,7 @@ def inspect(client: Client, images: tuple[str, ...], form: str, platform: str) -
 @command("IMAGE")
 @click.argument("image")
 @format_option
-@click.option("-H", "--human", type=bool, default=True, help="Print sizes and dates in human readable format")
+@switch("-H", "--human", default=True, help="Print sizes and dates in human readable format")
 @no_trunc_option
 @click.option("--platform", default="", help="Show history for the given platform")
 @quiet_option("Only show image IDs")
@@ -252,6 +255,7 @@ def tag(client: Client, source: str, target: str) -> None:
 @click.argument("images", nargs=-1, required=True)
 @click.option("-f", "--force", is_flag=True, help="Force removal of the image")
 @click.option("--no-prune", is_flag=True, help="Do not delete untagged parents")
+@refused("--platform", reason="an image has one platform here; remove it by its name")
 @click.pass_obj
 def rm(client: Client, images: tuple[str, ...], force: bool, no_prune: bool) -> None:
     """Remove one or more images"""

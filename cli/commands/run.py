@@ -16,7 +16,7 @@ import click
 
 from cli.attach import check_terminal, converse, forwarder, resizer
 from cli.client import Client, Response
-from cli.command import command, report, stop_at_first_argument
+from cli.command import command, report, stop_at_first_argument, switch
 from cli.commands.container import container_path
 from cli.container_body import container_options, create_body
 from cli.errors import ApiError, CliError, SilentExit, UsageError
@@ -40,7 +40,7 @@ def create(client: Client, /, image: str, words: tuple[str, ...], **options: Any
 @command(_USAGE, context_settings=stop_at_first_argument())
 @click.option("-d", "--detach", is_flag=True, help="Run container in background and print container ID")
 @click.option("--detach-keys", default=DEFAULT_DETACH_KEYS, help="Override the key sequence for detaching")
-@click.option("--sig-proxy", type=bool, default=True, help="Proxy received signals to the process")
+@switch("--sig-proxy", default=True, help="Proxy received signals to the process")
 @container_options
 @click.argument("image")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)

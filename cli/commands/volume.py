@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from cli.client import Client
+from cli.cluster_volume import cluster_volume_options, cluster_volume_spec
 from cli.command import command, confirm, filter_option, for_each, format_option, quiet_option, repeated
 from cli.commands.container import inspect_each, show_pruned
 from cli.errors import UsageError
@@ -21,21 +24,30 @@ def volume_path(name: str) -> str:
 
 @command("[VOLUME]")
 @click.argument("volume", default="")
+@cluster_volume_options
 @click.option("-d", "--driver", default="local", help="Specify volume driver name (default local)")
 @repeated("--label", help="Set metadata for a volume")
 @click.option("--name", default="", hidden=True)
 @repeated("-o", "--opt", help="Set driver specific options")
 @click.pass_obj
 def create(
-    client: Client, volume: str, driver: str, label: tuple[str, ...], name: str, opt: tuple[str, ...]
+    client: Client,
+    volume: str,
+    driver: str,
+    label: tuple[str, ...],
+    name: str,
+    opt: tuple[str, ...],
+    **cluster: Any,
 ) -> None:
     """Create a volume"""
-    body = {
+    body: dict[str, Any] = {
         "Name": volume or name,
         "Driver": driver,
         "DriverOpts": key_values(opt, "opt"),
         "Labels": labels(label),
     }
+    if spec := cluster_volume_spec(cluster):
+        body["ClusterVolumeSpec"] = spec
     show(client.post("/volumes/create", body)["Name"])
 
 
@@ -43,8 +55,9 @@ def create(
 @filter_option
 @format_option
 @quiet_option("Only display volume names")
+@click.option("--cluster", is_flag=True, help="Display only cluster volumes, and use cluster volume list formatting")
 @click.pass_obj
-def ls(client: Client, filter_values: tuple[str, ...], form: str, quiet: bool) -> None:
+def ls(client: Client, filter_values: tuple[str, ...], form: str, quiet: bool, cluster: bool) -> None:
     """List volumes"""
     answer = client.get("/volumes", {"filters": filters(filter_values)})
     for warning in answer.get("Warnings") or []:
