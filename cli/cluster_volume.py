@@ -46,7 +46,8 @@ def cluster_volume_spec(options: dict[str, Any]) -> dict[str, Any] | None:
         },
         "Availability": options["availability"] or "active",
         "Secrets": [
-            {"Key": key, "Secret": name} for key, name in parse.key_values(options["secret"], "secret").items()
+            {"Key": key, "Secret": name}
+            for key, name in parse.key_values(options["secret"], "secret").items()
         ],
         "AccessibilityRequirements": {
             "Requisite": [_topology(text) for text in options["topology_required"]],

@@ -51,12 +51,15 @@ def unpack(data: bytes, folder: str) -> dict[str, Any]:
         meta = json.loads(pieces["meta.json"])
         place = meta["Endpoints"]["docker"]
         host = Endpoint(str(place["Host"])).host
-        skips, description = bool(place.get("SkipTLSVerify")), str((meta.get("Metadata") or {}).get("Description", ""))
+        skips, description = (
+            bool(place.get("SkipTLSVerify")),
+            str((meta.get("Metadata") or {}).get("Description", "")),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"this is no context: {error!r} in meta.json", hint="`swarmctl context export` writes one"
         ) from error
-    files = {key: "" for key in _FILES}
+    files = dict.fromkeys(_FILES, "")
     for key, file in _FILES.items():
         if (content := pieces.get(f"tls/docker/{file}")) is not None:
             os.makedirs(folder, mode=0o700, exist_ok=True)

@@ -22,7 +22,9 @@ _WITHOUT_A_DAEMON = ("context", "lab", "completion", *ELSEWHERE)
 @click.group(
     cls=RootGroup, subcommand_metavar="COMMAND", options_metavar="[OPTIONS]", invoke_without_command=True
 )
-@click.option("--config", "folder", default="", help="Folder of the settings (config.json; also DOCKER_CONFIG)")
+@click.option(
+    "--config", "folder", default="", help="Folder of the settings (config.json; also DOCKER_CONFIG)"
+)
 @click.option("-D", "--debug", is_flag=True, help="Tell with an error what it comes from")
 @click.option("-l", "--log-level", default="info", help="Checked only: the client keeps no log")
 @click.option(
@@ -62,7 +64,9 @@ def root(
         click.echo(ctx.get_help())
         ctx.exit(0)
     if log_level not in LOG_LEVELS:
-        raise UsageError(f"unable to parse logging level: {log_level}", hint="one of: " + ", ".join(LOG_LEVELS))
+        raise UsageError(
+            f"unable to parse logging level: {log_level}", hint="one of: " + ", ".join(LOG_LEVELS)
+        )
     if len(hosts) > 1:
         raise UsageError("specify only one -H")
     if folder:
@@ -72,9 +76,7 @@ def root(
     flags = Flags(hosts[0] if hosts else None, context_name, tls, tlsverify, tlscacert, tlscert, tlskey)
     # A broken context must not keep `context` and `lab` from being used.
     known = (
-        Endpoint(DEFAULT_HOST)
-        if ctx.invoked_subcommand in _WITHOUT_A_DAEMON
-        else endpoint(flags, os.environ)
+        Endpoint(DEFAULT_HOST) if ctx.invoked_subcommand in _WITHOUT_A_DAEMON else endpoint(flags, os.environ)
     )
     ctx.obj = Client(*known)
 

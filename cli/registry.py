@@ -170,7 +170,9 @@ CONTEXT = Noun(
     "Manage contexts",
     (
         Entry("create", "context:create", "Create a context"),
-        Entry("export", "context:export", "Export a context to a tar archive FILE or a tar stream on STDOUT."),
+        Entry(
+            "export", "context:export", "Export a context to a tar archive FILE or a tar stream on STDOUT."
+        ),
         Entry("import", "context:import_", "Import a context from a tar or zip file"),
         Entry("inspect", "context:inspect", "Display detailed information on one or more contexts"),
         Entry("ls", "context:ls", "List contexts"),
@@ -242,7 +244,9 @@ STACK = Noun(
     "stack",
     "Manage Swarm stacks",
     (
-        Entry("config", "stack:config", "Outputs the final config file, after doing merges and interpolations"),
+        Entry(
+            "config", "stack:config", "Outputs the final config file, after doing merges and interpolations"
+        ),
         Entry("deploy", "stack:deploy", "Deploy a new stack or update an existing stack"),
         Entry("ls", "stack:ls", "List stacks"),
         Entry("ps", "stack:ps", "List the tasks in the stack"),

@@ -27,7 +27,9 @@ _SHARED: tuple[Option, ...] = (
     _text("--credential-spec", help="Credential spec for managed service account (Windows only)"),
     _text("--isolation", help="Service container isolation mode"),
     _number("--max-concurrent", help="Number of job tasks to run concurrently (default equal to --replicas)"),
-    click.option("--oom-score-adj", type=int, default=None, help="Tune host's OOM preferences (-1000 to 1000)"),
+    click.option(
+        "--oom-score-adj", type=int, default=None, help="Tune host's OOM preferences (-1000 to 1000)"
+    ),
     _text("--endpoint-mode", help="Endpoint mode (vip or dnsrr)"),
     _text("--entrypoint", help="Overwrite the default ENTRYPOINT of the image"),
     _text("--health-cmd", help="Command to run to check health"),

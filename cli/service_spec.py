@@ -71,9 +71,7 @@ def new_spec(options: Options, image: str, arguments: Iterable[str], resolver: R
 
 
 def _mode(options: Options) -> Spec:
-    mode = parse.choice(
-        options["mode"], ("replicated", "global", "replicated-job", "global-job"), "mode"
-    )
+    mode = parse.choice(options["mode"], ("replicated", "global", "replicated-job", "global-job"), "mode")
     if options["max_concurrent"] is not None and mode != "replicated-job":
         raise UsageError("max-concurrent can only be used with replicated-job mode")
     if mode.startswith("global"):
@@ -226,7 +224,9 @@ def credential_spec(text: str) -> Spec:
 def generic_resources(texts: Iterable[str]) -> list[Spec]:
     """kind=2 for a number of them, kind=name for one by name."""
     found: list[Spec] = []
-    for kind, value in (pair for text in texts for pair in parse.key_values([text], "generic-resource").items()):
+    for kind, value in (
+        pair for text in texts for pair in parse.key_values([text], "generic-resource").items()
+    ):
         if value.isdigit():
             found.append({"DiscreteResourceSpec": {"Kind": kind, "Value": int(value)}})
         else:

@@ -19,7 +19,11 @@ def tell(error: click.UsageError) -> int:
         message = _unknown_flag(error.option_name)
     elif isinstance(error, click.BadOptionUsage) and "requires an argument" in error.message:
         message = _without_value(error.option_name)
-    elif isinstance(error, click.BadParameter) and isinstance(error.param, click.Option) and not _missing(error):
+    elif (
+        isinstance(error, click.BadParameter)
+        and isinstance(error.param, click.Option)
+        and not _missing(error)
+    ):
         message = f'invalid argument for "{_names(error.param)}" flag: {error.message}'
     elif ctx is not None and (_missing(error) or error.message.startswith("Got unexpected extra")):
         needs = _needs(ctx.command)

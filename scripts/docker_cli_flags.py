@@ -16,7 +16,9 @@ import sys
 import tempfile
 from typing import TypedDict
 
-_FLAG = re.compile(r"  (?:-(?P<short>\w), |    )--(?P<name>[\w-]+)(?: (?P<type>[\w-]+))?(?:   *(?P<help>\S.*))?$")
+_FLAG = re.compile(
+    r"  (?:-(?P<short>\w), |    )--(?P<name>[\w-]+)(?: (?P<type>[\w-]+))?(?:   *(?P<help>\S.*))?$"
+)
 _ENTRY = re.compile(r"  (?P<name>[a-z][\w-]*)\*?(?:  +\S|$)")
 
 
@@ -82,7 +84,9 @@ def main() -> None:
     found: dict[str, Verb] = {}
     with tempfile.TemporaryDirectory() as settings:
         collect([], settings, found)
-    version = subprocess.run(["docker", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    version = subprocess.run(
+        ["docker", "--version"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     json.dump({"client": version, "commands": found}, sys.stdout, indent=1, sort_keys=True)
     sys.stdout.write("\n")
 

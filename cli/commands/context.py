@@ -17,7 +17,10 @@ from cli.output import emit, emit_objects, show
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.+-]+", re.ASCII)
 _WORDS = ("host", "ca", "cert", "key", "skip-tls-verify")
 _docker_option = click.option(
-    "--docker", "place", default="", help="The daemon: host=tcp://X:2376,ca=FILE,cert=FILE,key=FILE; or from=CONTEXT"
+    "--docker",
+    "place",
+    default="",
+    help="The daemon: host=tcp://X:2376,ca=FILE,cert=FILE,key=FILE; or from=CONTEXT",
 )
 
 

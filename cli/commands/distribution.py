@@ -39,9 +39,7 @@ def split_name(text: str) -> tuple[str, str]:
 @click.option("--platform", default="", help="Set platform if server is multi-platform capable")
 @click.option("-q", "--quiet", is_flag=True, help="Suppress verbose output")
 @click.pass_obj
-def pull(
-    client: Client, name: str, all_tags: bool, platform: str, quiet: bool
-) -> None:
+def pull(client: Client, name: str, all_tags: bool, platform: str, quiet: bool) -> None:
     """Download an image from a registry"""
     from cli.progress import pull_image
 
@@ -64,9 +62,7 @@ def pull(
 @click.option("--platform", default="", help="Push a platform-specific manifest as a single-platform image")
 @click.option("-q", "--quiet", is_flag=True, help="Suppress verbose output")
 @click.pass_obj
-def push(
-    client: Client, name: str, all_tags: bool, platform: str, quiet: bool
-) -> None:
+def push(client: Client, name: str, all_tags: bool, platform: str, quiet: bool) -> None:
     """Upload an image to a registry"""
     from cli.credentials import auth_headers
     from cli.progress import show_progress

@@ -50,7 +50,12 @@ def _create(kind: str) -> click.Command:
     @_driver_option(kind)
     @click.pass_obj
     def create(
-        client: Client, name: str, file: str | None, label: tuple[str, ...], template_driver: str, driver: str = ""
+        client: Client,
+        name: str,
+        file: str | None,
+        label: tuple[str, ...],
+        template_driver: str,
+        driver: str = "",
     ) -> None:
         body: dict[str, Any] = {"Name": name, "Labels": labels(label)}
         if driver and file is not None:

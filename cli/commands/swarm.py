@@ -227,7 +227,9 @@ def _pem(path: str) -> str:
 
 
 @command("")
-@click.option("--ca-cert", default="", help="Path to the PEM-formatted root CA certificate for the new cluster")
+@click.option(
+    "--ca-cert", default="", help="Path to the PEM-formatted root CA certificate for the new cluster"
+)
 @click.option("--ca-key", default="", help="Path to the PEM-formatted root CA key for the new cluster")
 @click.option("--cert-expiry", default="", help="Validity period for node certificates (default 2160h)")
 @click.option("-d", "--detach", is_flag=True, help="Do not wait for the nodes to take over the new root CA")

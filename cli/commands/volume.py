@@ -32,6 +32,7 @@ def volume_path(name: str) -> str:
 @click.pass_obj
 def create(
     client: Client,
+    /,
     volume: str,
     driver: str,
     label: tuple[str, ...],
@@ -55,13 +56,16 @@ def create(
 @filter_option
 @format_option
 @quiet_option("Only display volume names")
-@click.option("--cluster", is_flag=True, help="Display only cluster volumes, and use cluster volume list formatting")
+@click.option(
+    "--cluster", is_flag=True, help="Display only cluster volumes, and use cluster volume list formatting"
+)
 @click.pass_obj
 def ls(client: Client, filter_values: tuple[str, ...], form: str, quiet: bool, cluster: bool) -> None:
     """List volumes"""
     answer = client.get("/volumes", {"filters": filters(filter_values)})
     for warning in answer.get("Warnings") or []:
         warn(f"WARNING: {warning}")
+    volumes = [item for item in answer.get("Volumes") or [] if item.get("ClusterVolume") or not cluster]
     rows = [
         {
             "Driver": volume["Driver"],
@@ -73,7 +77,7 @@ def ls(client: Client, filter_values: tuple[str, ...], form: str, quiet: bool, c
             "Links": "N/A",
             "Size": "N/A",
         }
-        for volume in sorted(answer.get("Volumes") or [], key=lambda volume: volume["Name"])
+        for volume in sorted(volumes, key=lambda volume: volume["Name"])
     ]
     columns = (("DRIVER", "Driver"), ("VOLUME NAME", "Name"))
     emit(rows, columns, form=form, quiet="Name" if quiet else "")

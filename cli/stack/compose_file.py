@@ -19,16 +19,54 @@ SECTIONS = ("services", "networks", "volumes", "secrets", "configs")
 _FILE_BYTES_MAX = 10 << 20
 
 SERVICE_KEYS = {
-    *("cap_add", "cap_drop", "command", "configs", "credential_spec", "depends_on", "deploy", "dns", "dns_opt"),
-    *("dns_search", "entrypoint", "env_file", "environment", "extra_hosts", "healthcheck", "hostname", "image"),
+    *(
+        "cap_add",
+        "cap_drop",
+        "command",
+        "configs",
+        "credential_spec",
+        "depends_on",
+        "deploy",
+        "dns",
+        "dns_opt",
+    ),
+    *(
+        "dns_search",
+        "entrypoint",
+        "env_file",
+        "environment",
+        "extra_hosts",
+        "healthcheck",
+        "hostname",
+        "image",
+    ),
     *("init", "isolation", "labels", "logging", "networks", "oom_score_adj", "ports", "read_only", "restart"),
-    *("secrets", "stdin_open", "stop_grace_period", "stop_signal", "sysctls", "tmpfs", "tty", "ulimits", "user"),
+    *(
+        "secrets",
+        "stdin_open",
+        "stop_grace_period",
+        "stop_signal",
+        "sysctls",
+        "tmpfs",
+        "tty",
+        "ulimits",
+        "user",
+    ),
     *("volumes", "working_dir", "group_add"),
 }
 # Docker tells of these and goes on.
 UNSUPPORTED = {
     *("build", "cgroup_parent", "cgroupns_mode", "devices", "domainname", "external_links", "ipc", "links"),
-    *("mac_address", "network_mode", "pid", "platform", "privileged", "profiles", "pull_policy", "security_opt"),
+    *(
+        "mac_address",
+        "network_mode",
+        "pid",
+        "platform",
+        "privileged",
+        "profiles",
+        "pull_policy",
+        "security_opt",
+    ),
     *("shm_size", "stop_timeout", "userns_mode"),
 }
 DEPRECATED = {
@@ -50,9 +88,28 @@ FORBIDDEN = {
     "reference it from each service that shares it using the service-level `volumes` option.",
 }
 _OTHER_KEYS = {
-    "networks": {"driver", "driver_opts", "ipam", "external", "internal", "attachable", "labels", "name", "enable_ipv6"},
+    "networks": {
+        "driver",
+        "driver_opts",
+        "ipam",
+        "external",
+        "internal",
+        "attachable",
+        "labels",
+        "name",
+        "enable_ipv6",
+    },
     "volumes": {"driver", "driver_opts", "external", "labels", "name"},
-    "secrets": {"file", "external", "labels", "name", "driver", "driver_opts", "template_driver", "environment"},
+    "secrets": {
+        "file",
+        "external",
+        "labels",
+        "name",
+        "driver",
+        "driver_opts",
+        "template_driver",
+        "environment",
+    },
     "configs": {"file", "external", "labels", "name", "template_driver", "environment", "content"},
 }
 # Values of a service that a later file replaces as a whole.

@@ -35,7 +35,8 @@ def substituted(text: str, variables: Mapping[str, str], where: str) -> str:
             return variables.get(match["bare"], "")
         if match["name"] is None:
             raise UsageError(
-                f'invalid interpolation format for {where}: "{text}"', hint="you may need to escape any $ with another $"
+                f'invalid interpolation format for {where}: "{text}"',
+                hint="you may need to escape any $ with another $",
             )
         return _braced(match["name"], match["operator"] or "", match["word"] or "", variables, where)
 

@@ -61,7 +61,9 @@ def _volume(
             pairs = own if isinstance(own, dict) else parse.labels(own)
             chosen["Labels"] = {str(key): str(value) for key, value in pairs.items()} | labels
             if volume.get("driver") or volume.get("driver_opts"):
-                driver_options = {str(key): str(text) for key, text in (volume.get("driver_opts") or {}).items()}
+                driver_options = {
+                    str(key): str(text) for key, text in (volume.get("driver_opts") or {}).items()
+                }
                 chosen["DriverConfig"] = {"Name": volume.get("driver") or "", "Options": driver_options}
     if chosen:
         mount["VolumeOptions"] = chosen
@@ -85,5 +87,7 @@ def _short(text: str) -> dict[str, Any]:
         elif option in _PROPAGATIONS:
             given["bind"] = {"propagation": option}
         elif option not in ("z", "Z", "cached", "delegated", "consistent"):
-            raise UsageError(f'invalid option "{option}" in volume {text}', hint="ro, rw, nocopy or a propagation")
+            raise UsageError(
+                f'invalid option "{option}" in volume {text}', hint="ro, rw, nocopy or a propagation"
+            )
     return given

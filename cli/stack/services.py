@@ -76,7 +76,9 @@ def _mode(deploy: Document, name: str) -> Spec:
         raise UsageError(f"service {name}: unknown deploy.mode {mode!r}", hint="replicated or global")
     if mode.startswith("global"):
         if replicas is not None:
-            raise UsageError(f"service {name}: replicas can only be used with replicated or replicated-job mode")
+            raise UsageError(
+                f"service {name}: replicas can only be used with replicated or replicated-job mode"
+            )
         return {"Global": {}} if mode == "global" else {"GlobalJob": {}}
     count = 1 if replicas is None else number(replicas, f"services.{name}.deploy.replicas")
     if mode == "replicated-job":
@@ -149,7 +151,9 @@ def _networks(stack: str, name: str, document: Document) -> list[Spec]:
     found = []
     for key, settings in wanted.items():
         if key != "default" and key not in document["networks"]:
-            raise UsageError(f"undefined network {key!r} of service {name}", hint="declare it under networks:")
+            raise UsageError(
+                f"undefined network {key!r} of service {name}", hint="declare it under networks:"
+            )
         network = document["networks"].get(key) or {}
         target = real_name(stack, key, network)
         attachment: Spec = {"Target": target, "Aliases": [name, *((settings or {}).get("aliases") or [])]}
@@ -200,7 +204,9 @@ def _restart(policy: Document | None, restart: Any) -> Spec | None:
     if name in ("always", "unless-stopped"):
         return {"Condition": "any"}
     if name != "on-failure":
-        raise UsageError(f"unknown restart policy: {restart}", hint="no, always, unless-stopped, on-failure[:N]")
+        raise UsageError(
+            f"unknown restart policy: {restart}", hint="no, always, unless-stopped, on-failure[:N]"
+        )
     return {"Condition": "on-failure", **({"MaxAttempts": number(count, "restart")} if count else {})}
 
 
@@ -274,7 +280,9 @@ def _words(value: Any) -> list[str]:
 
 def _hosts(value: Any) -> list[str]:
     """name:address, or a map, as the lines of a hosts file."""
-    entries = value.items() if isinstance(value, dict) else [parse.host_entry(str(item)) for item in value or []]
+    entries = (
+        value.items() if isinstance(value, dict) else [parse.host_entry(str(item)) for item in value or []]
+    )
     return [f"{address} {name}" for name, address in entries]
 
 
@@ -305,7 +313,9 @@ def _health(check: Document | None, name: str) -> Spec | None:
         return {"Test": ["NONE"]}
     found: Spec = {}
     if test:
-        found["Test"] = [scalar(item) for item in test] if isinstance(test, list) else ["CMD-SHELL", str(test)]
+        found["Test"] = (
+            [scalar(item) for item in test] if isinstance(test, list) else ["CMD-SHELL", str(test)]
+        )
     durations = {"interval": "Interval", "timeout": "Timeout", "start_period": "StartPeriod"}
     for key, field in (durations | {"start_interval": "StartInterval"}).items():
         if check.get(key) is not None:
@@ -321,7 +331,9 @@ def _mounts(stack: str, service: Document, document: Document, folder: str) -> l
             raise UsageError(f'undefined volume "{key}"', hint="declare it under volumes:")
         return real_name(stack, key, document["volumes"][key]), document["volumes"][key]
 
-    found = [mount_of(entry, folder, volume_name, {NAMESPACE: stack}) for entry in service.get("volumes") or []]
+    found = [
+        mount_of(entry, folder, volume_name, {NAMESPACE: stack}) for entry in service.get("volumes") or []
+    ]
     found += [{"Type": "tmpfs", "Target": str(target)} for target in _list(service.get("tmpfs"))]
     return found
 
