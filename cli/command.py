@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from cli.errors import CliError, SilentExit, UsageError
+from cli.errors import ApiError, CliError, SilentExit, UsageError
 from cli.registry import BY_NAME, ELSEWHERE, SECTIONS, Entry, Noun
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,9 +26,8 @@ class Command(click.Command):
         self.usage = usage
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        if not self.usage:
-            return super().collect_usage_pieces(ctx)
-        return ["[OPTIONS]", self.usage]
+        flags = any(isinstance(item, click.Option) and not item.hidden for item in self.params)
+        return [piece for piece in ("[OPTIONS]" if flags else "", self.usage) if piece]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Flags may carry a value as docker's do: --tty=true, --read-only=false."""
@@ -39,6 +38,10 @@ class Command(click.Command):
             error.ctx = error.ctx or ctx  # not every error of the parser knows where it was
             raise
         ctx.params.update(dict.fromkeys(negated, False))
+        if not ctx.resilient_parsing and any(ctx.params.values()):
+            from cli.flag_values import check
+
+            check(ctx, self.params)
         return rest
 
     def _split_flag_values(self, args: list[str]) -> tuple[list[str], list[str]]:
@@ -120,8 +123,13 @@ class NounGroup(click.Group):
                 return load(entry.target)
         return None
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        _section(formatter, "Commands", self.noun.verbs)
+    def get_help(self, ctx: click.Context) -> str:
+        width = max(len(entry.name) for entry in self.noun.verbs) + 2
+        verbs = "\n".join(f"  {entry.name.ljust(max(width, 12))}{entry.help}" for entry in self.noun.verbs)
+        return (
+            f"Usage:  {ctx.command_path} COMMAND\n\n{self.noun.help}\n\nCommands:\n{verbs}\n\n"
+            f"Run '{ctx.command_path} COMMAND --help' for more information on a command."
+        )
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -175,7 +183,7 @@ def _require_known(group: click.Group, ctx: click.Context, args: list[str]) -> N
 
     close = difflib.get_close_matches(name, group.list_commands(ctx), n=1)
     program = ctx.command_path.split()[0]
-    usage = f"\n\nUsage:  {ctx.command_path} COMMAND" if group is not ctx.find_root().command else ""
+    usage = f"\n\nUsage:  {ctx.command_path}" if group is not ctx.find_root().command else ""
     raise UsageError(
         f"{program}: unknown command: {ctx.command_path} {name}{usage}\n\n"
         f"Run '{ctx.command_path} --help' for more information",
@@ -267,27 +275,38 @@ def repeated(*names: str, help: str) -> Callable[[F], F]:
 # --- loops and questions ---
 
 
-def for_each(names: Sequence[str], act: Callable[[str], object]) -> None:
-    """Calls `act` for every name and prints the name (or what `act` returns); goes on after errors, then fails."""
-    failed = False
+def for_each(
+    names: Sequence[str], act: Callable[[str], object], *, missing_is_fine: bool = False, ending: str = ""
+) -> None:
+    """Calls `act` for every name and prints the name (or what `act` returns); goes on after errors, then fails.
+
+    missing_is_fine: what is not there (404) is told but no failure, as with --force. ending: words before the names
+    that failed, told last.
+    """
+    failed: list[str] = []
     for name in names:
         try:
             answer = act(name)
         except CliError as error:
-            failed = True
             report(error)
+            if not (missing_is_fine and isinstance(error, ApiError) and error.status == 404):
+                failed.append(name)
             continue
         text = name if answer is None else str(answer)
         if text:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
+    if failed and ending:
+        sys.stderr.write(f"{ending} {', '.join(failed)}\n")
     if failed:
         raise SilentExit(1)
 
 
-def report(error: CliError) -> None:
-    """The error and what to do next, on stderr."""
-    sys.stderr.write(f"{error.message}\n")
+def report(error: CliError, *, command: str = "") -> None:
+    """The error and what to do next, on stderr. `command`: one that names itself and its help, as `docker run` does."""
+    first = f"{command.split()[0]}: " if command else ""
+    last = f"\nRun '{command} --help' for more information\n" if command else ""
+    sys.stderr.write(f"{first}{error.message}\n{last}")
     if error.hint:
         sys.stderr.write(f"hint: {error.hint}\n")
     cause = error.__cause__
@@ -297,11 +316,11 @@ def report(error: CliError) -> None:
     sys.stderr.flush()
 
 
-def confirm(question: str, force: bool) -> None:
+def confirm(question: str, force: bool, separator: str = "\n") -> None:
     """Asks before something is lost; without an answer (no terminal) nothing happens."""
     if force:
         return
-    sys.stdout.write(f"WARNING! {question}\nAre you sure you want to continue? [y/N] ")
+    sys.stdout.write(f"WARNING! {question}{separator}Are you sure you want to continue? [y/N] ")
     sys.stdout.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise SilentExit(0)

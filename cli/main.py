@@ -65,10 +65,10 @@ def root(
         ctx.exit(0)
     if log_level not in LOG_LEVELS:
         raise UsageError(
-            f"unable to parse logging level: {log_level}", hint="one of: " + ", ".join(LOG_LEVELS)
+            f"Unable to parse logging level: {log_level}", hint="one of: " + ", ".join(LOG_LEVELS)
         )
     if len(hosts) > 1:
-        raise UsageError("specify only one -H")
+        raise UsageError("Specify only one -H")
     if folder:
         os.environ["DOCKER_CONFIG"] = folder
     if debug:

@@ -31,7 +31,7 @@ def new_spec(options: Options, image: str, arguments: Iterable[str], resolver: R
     spec: Spec = {
         "Name": options["name"],
         "Labels": parse.labels(options["label"]),
-        "TaskTemplate": {"ContainerSpec": {"Image": image}},
+        "TaskTemplate": {"ContainerSpec": {"Image": parse.tagged(image)}},
         "Mode": _mode(options),
     }
     container = spec["TaskTemplate"]["ContainerSpec"]
@@ -45,8 +45,8 @@ def new_spec(options: Options, image: str, arguments: Iterable[str], resolver: R
         "Hosts": [_host_line(text) for text in options["host"]],
         "Secrets": file_references(options["secret"], "secret", resolver.secret),
         "Configs": file_references(options["config"], "config", resolver.config),
-        "CapabilityAdd": list(options["cap_add"]),
-        "CapabilityDrop": list(options["cap_drop"]),
+        "CapabilityAdd": parse.capabilities(options["cap_add"]),
+        "CapabilityDrop": parse.capabilities(options["cap_drop"]),
         "Sysctls": parse.key_values(options["sysctl"], "sysctl"),
         "Ulimits": parse.ulimits(options["ulimit"]),
     }

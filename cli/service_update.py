@@ -33,7 +33,7 @@ def change_spec(spec: Spec, options: Options, resolver: Resolver) -> None:
             raise UsageError("max-concurrent can only be used with replicated-job mode")
         job["MaxConcurrent"] = options["max_concurrent"]
     if options["image"] is not None:
-        container["Image"] = options["image"]
+        container["Image"] = parse.tagged(options["image"])
     if options["args"] is not None:
         container["Args"] = parse.command_words(options["args"])
     if options["force"]:
@@ -135,9 +135,9 @@ def _change_capabilities(container: Spec, options: Options) -> None:
         ("CapabilityAdd", "CapabilityDrop", "cap_add"),
         ("CapabilityDrop", "CapabilityAdd", "cap_drop"),
     ):
-        if options[name]:
-            container[field] = merged(container.get(field), [], options[name])
-            container[other] = merged(container.get(other), options[name], [])
+        if named := parse.capabilities(options[name]):
+            container[field] = merged(parse.capabilities(container.get(field) or ()), [], named)
+            container[other] = merged(parse.capabilities(container.get(other) or ()), named, [])
 
 
 def _change_placement(task: Spec, options: Options) -> None:

@@ -13,10 +13,15 @@ import click
 def tell(error: click.UsageError) -> int:
     """Writes it to stderr; the process's exit status."""
     ctx = error.ctx
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        sys.stderr.write(error.message + "\n")
+        return 0
     path = ctx.command_path if ctx is not None else "swarmctl"
     word, status = "Run", 125
     if isinstance(error, click.NoSuchOption):
         message = _unknown_flag(error.option_name)
+    elif error.message.startswith("invalid argument "):
+        message = error.message
     elif isinstance(error, click.BadOptionUsage) and "requires an argument" in error.message:
         message = _without_value(error.option_name)
     elif (
@@ -34,6 +39,8 @@ def tell(error: click.UsageError) -> int:
     usage = ctx.get_usage().replace("Usage: ", "Usage:  ", 1) if ctx is not None else ""
     sys.stderr.write(f"{message}\n\n" + (f"{usage}\n\n" if usage else ""))
     sys.stderr.write(f"{word} '{path} --help' for more information\n")
+    if hint := getattr(error.__cause__, "hint", ""):
+        sys.stderr.write(f"hint: {hint}\n")
     return status
 
 

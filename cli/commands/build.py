@@ -177,7 +177,7 @@ def _show(documents: Iterable[dict[str, Any]], *, quiet: bool) -> str:
 @click.pass_obj
 def prune(client: Client, all_: bool, filter_values: tuple[str, ...], force: bool, keep_storage: str) -> None:
     """Remove build cache"""
-    confirm("This will remove all dangling build cache.", force)
+    confirm("This will remove all dangling build cache.", force, separator=" ")
     query = {
         "all": all_ or None,
         "filters": filters(filter_values),

@@ -160,17 +160,26 @@ def ls(form: str, quiet: bool) -> None:
     """List contexts"""
     store = Store(os.environ)
     current = current_name(os.environ)
-    rows = [{"Name": DEFAULT, "Description": "The daemon of this machine or of the environment"}]
+    rows = [{"Name": DEFAULT, "Description": "Current DOCKER_HOST based configuration"}]
     rows[0]["DockerEndpoint"] = default_endpoint(os.environ)
+    rows[0]["Error"] = ""
     for name, row in sorted(store.rows.items()):
-        rows.append({"Name": name, "Description": row["Description"], "DockerEndpoint": row["Host"]})
+        rows.append(
+            {"Name": name, "Description": row["Description"], "DockerEndpoint": row["Host"], "Error": ""}
+        )
     if quiet:
         show("\n".join(row["Name"] for row in rows))
         return
     shown = [{**row, "Name": row["Name"] + (" *" if row["Name"] == current else "")} for row in rows]
-    columns = (("NAME", "Name"), ("DESCRIPTION", "Description"), ("DOCKER ENDPOINT", "DockerEndpoint"))
+    columns = (
+        ("NAME", "Name"),
+        ("DESCRIPTION", "Description"),
+        ("DOCKER ENDPOINT", "DockerEndpoint"),
+        ("ERROR", "Error"),
+    )
     if not form:
         emit(shown, columns, form=form)
+        _warn_of_environment()
     else:
         emit([{**row, "Current": row["Name"] == current} for row in rows], columns, form=form)
 
@@ -185,11 +194,18 @@ def use(name: str) -> None:
     store.current = name
     store.save()
     show(name)
-    if default_endpoint({}) != default_endpoint(os.environ):
-        click.echo(
-            "Warning: SWARMCTL_HOST or DOCKER_HOST overrides the active context: unset it to use this one",
-            err=True,
-        )
+    _warn_of_environment()
+
+
+def _warn_of_environment() -> None:
+    for name in ("SWARMCTL_HOST", "DOCKER_HOST"):
+        if os.environ.get(name):
+            click.echo(
+                f"Warning: {name} environment variable overrides the active context. To use a context, either set the "
+                f"global --context flag, or unset {name} environment variable.",
+                err=True,
+            )
+            return
 
 
 @command("[CONTEXT] [CONTEXT...]")
@@ -226,7 +242,8 @@ def rm(names: tuple[str, ...], force: bool) -> None:
         store = Store(os.environ)
         if name == DEFAULT:
             raise CliError(f'context "{DEFAULT}" cannot be removed')
-        store.get(name)
+        if name not in store.rows:
+            raise CliError(f'context "{name}" does not exist')
         if name == store.current:
             if not force:
                 raise CliError(f'context "{name}" is in use, set -f flag to force remove')

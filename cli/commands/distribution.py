@@ -11,7 +11,7 @@ from cli.command import command, format_option, no_trunc_option, repeated, trust
 from cli.commands.image import image_path
 from cli.errors import UsageError
 from cli.output import emit, shorten, show
-from cli.parse import filters, platform_object
+from cli.parse import check_reference, filters, platform_object
 
 
 def full_name(name: str) -> str:
@@ -43,6 +43,7 @@ def pull(client: Client, name: str, all_tags: bool, platform: str, quiet: bool) 
     """Download an image from a registry"""
     from cli.progress import pull_image
 
+    check_reference(name)
     repository, version = split_name(name)
     if all_tags and version:
         raise UsageError("tag can't be used with --all-tags/-a")

@@ -15,6 +15,7 @@ from cli.parse import environment
 from cli.terminal import DEFAULT_DETACH_KEYS, window_size
 from cli.urls import quote
 
+_FAILED = "Error: failed to start containers:"
 _NO_CHECKPOINTS = "containers cannot be frozen to disk; start it anew"
 
 
@@ -128,7 +129,7 @@ def start(
 ) -> None:
     """Start one or more stopped containers"""
     if not (attached or interactive):
-        for_each(containers, lambda ref: client.post(container_path(ref, "start")))
+        for_each(containers, lambda ref: client.post(container_path(ref, "start")), ending=_FAILED)
         return
     if len(containers) > 1:
         raise UsageError("you cannot start and attach multiple containers at once")

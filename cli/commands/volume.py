@@ -15,6 +15,11 @@ from cli.output import emit, label_of, labels_text, show, warn
 from cli.parse import filters, key_values, labels
 from cli.urls import quote
 
+_CLUSTER_COLUMNS = (
+    *(("VOLUME NAME", "Name"), ("GROUP", "Group"), ("DRIVER", "Driver")),
+    *(("AVAILABILITY", "Availability"), ("STATUS", "Status")),
+)
+
 
 def volume_path(name: str) -> str:
     if not name:
@@ -74,12 +79,11 @@ def ls(client: Client, filter_values: tuple[str, ...], form: str, quiet: bool, c
             "Scope": volume.get("Scope", "local"),
             "Labels": labels_text(volume.get("Labels")),
             "Label": label_of(volume.get("Labels")),
-            "Links": "N/A",
-            "Size": "N/A",
+            **dict.fromkeys(("Links", "Size", "Availability", "Group", "Status"), "N/A"),
         }
         for volume in sorted(volumes, key=lambda volume: volume["Name"])
     ]
-    columns = (("DRIVER", "Driver"), ("VOLUME NAME", "Name"))
+    columns = _CLUSTER_COLUMNS if cluster else (("DRIVER", "Driver"), ("VOLUME NAME", "Name"))
     emit(rows, columns, form=form, quiet="Name" if quiet else "")
 
 
@@ -89,7 +93,9 @@ def ls(client: Client, filter_values: tuple[str, ...], form: str, quiet: bool, c
 @click.pass_obj
 def inspect(client: Client, volumes: tuple[str, ...], form: str) -> None:
     """Display detailed information on one or more volumes"""
-    inspect_each(client, list(volumes), form, lambda name: client.get(volume_path(name)))
+    inspect_each(
+        client, list(volumes), form, lambda name: dict(sorted(client.get(volume_path(name)).items()))
+    )
 
 
 @command("VOLUME [VOLUME...]")
@@ -126,8 +132,8 @@ def update(client: Client, volume: str, availability: str) -> None:
 @click.pass_obj
 def prune(client: Client, all_: bool, filter_values: tuple[str, ...], force: bool) -> None:
     """Remove unused local volumes"""
-    which = "local volumes" if all_ else "anonymous local volumes"
-    confirm(f"This will remove all {which} not used by at least one container.", force)
+    which = "all local volumes" if all_ else "anonymous local volumes"
+    confirm(f"This will remove {which} not used by at least one container.", force)
     chosen = filters(filter_values) | ({"all": ["true"]} if all_ else {})
     answer = client.post("/volumes/prune", query={"filters": chosen})
     show_pruned("Deleted Volumes:", answer.get("VolumesDeleted"), answer.get("SpaceReclaimed"))

@@ -125,8 +125,8 @@ def load(paths: Sequence[str], variables: Mapping[str, str] | None) -> Document:
         if variables is not None:
             for section in SECTIONS:
                 document[section] = interpolated(document.get(section) or {}, variables, section)
-        for service in (document.get("services") or {}).values():
-            _normal_service(service)
+        for name, service in (document.get("services") or {}).items():
+            _normal_service(service, f"services.{name}")
         merged = _merge(merged, document)
     for section in SECTIONS:
         merged[section] = {name: value or {} for name, value in (merged.get(section) or {}).items()}
@@ -205,6 +205,11 @@ def mapping(value: Any, what: str, separator: str = "=") -> dict[str, str | None
     if value is None:
         return {}
     if isinstance(value, dict):
+        for key, item in value.items():
+            if isinstance(item, bool | dict | list):
+                raise UsageError(
+                    f"{what}.{key} must be a string, number or null", hint='write "true", not true'
+                )
         return {str(key): None if item is None else scalar(item) for key, item in value.items()}
     if isinstance(value, list):
         pairs = (str(item).partition(separator) for item in value)
@@ -217,14 +222,14 @@ def scalar(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _normal_service(service: Document | None) -> None:
+def _normal_service(service: Document | None, where: str) -> None:
     """Lists of KEY=VALUE as mappings, so that files merge key by key."""
     for key in ("environment", "labels", "sysctls"):
         if service and key in service:
-            service[key] = mapping(service[key], key)
+            service[key] = mapping(service[key], f"{where}.{key}")
     deploy = (service or {}).get("deploy") or {}
     if "labels" in deploy:
-        deploy["labels"] = mapping(deploy["labels"], "deploy.labels")
+        deploy["labels"] = mapping(deploy["labels"], f"{where}.deploy.labels")
     networks = (service or {}).get("networks")
     if service and isinstance(networks, list):
         service["networks"] = dict.fromkeys(map(str, networks))

@@ -1,6 +1,6 @@
 """Making the swarm as a compose file says, and taking a stack away again.
 
-Order of a deployment, as docker has it: what is no longer named (--prune), secrets, configs, networks, services.
+Order of a deployment, as docker has it: what is no longer named (--prune), networks, secrets, configs, services.
 What is there already is updated, never made a second time. Everything of a stack carries its name as a label.
 """
 
@@ -48,9 +48,9 @@ class Deployment:
         made, external = networks(self._stack, self._document)
         for name in external:
             self._check_external(name)
+        self._networks(made)
         self._payloads("secret")
         self._payloads("config")
-        self._networks(made)
         there = {name_of(item): item for item in of_stack(self._client, "services", self._stack)}
         return [
             self._service(name, there, resolve_image, with_registry_auth)

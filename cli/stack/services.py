@@ -59,7 +59,8 @@ def service_spec(
     if deploy.get("endpoint_mode"):
         endpoint["Mode"] = str(deploy["endpoint_mode"])
     if service.get("ports"):
-        endpoint["Ports"] = [port for entry in service["ports"] for port in _ports(entry)]
+        ports = [port for entry in service["ports"] for port in _ports(entry)]
+        endpoint["Ports"] = sorted(ports, key=lambda port: int(port.get("PublishedPort", 0)))
     if endpoint:
         spec["EndpointSpec"] = endpoint
     return spec
@@ -233,7 +234,7 @@ def _container(
         if service.get(key)
     }
     container: Spec = {
-        "Image": str(service["image"]),
+        "Image": parse.tagged(str(service["image"])),
         "Command": _words(service.get("entrypoint")),
         "Args": _words(service.get("command")),
         "Hostname": service.get("hostname"),
@@ -253,8 +254,8 @@ def _container(
         "Isolation": service.get("isolation"),
         "Init": service.get("init"),
         "Sysctls": _texts(service.get("sysctls"), "sysctls"),
-        "CapabilityAdd": _list(service.get("cap_add")),
-        "CapabilityDrop": _list(service.get("cap_drop")),
+        "CapabilityAdd": parse.capabilities(_list(service.get("cap_add"))),
+        "CapabilityDrop": parse.capabilities(_list(service.get("cap_drop"))),
         "Ulimits": _ulimits(service.get("ulimits") or {}),
         "OomScoreAdj": service.get("oom_score_adj"),
         "Secrets": _files(stack, service.get("secrets"), document["secrets"], "Secret", ids.secret),
@@ -354,7 +355,7 @@ def _files(stack: str, entries: Any, declared: Document, kind: str, resolve: Any
         key = str(given["source"])
         if key not in declared:
             raise UsageError(f"undefined {kind.lower()} {key!r}", hint=f"declare it under {kind.lower()}s:")
-        target = given.get("target") or (key if kind == "Secret" else f"/{key}")
+        target = given.get("target") or key
         mode = given.get("mode")
         name = real_name(stack, key, declared[key])
         found.append(
