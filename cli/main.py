@@ -83,6 +83,9 @@ def root(
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; the result is the process's exit status."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["__complete"]:
+        return _complete(words[1:])
     try:
         result = root.main(arguments, prog_name="swarmctl", standalone_mode=False)
         sys.stdout.flush()
@@ -107,6 +110,16 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader of our output went away (`| head`); a second error at exit would only confuse.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+
+
+def _complete(words: list[str]) -> int:
+    """For the scripts of `swarmctl completion`."""
+    from cli.completion import complete
+
+    for value, meaning in complete(words):
+        first = meaning.partition("\n")[0]
+        sys.stdout.write(f"{value}\t{first}\n" if first else f"{value}\n")
+    return 0
 
 
 def _flush() -> None:
