@@ -32,7 +32,8 @@ def _read(path: str) -> bytes:
         with open(path, "rb") as source:
             return source.read()
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+        why = (error.strerror or str(error)).lower()
+        raise UsageError(f"error reading from {path}: open {path}: {why}") from error
 
 
 def _driver_option(kind: str) -> Callable[[Any], Any]:
@@ -80,18 +81,18 @@ def _ls(kind: str) -> click.Command:
     @click.pass_obj
     def ls(client: Client, filter_values: tuple[str, ...], form: str, quiet: bool) -> None:
         items = client.get(f"/{kind}s", {"filters": filters(filter_values)})
+        driver = (("DRIVER", "Driver"),) if kind == "secret" else ()
         rows = [
             {
                 "ID": item["ID"],
                 "Name": item["Spec"]["Name"],
-                "Driver": (item["Spec"].get("Driver") or {}).get("Name", ""),
+                **({"Driver": (item["Spec"].get("Driver") or {}).get("Name", "")} if driver else {}),
                 "CreatedAt": humanize.ago(item["CreatedAt"]),
                 "UpdatedAt": humanize.ago(item["UpdatedAt"]),
                 "Labels": labels_text(item["Spec"].get("Labels")),
             }
             for item in sorted(items, key=lambda item: item["Spec"]["Name"])
         ]
-        driver = (("DRIVER", "Driver"),) if kind == "secret" else ()
         columns = (
             ("ID", "ID"),
             ("NAME", "Name"),
@@ -127,17 +128,21 @@ def _inspect(kind: str) -> click.Command:
 
 def _pretty(kind: str, item: dict[str, Any]) -> str:
     spec = item["Spec"]
-    lines = [f"ID:\t\t\t{item['ID']}", f"Name:\t\t\t{spec['Name']}", "Labels:"]
-    lines += [f" - {key}={value}" for key, value in sorted((spec.get("Labels") or {}).items())]
-    if driver := (spec.get("Driver") or {}).get("Name"):
-        lines.append(f"Driver:\t\t\t{driver}")
-    lines.append(f"Created at:            \t{humanize.local_time(item['CreatedAt'])}")
-    updated = f"Updated at:            \t{humanize.local_time(item['UpdatedAt'])}"
+    labels = [f" - {key}={value}" for key, value in sorted((spec.get("Labels") or {}).items())]
+    labels = ["Labels:", *labels] if labels else []
+    created, updated = (
+        humanize.local_time(item[name]).replace("UTC", "utc") for name in ("CreatedAt", "UpdatedAt")
+    )
     if kind == "config":
-        lines.append(updated)
+        times = [f"Created at:            \t{created}", f"Updated at:            \t{updated}"]
         data = base64.b64decode(spec.get("Data") or "").decode(errors="replace")
-        return "\n".join([*lines, "Data:", data])
-    return "\n".join([*lines, updated])
+        return "\n".join(
+            [f"ID:\t\t\t{item['ID']}", f"Name:\t\t\t{spec['Name']}", *labels, *times, "Data:", data]
+        )
+    driver = (spec.get("Driver") or {}).get("Name", "")
+    first = [f"ID:              {item['ID']}", f"Name:              {spec['Name']}", *labels]
+    times = [f"Created at:        {created}", f"Updated at:        {updated}"]
+    return "\n".join([*first, f"Driver:            {driver}", *times])
 
 
 def _rm(kind: str) -> click.Command:

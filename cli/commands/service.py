@@ -131,7 +131,16 @@ def inspect(client: Client, services: tuple[str, ...], form: str, pretty: bool) 
         for name in services:
             show(service_text(client.get(service_path(name))))
         return
-    inspect_each(client, list(services), form, lambda name: client.get(service_path(name)))
+    inspect_each(client, list(services), form, lambda name: _inspected(client, name))
+
+
+def _inspected(client: Client, name: str) -> Any:
+    try:
+        return client.get(service_path(name))
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        raise CliError(f"Error: no such service: {name}") from error
 
 
 @command("SERVICE [SERVICE...]")

@@ -74,7 +74,7 @@ def deploy(
 
     _checked(stack)
     if not compose_file:
-        raise UsageError("Please specify a Compose file (with --compose-file)")
+        raise UsageError("Specify a Compose file (with --compose-file)")
     choice(resolve_image, ("always", "changed", "never"), "resolve-image")
     document = load(compose_file, os.environ)
     for warning in warnings(document):
@@ -103,7 +103,7 @@ def config(compose_file: tuple[str, ...], skip_interpolation: bool) -> None:
     from cli.stack.compose_file import load
 
     if not compose_file:
-        raise UsageError("Please specify a Compose file (with --compose-file)")
+        raise UsageError("Specify a Compose file (with --compose-file)")
     document = load(compose_file, None if skip_interpolation else os.environ)
     sys.stdout.write(yaml.safe_dump({key: value for key, value in document.items() if value}, sort_keys=True))
 

@@ -162,7 +162,8 @@ def join(
 @click.pass_obj
 def join_token(client: Client, role: str, quiet: bool, rotate: bool) -> None:
     """Manage join tokens"""
-    choice(role, ("worker", "manager"), "role")
+    if role not in ("worker", "manager"):
+        raise UsageError(f"unknown role {role}", hint="worker or manager")
     if rotate:
         swarm = client.get("/swarm")
         query = {"version": swarm["Version"]["Index"], f"rotate{role.capitalize()}Token": True}
@@ -241,7 +242,7 @@ def ca(client: Client, /, rotate: bool, detach: bool, quiet: bool, **options: An
     """Display and rotate the root CA"""
     swarm = client.get("/swarm")
     if not rotate:
-        given = [name for name, value in options.items() if value] + (["detach"] if detach else [])
+        given = [name for name, value in options.items() if value]
         if given:
             name = given[0].replace("_", "-")
             raise UsageError(f"`--{name}` flag requires the `--rotate` flag to update the CA")

@@ -168,7 +168,7 @@ def test_contents_of_secrets_come_from_files_and_the_environment(tmp_path: Path)
     text = "services: {}\nsecrets: {a: {file: ./pw}, b: {environment: B}, c: {external: true}}"
     made = payloads("shop", "secret", document(tmp_path, text), str(tmp_path), {"B": "x"})
     assert {name: body["Data"] for name, body in made.items()} == {"shop_a": "a2V5", "shop_b": "eA=="}
-    with pytest.raises(UsageError, match="open .*/nowhere: no such file"):
+    with pytest.raises(UsageError, match=r"open .*/nowhere: no such file"):
         payloads("shop", "secret", document(tmp_path, "secrets: {a: {file: nowhere}}"), str(tmp_path), {})
 
 
