@@ -67,12 +67,13 @@ def open_endpoint(endpoint: Endpoint) -> socket.socket:
 def unreachable(host: str, error: OSError) -> DaemonUnreachable:
     if isinstance(error, PermissionError):
         return DaemonUnreachable(
-            f"permission denied while trying to connect to the swarmctl daemon socket at {host}",
+            f"permission denied while trying to connect to the Docker daemon socket at {host}",
             hint="run the command as root (sudo), or choose another daemon with -H or SWARMCTL_HOST",
         )
     return DaemonUnreachable(
-        f"Cannot connect to the swarmctl daemon at {host}. Is swarmd running? ({error.strerror or error})",
-        hint="start it with `swarmd` as root, or choose another daemon with -H or SWARMCTL_HOST; "
+        f"Cannot connect to the Docker daemon at {host}. Is the docker daemon running?",
+        hint=f"{error.strerror or error}: start it with `swarmd` as root, or choose another daemon with -H or "
+        "SWARMCTL_HOST; "
         "`swarmctl lab ls` shows the daemons of labs on this machine",
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cli import parse, parse_mounts, parse_ports, parse_security
-from cli.command import repeated
+from cli.command import refused, repeated, trust_option
 from cli.errors import UsageError
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
@@ -38,6 +38,12 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     repeated("--device-read-iops", help="Limit read rate (IO per second) from a device, path:rate"),
     repeated("--device-write-bps", help="Limit write rate (bytes per second) to a device, path:rate"),
     repeated("--device-write-iops", help="Limit write rate (IO per second) to a device, path:rate"),
+    trust_option,
+    refused(
+        "--use-api-socket",
+        reason="mount the socket yourself: -v /run/swarmctl/swarmd.sock:/var/run/docker.sock",
+        takes_value=False,
+    ),
     repeated("--dns", help="Set custom DNS servers"),
     repeated("--dns-option", help="Set DNS options"),
     repeated("--dns-search", help="Set custom DNS search domains"),
@@ -168,6 +174,8 @@ def _host_config(
     options: Options, binds: list[str], bindings: dict[str, Any], networks: list[tuple[str, dict[str, Any]]]
 ) -> dict[str, Any]:
     restart = restart_policy(options["restart"])
+    if options["pid"] not in ("", "host") and not options["pid"].startswith("container:"):
+        raise UsageError("--pid: invalid PID mode", hint="host, or container:NAME")
     if options["auto_remove"] and restart["Name"] not in ("no", ""):
         raise UsageError("conflicting options: cannot specify both --restart and --rm")
     host = {
@@ -180,8 +188,8 @@ def _host_config(
         "VolumesFrom": list(options["volumes_from"]),
         "Mounts": [parse_mounts.mount(text) for text in options["mount"]],
         "Tmpfs": parse_mounts.tmpfs(list(options["tmpfs"])),
-        "CapAdd": list(options["cap_add"]),
-        "CapDrop": list(options["cap_drop"]),
+        "CapAdd": parse.capabilities(options["cap_add"]),
+        "CapDrop": parse.capabilities(options["cap_drop"]),
         "Dns": list(options["dns"]),
         "DnsOptions": list(options["dns_option"]),
         "DnsSearch": list(options["dns_search"]),
@@ -286,14 +294,10 @@ def swap_bytes(text: str) -> int:
 def restart_policy(text: str) -> dict[str, Any]:
     """no, always, unless-stopped, on-failure[:max-retries]"""
     name, colon, count = text.partition(":")
-    if name not in ("", "no", "always", "unless-stopped", "on-failure"):
+    if colon and not count.isdigit():
         raise UsageError(
-            f'invalid restart policy "{text}"',
-            hint="one of: no, always, unless-stopped, on-failure[:max-retries]",
-        )
-    if colon and not (count.isdigit() and name == "on-failure"):
-        raise UsageError(
-            f'invalid restart policy "{text}": maximum retry count must be an integer, and goes with on-failure'
+            f"invalid restart policy format: maximum retry count must be an integer: {text}",
+            hint="no, always, unless-stopped, on-failure[:max-retries]",
         )
     return {"Name": name, "MaximumRetryCount": int(count) if colon else 0}
 
@@ -323,7 +327,7 @@ def healthcheck(options: Options) -> dict[str, Any] | None:
 def _device(text: str) -> dict[str, str]:
     parts = text.split(":")
     if len(parts) > 3 or not parts[0].startswith("/"):
-        raise UsageError(f'invalid device specification: "{text}"', hint="such as /dev/fuse:/dev/fuse:rwm")
+        raise UsageError(f"{parts[0]} is not an absolute path", hint="such as /dev/fuse:/dev/fuse:rwm")
     inside = parts[1] if len(parts) > 1 and parts[1].startswith("/") else parts[0]
     mode = parts[-1] if len(parts) > 1 and not parts[-1].startswith("/") else "rwm"
     if not set(mode) <= set("rwm"):

@@ -95,6 +95,10 @@ class Store:
             raise CliError(f'context "{name}": context not found', hint="`swarmctl context ls` shows them")
         return self.rows[name]
 
+    def tls_folder(self, name: str) -> str:
+        """Where the files of an imported context lie."""
+        return os.path.join(os.path.dirname(self._path), "tls", name)
+
     def save(self) -> None:
         os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
         new = self._path + ".new"

@@ -53,14 +53,36 @@ def _swarm(swarm: Answer) -> Iterator[str]:
         yield f"  Managers: {swarm.get('Managers', 0)}"
         yield f"  Nodes: {swarm.get('Nodes', 0)}"
         if cluster.get("DefaultAddrPool"):
-            yield f"  Default Address Pool: {' '.join(cluster['DefaultAddrPool'])}"
+            yield f"  Default Address Pool: {'  '.join(cluster['DefaultAddrPool'])}  "
+            yield f"  SubnetSize: {cluster.get('SubnetSize', 0)}"
         yield f"  Data Path Port: {cluster.get('DataPathPort', 4789)}"
+        yield from _spec(cluster.get("Spec") or {})
         encryption = cluster.get("Spec", {}).get("EncryptionConfig", {})
         yield f"  Autolock Managers: {_truth(encryption.get('AutoLockManagers'))}"
+        yield f"  Root Rotation In Progress: {_truth(cluster.get('RootRotationInProgress'))}"
     yield f"  Node Address: {swarm.get('NodeAddr', '')}"
     if managers := swarm.get("RemoteManagers"):
         yield "  Manager Addresses:"
         yield from (f"   {manager['Addr']}" for manager in managers)
+
+
+def _spec(spec: Answer) -> Iterator[str]:
+    raft, authority = spec.get("Raft") or {}, spec.get("CAConfig") or {}
+    yield "  Orchestration:"
+    history = (spec.get("Orchestration") or {}).get("TaskHistoryRetentionLimit")
+    yield f"   Task History Retention Limit: {0 if history is None else history}"
+    yield "  Raft:"
+    yield f"   Snapshot Interval: {raft.get('SnapshotInterval', 0)}"
+    if raft.get("KeepOldSnapshots") is not None:
+        yield f"   Number of Old Snapshots to Retain: {raft['KeepOldSnapshots']}"
+    yield f"   Heartbeat Tick: {raft.get('HeartbeatTick', 0)}"
+    yield f"   Election Tick: {raft.get('ElectionTick', 0)}"
+    yield "  Dispatcher:"
+    period = (spec.get("Dispatcher") or {}).get("HeartbeatPeriod", 0)
+    yield f"   Heartbeat Period: {humanize.duration(period / 1e9)}"
+    yield "  CA Configuration:"
+    yield f"   Expiry Duration: {humanize.duration(authority.get('NodeCertExpiry', 0) / 1e9)}"
+    yield f"   Force Rotate: {authority.get('ForceRotate', 0)}"
 
 
 def _runtimes(answer: Answer) -> Iterator[str]:

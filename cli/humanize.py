@@ -110,6 +110,13 @@ def local_time(timestamp: str | float | None) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(moment)) if moment > 0 else ""
 
 
+def rfc3339(timestamp: str | float | None) -> str:
+    """2026-01-02T15:04:05Z, in local time."""
+    moment = unix_time(timestamp)
+    text = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(moment))
+    return text.removesuffix("+0000") + "Z" if text.endswith("+0000") else f"{text[:-2]}:{text[-2:]}"
+
+
 def nanoseconds(value: int) -> str:
     """Go's notation of a duration: 1m30s, 5s, 250ms, 0s."""
     if value == 0:

@@ -8,19 +8,31 @@ import sys
 import click
 
 from cli.client import Client
-from cli.command import RootGroup, report
+from cli.command import DEBUG, RootGroup, report
 from cli.connection import DEFAULT_HOST, Endpoint
 from cli.contexts import Flags, endpoint
-from cli.errors import CliError, SilentExit
+from cli.errors import CliError, SilentExit, UsageError
+from cli.registry import ELSEWHERE
 
 VERSION = "0.1.0"
+LOG_LEVELS = ("debug", "info", "warn", "error", "fatal", "panic", "trace")
+_WITHOUT_A_DAEMON = ("context", "lab", "completion", *ELSEWHERE)
 
 
 @click.group(
     cls=RootGroup, subcommand_metavar="COMMAND", options_metavar="[OPTIONS]", invoke_without_command=True
 )
 @click.option(
-    "-H", "--host", help="Daemon to connect to (unix:///PATH, tcp://ADDRESS:PORT or ssh://USER@ADDRESS)"
+    "--config", "folder", default="", help="Folder of the settings (config.json; also DOCKER_CONFIG)"
+)
+@click.option("-D", "--debug", is_flag=True, help="Tell with an error what it comes from")
+@click.option("-l", "--log-level", default="info", help="Checked only: the client keeps no log")
+@click.option(
+    "-H",
+    "--host",
+    "hosts",
+    multiple=True,
+    help="Daemon to connect to (unix:///PATH, tcp://ADDRESS:PORT or ssh://USER@ADDRESS)",
 )
 @click.option("-c", "--context", "context_name", help="Name of the context to use (overrides DOCKER_HOST)")
 @click.option("--tls", is_flag=True, default=None, help="Use TLS; implied by --tlsverify")
@@ -32,7 +44,10 @@ VERSION = "0.1.0"
 @click.pass_context
 def root(
     ctx: click.Context,
-    host: str | None,
+    folder: str,
+    debug: bool,
+    log_level: str,
+    hosts: tuple[str, ...],
     context_name: str | None,
     tls: bool | None,
     tlsverify: bool | None,
@@ -48,24 +63,37 @@ def root(
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
         ctx.exit(0)
-    flags = Flags(host, context_name, tls, tlsverify, tlscacert, tlscert, tlskey)
+    if log_level not in LOG_LEVELS:
+        raise UsageError(
+            f"Unable to parse logging level: {log_level}", hint="one of: " + ", ".join(LOG_LEVELS)
+        )
+    if len(hosts) > 1:
+        raise UsageError("Specify only one -H")
+    if folder:
+        os.environ["DOCKER_CONFIG"] = folder
+    if debug:
+        os.environ[DEBUG] = "1"
+    flags = Flags(hosts[0] if hosts else None, context_name, tls, tlsverify, tlscacert, tlscert, tlskey)
     # A broken context must not keep `context` and `lab` from being used.
     known = (
-        Endpoint(DEFAULT_HOST)
-        if ctx.invoked_subcommand in ("context", "lab")
-        else endpoint(flags, os.environ)
+        Endpoint(DEFAULT_HOST) if ctx.invoked_subcommand in _WITHOUT_A_DAEMON else endpoint(flags, os.environ)
     )
     ctx.obj = Client(*known)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; the result is the process's exit status."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["__complete"]:
+        return _complete(words[1:])
     try:
         result = root.main(arguments, prog_name="swarmctl", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.UsageError as error:
-        return _usage_error(error)
+        from cli.usage_errors import tell
+
+        return tell(error)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -84,24 +112,21 @@ def main(arguments: list[str] | None = None) -> int:
         return 141
 
 
+def _complete(words: list[str]) -> int:
+    """For the scripts of `swarmctl completion`."""
+    from cli.completion import complete
+
+    for value, meaning in complete(words):
+        first = meaning.partition("\n")[0]
+        sys.stdout.write(f"{value}\t{first}\n" if first else f"{value}\n")
+    return 0
+
+
 def _flush() -> None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-def _usage_error(error: click.UsageError) -> int:
-    """Wrong flags end with 125 and wrong arguments with 1, as users of docker know it."""
-    sys.stderr.write(error.format_message() + "\n")
-    wrong_argument = type(error) is click.UsageError or (
-        isinstance(error, click.BadParameter) and isinstance(error.param, click.Argument)
-    )
-    if error.ctx is not None:
-        sys.stderr.write(
-            f"\n{error.ctx.get_usage()}\n\nRun '{error.ctx.command_path} --help' for more information\n"
-        )
-    return 1 if wrong_argument else 125
 
 
 if __name__ == "__main__":

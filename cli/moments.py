@@ -29,7 +29,10 @@ def moment(text: str) -> str:
         raise UsageError(
             f'invalid timestamp "{text}"', hint="such as 2026-01-02T15:04:05Z, or 10m for relative"
         )
-    return f"{time.time() - nanoseconds(text) / 1e9:.9f}"
+    try:
+        return f"{time.time() - nanoseconds(text) / 1e9:.9f}"
+    except UsageError as error:
+        raise UsageError(f'failed to parse value as time or duration: "{text}"', hint=error.hint) from error
 
 
 def _completed(text: str) -> str:

@@ -25,6 +25,14 @@ def warn(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
+def json_line(value: Any) -> str:
+    """As Go writes JSON: without spaces, and safe inside of HTML."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    for letter in "<>&":
+        text = text.replace(letter, f"\\u00{ord(letter):02x}")
+    return text
+
+
 def render_table(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Columns at least 10 wide, 3 spaces apart; the last one is not padded. Ends with a newline."""
     return align([list(headers), *[list(line) for line in lines]])
@@ -65,8 +73,8 @@ def list_rows(
             [header for header, _ in columns], [[str(row[f]) for _, f in columns] for row in rows]
         )
     if form == "json":
-        shown = [{name: value for name, value in row.items() if not callable(value)} for row in rows]
-        return "".join(json.dumps(row, separators=(",", ":"), ensure_ascii=False) + "\n" for row in shown)
+        shown = [{name: value for name, value in sorted(row.items()) if not callable(value)} for row in rows]
+        return "".join(json_line(row) + "\n" for row in shown)
     from cli.template import Template
 
     is_table = form.startswith("table")
@@ -98,7 +106,7 @@ def emit_objects(objects: list[Any], form: str) -> None:
         return
     if form == "json":
         for item in objects:
-            show(json.dumps(item, separators=(",", ":"), ensure_ascii=False))
+            show(json_line(item))
         return
     from cli.template import Template
 

@@ -37,7 +37,7 @@ def nanoseconds(text: str) -> int:
     if position != len(rest) or not rest:
         missing = re.fullmatch(r"\d+(\.\d+)?", rest) is not None
         problem = "missing unit in duration" if missing else "invalid duration"
-        raise UsageError(f'{problem} "{text}"', hint="durations look like 500ms, 10s, 1m30s or 2h")
+        raise UsageError(f'time: {problem} "{text}"', hint="durations look like 500ms, 10s, 1m30s or 2h")
     if total > _LONGEST_NS:
         raise UsageError(f'invalid duration "{text}": longer than 292 years')
     return sign * round(total)
@@ -65,7 +65,7 @@ def nano_cpus(text: str) -> int:
     try:
         value = float(text)
     except ValueError:
-        raise UsageError(f'invalid number of CPUs "{text}"', hint="such as 0.5 or 2") from None
+        raise UsageError(f"failed to parse {text} as a rational number", hint="such as 0.5 or 2") from None
     if not 0 <= value < 1e6:
         raise UsageError(f'invalid number of CPUs "{text}"', hint="such as 0.5 or 2")
     return round(value * 1_000_000_000)
@@ -97,7 +97,10 @@ def _file_lines(path: str, what: str) -> list[str]:
         with open(path, encoding="utf-8") as source:
             lines = [line.strip("\r\n").lstrip() for line in source]
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {what} file {path}: {error}") from error
+        why = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+        raise UsageError(
+            f"open {path}: {why}", hint=f"the {what} file is a text with a line for each entry"
+        ) from error
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -131,7 +134,7 @@ def filters(values: Iterable[str]) -> dict[str, list[str]]:
     for value in values:
         key, equals, text = value.partition("=")
         if not equals or not key.strip():
-            raise UsageError(f'invalid argument "{value}" for "-f, --filter" flag', hint="such as name=web")
+            raise UsageError("bad format of filter (expected name=value)", hint="such as name=web")
         found.setdefault(key.strip().lower(), []).append(text.strip())
     return found
 
@@ -145,6 +148,29 @@ def reference(text: str) -> tuple[str, str]:
     if not colon or "/" in tag:
         return text, "latest"
     return repository, tag
+
+
+def check_reference(text: str) -> None:
+    """Refuses names with capitals where they cannot be, as docker's client does before it asks."""
+    repository = text.partition("@")[0]
+    head, slash, rest = repository.partition("/")
+    is_domain = slash and ("." in head or ":" in head or head == "localhost" or head.lower() != head)
+    path = rest if is_domain else f"library/{repository}" if not slash else repository
+    path = path.partition(":")[0]
+    if path.lower() != path:
+        raise UsageError(f"invalid reference format: repository name ({path}) must be lowercase")
+
+
+def tagged(text: str) -> str:
+    """With the tag that is meant when there is none, as docker's client writes it into specs."""
+    repository, tag = reference(text)
+    return text if "@" in text else f"{repository}:{tag}"
+
+
+def capabilities(names: Iterable[str]) -> list[str]:
+    """NET_ADMIN, net_admin and CAP_NET_ADMIN are one; sorted, as the client of docker sends them for services."""
+    words = {name.strip().upper() for name in names}
+    return sorted(word if word == "ALL" or word.startswith("CAP_") else f"CAP_{word}" for word in words)
 
 
 def platform_object(text: str) -> str:
@@ -171,7 +197,7 @@ def ulimits(values: Iterable[str]) -> list[dict[str, object]]:
         except ValueError:
             limit = {}
         if not (name and equals and limit):
-            raise UsageError(f'invalid ulimit argument: "{value}"', hint="such as nofile=1024:2048")
+            raise UsageError(f"invalid ulimit argument: {value}", hint="such as nofile=1024:2048")
         found.append(limit)
     return found
 

@@ -16,11 +16,11 @@ def security_options(values: tuple[str, ...]) -> dict[str, Any]:
         name, separator, text = value.partition("=" if "=" in value else ":")
         if not separator and name not in ("no-new-privileges", "writable-cgroups"):
             raise UsageError(
-                f'invalid --security-opt: "{value}"', hint="such as no-new-privileges or seccomp=FILE"
+                f'Invalid --security-opt: "{value}"', hint="such as no-new-privileges or seccomp=FILE"
             )
         if name == "systempaths":
             if text != "unconfined":
-                raise UsageError(f'invalid --security-opt: "{value}"', hint="systempaths=unconfined")
+                raise UsageError(f'Invalid --security-opt: "{value}"', hint="systempaths=unconfined")
             fields |= {"MaskedPaths": [], "ReadonlyPaths": []}
         elif name == "seccomp" and text not in ("unconfined", "builtin"):
             options.append(f"seccomp={_profile(text)}")

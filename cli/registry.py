@@ -75,7 +75,14 @@ CONTAINER = Noun(
     (("list", "ls"), ("ps", "ls"), ("remove", "rm")),
 )
 
-BUILDER = Noun("builder", "Manage builds", (Entry("prune", "build:prune", "Remove build cache"),))
+BUILDER = Noun(
+    "builder",
+    "Manage builds",
+    (
+        Entry("build", "build:build", "Build an image from a Dockerfile"),
+        Entry("prune", "build:prune", "Remove build cache"),
+    ),
+)
 
 IMAGE = Noun(
     "image",
@@ -163,10 +170,15 @@ CONTEXT = Noun(
     "Manage contexts",
     (
         Entry("create", "context:create", "Create a context"),
+        Entry(
+            "export", "context:export", "Export a context to a tar archive FILE or a tar stream on STDOUT."
+        ),
+        Entry("import", "context:import_", "Import a context from a tar or zip file"),
         Entry("inspect", "context:inspect", "Display detailed information on one or more contexts"),
         Entry("ls", "context:ls", "List contexts"),
         Entry("rm", "context:rm", "Remove one or more contexts"),
         Entry("show", "context:show_", "Print the name of the current context"),
+        Entry("update", "context:update", "Update a context"),
         Entry("use", "context:use", "Set the default context"),
     ),
     (("list", "ls"), ("remove", "rm")),
@@ -228,6 +240,22 @@ SERVICE = Noun(
     (("list", "ls"), ("remove", "rm")),
 )
 
+STACK = Noun(
+    "stack",
+    "Manage Swarm stacks",
+    (
+        Entry(
+            "config", "stack:config", "Outputs the final config file, after doing merges and interpolations"
+        ),
+        Entry("deploy", "stack:deploy", "Deploy a new stack or update an existing stack"),
+        Entry("ls", "stack:ls", "List stacks"),
+        Entry("ps", "stack:ps", "List the tasks in the stack"),
+        Entry("rm", "stack:rm", "Remove one or more stacks"),
+        Entry("services", "stack:services", "List the services in the stack"),
+    ),
+    (("list", "ls"), ("remove", "rm"), ("down", "rm"), ("up", "deploy")),
+)
+
 SWARM = Noun(
     "swarm",
     "Manage Swarm",
@@ -284,7 +312,7 @@ LAB = Noun(
 )
 
 MANAGEMENT = (BUILDER, CONTAINER, CONTEXT, IMAGE, NETWORK, PLUGIN, SYSTEM, VOLUME)
-SWARM_NOUNS = (CLUSTER, CONFIG, NODE, SECRET, SERVICE, SWARM)
+SWARM_NOUNS = (CLUSTER, CONFIG, NODE, SECRET, SERVICE, STACK, SWARM)
 LAB_NOUNS = (LAB,)
 
 TOP_LEVEL = (
@@ -316,3 +344,18 @@ SECTIONS: tuple[tuple[str, tuple[Entry | Noun, ...]], ...] = (
     ("Lab Commands", LAB_NOUNS),
     ("Commands", TOP_LEVEL),
 )
+
+BY_NAME: dict[str, Entry | Noun] = {entry.name: entry for _, entries in SECTIONS for entry in entries}
+
+# Words of docker that are no commands here: programs of their own (they are run when they are installed), or things
+# that there are not. Name -> what to do instead.
+ELSEWHERE = {
+    "buildx": "`swarmctl build` builds images; BuildKit's own options need docker's plugin docker-buildx",
+    "checkpoint": "containers cannot be frozen to disk: stop and start them, or `swarmctl commit` their files",
+    "compose": "install docker-compose (apt install docker-compose-v2), or use `swarmctl stack deploy`",
+    "manifest": "use skopeo or regctl; images that were pushed keep their own manifests",
+    "model": "docker's plugin docker-model is not installed",
+    "scan": "use a scanner such as trivy or grype on `swarmctl save`",
+    "scout": "use a scanner such as trivy or grype on `swarmctl save`",
+    "trust": "images are not signed here (digests are always checked): use cosign, and pull by digest",
+}

@@ -24,6 +24,12 @@ def _number(*names: str, help: str) -> Option:
 
 _SHARED: tuple[Option, ...] = (
     click.option("-d", "--detach", is_flag=True, help="Exit immediately instead of waiting for the service"),
+    _text("--credential-spec", help="Credential spec for managed service account (Windows only)"),
+    _text("--isolation", help="Service container isolation mode"),
+    _number("--max-concurrent", help="Number of job tasks to run concurrently (default equal to --replicas)"),
+    click.option(
+        "--oom-score-adj", type=int, default=None, help="Tune host's OOM preferences (-1000 to 1000)"
+    ),
     _text("--endpoint-mode", help="Endpoint mode (vip or dnsrr)"),
     _text("--entrypoint", help="Overwrite the default ENTRYPOINT of the image"),
     _text("--health-cmd", help="Command to run to check health"),
@@ -88,6 +94,7 @@ _CREATE: tuple[Option, ...] = (
     repeated("--dns-search", help="Set custom DNS search domains"),
     repeated("-e", "--env", help="Set environment variables"),
     repeated("--env-file", help="Read in a file of environment variables"),
+    repeated("--generic-resource", help="User defined resources"),
     repeated("--group", help="Set one or more supplementary user groups for the container"),
     repeated("--host", help="Set one or more custom host-to-IP mappings (host:ip)"),
     repeated("-l", "--label", help="Service labels"),
@@ -115,6 +122,7 @@ _UPDATE: tuple[Option, ...] = (
             ("dns-option", "a DNS option"),
             ("dns-search", "a custom DNS search domain"),
             ("env", "an environment variable"),
+            ("generic-resource", "a user defined resource"),
             ("group", "a supplementary user group"),
             ("host", "a custom host-to-IP mapping (host:ip)"),
             ("label", "a service label"),

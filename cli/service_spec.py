@@ -31,7 +31,7 @@ def new_spec(options: Options, image: str, arguments: Iterable[str], resolver: R
     spec: Spec = {
         "Name": options["name"],
         "Labels": parse.labels(options["label"]),
-        "TaskTemplate": {"ContainerSpec": {"Image": image}},
+        "TaskTemplate": {"ContainerSpec": {"Image": parse.tagged(image)}},
         "Mode": _mode(options),
     }
     container = spec["TaskTemplate"]["ContainerSpec"]
@@ -45,8 +45,8 @@ def new_spec(options: Options, image: str, arguments: Iterable[str], resolver: R
         "Hosts": [_host_line(text) for text in options["host"]],
         "Secrets": file_references(options["secret"], "secret", resolver.secret),
         "Configs": file_references(options["config"], "config", resolver.config),
-        "CapabilityAdd": list(options["cap_add"]),
-        "CapabilityDrop": list(options["cap_drop"]),
+        "CapabilityAdd": parse.capabilities(options["cap_add"]),
+        "CapabilityDrop": parse.capabilities(options["cap_drop"]),
         "Sysctls": parse.key_values(options["sysctl"], "sysctl"),
         "Ulimits": parse.ulimits(options["ulimit"]),
     }
@@ -61,6 +61,9 @@ def new_spec(options: Options, image: str, arguments: Iterable[str], resolver: R
         placement["Preferences"] = [preference(text) for text in options["placement_pref"]]
     if options["network"]:
         spec["TaskTemplate"]["Networks"] = [network(text, resolver) for text in options["network"]]
+    if options["generic_resource"]:
+        reserved = spec["TaskTemplate"].setdefault("Resources", {}).setdefault("Reservations", {})
+        reserved["GenericResources"] = generic_resources(options["generic_resource"])
     if options["publish"]:
         spec["EndpointSpec"] = {"Ports": parse_ports.service_ports(list(options["publish"]))}
     set_shared(spec, options)
@@ -68,11 +71,17 @@ def new_spec(options: Options, image: str, arguments: Iterable[str], resolver: R
 
 
 def _mode(options: Options) -> Spec:
-    mode = parse.choice(options["mode"], ("replicated", "global"), "mode")
-    if mode == "global":
+    mode = parse.choice(options["mode"], ("replicated", "global", "replicated-job", "global-job"), "mode")
+    if options["max_concurrent"] is not None and mode != "replicated-job":
+        raise UsageError("max-concurrent can only be used with replicated-job mode")
+    if mode.startswith("global"):
         if options["replicas"] is not None:
             raise UsageError("replicas can only be used with replicated or replicated-job mode")
-        return {"Global": {}}
+        return {"Global": {}} if mode == "global" else {"GlobalJob": {}}
+    if mode == "replicated-job":
+        total = 1 if options["replicas"] is None else options["replicas"]
+        at_once = total if options["max_concurrent"] is None else options["max_concurrent"]
+        return {"ReplicatedJob": {"MaxConcurrent": at_once, "TotalCompletions": total}}
     return {"Replicated": {"Replicas": 1 if options["replicas"] is None else options["replicas"]}}
 
 
@@ -102,6 +111,8 @@ _CONTAINER_TEXTS = {
     "user": "User",
     "stop_signal": "StopSignal",
     "tty": "TTY",
+    "isolation": "Isolation",
+    "oom_score_adj": "OomScoreAdj",
     "read_only": "ReadOnly",
     "init": "Init",
 }
@@ -111,6 +122,8 @@ def _set_container(container: Spec, options: Options) -> None:
     for name, field in _CONTAINER_TEXTS.items():
         if options[name] is not None:
             container[field] = options[name]
+    if options["credential_spec"] is not None:
+        container.setdefault("Privileges", {})["CredentialSpec"] = credential_spec(options["credential_spec"])
     if options["entrypoint"] is not None:
         container["Command"] = parse.command_words(options["entrypoint"])
     if options["stop_grace_period"] is not None:
@@ -196,6 +209,33 @@ def network(text: str, resolver: Resolver) -> Spec:
     if driver_options:
         attachment["DriverOpts"] = driver_options
     return attachment
+
+
+def credential_spec(text: str) -> Spec:
+    """config://ID, file://NAME, registry://NAME"""
+    for kind, field in (("config", "Config"), ("file", "File"), ("registry", "Registry")):
+        if text.startswith(f"{kind}://"):
+            return {field: text.removeprefix(f"{kind}://")}
+    raise UsageError(
+        f'invalid credential spec "{text}"', hint='it begins with "config://", "file://" or "registry://"'
+    )
+
+
+def generic_resources(texts: Iterable[str]) -> list[Spec]:
+    """kind=2 for a number of them, kind=name for one by name."""
+    found: list[Spec] = []
+    for kind, value in (
+        pair for text in texts for pair in parse.key_values([text], "generic-resource").items()
+    ):
+        if value.isdigit():
+            found.append({"DiscreteResourceSpec": {"Kind": kind, "Value": int(value)}})
+        else:
+            found.append({"NamedResourceSpec": {"Kind": kind, "Value": value}})
+    return found
+
+
+def resource_kind(resource: Spec) -> str:
+    return str(next(iter(resource.values()))["Kind"])
 
 
 def preference(text: str) -> Spec:

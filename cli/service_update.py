@@ -8,7 +8,16 @@ from typing import Any
 from cli import parse, parse_mounts, parse_ports
 from cli.errors import UsageError
 from cli.service_flags import Options
-from cli.service_spec import Resolver, Spec, file_references, network, preference, set_shared
+from cli.service_spec import (
+    Resolver,
+    Spec,
+    file_references,
+    generic_resources,
+    network,
+    preference,
+    resource_kind,
+    set_shared,
+)
 
 
 def change_spec(spec: Spec, options: Options, resolver: Resolver) -> None:
@@ -18,8 +27,13 @@ def change_spec(spec: Spec, options: Options, resolver: Resolver) -> None:
     set_shared(spec, options)
     if options["replicas"] is not None:
         set_replicas(spec, options["replicas"])
+    if options["max_concurrent"] is not None:
+        job = (spec.get("Mode") or {}).get("ReplicatedJob")
+        if job is None:
+            raise UsageError("max-concurrent can only be used with replicated-job mode")
+        job["MaxConcurrent"] = options["max_concurrent"]
     if options["image"] is not None:
-        container["Image"] = options["image"]
+        container["Image"] = parse.tagged(options["image"])
     if options["args"] is not None:
         container["Args"] = parse.command_words(options["args"])
     if options["force"]:
@@ -29,6 +43,7 @@ def change_spec(spec: Spec, options: Options, resolver: Resolver) -> None:
     _change_placement(task, options)
     _change_networks(task, options, resolver)
     _change_ports(spec, options)
+    _change_resources(task, options)
 
 
 def set_replicas(spec: Spec, count: int) -> None:
@@ -120,9 +135,9 @@ def _change_capabilities(container: Spec, options: Options) -> None:
         ("CapabilityAdd", "CapabilityDrop", "cap_add"),
         ("CapabilityDrop", "CapabilityAdd", "cap_drop"),
     ):
-        if options[name]:
-            container[field] = merged(container.get(field), [], options[name])
-            container[other] = merged(container.get(other), options[name], [])
+        if named := parse.capabilities(options[name]):
+            container[field] = merged(parse.capabilities(container.get(field) or ()), [], named)
+            container[other] = merged(parse.capabilities(container.get(other) or ()), named, [])
 
 
 def _change_placement(task: Spec, options: Options) -> None:
@@ -140,6 +155,15 @@ def _change_placement(task: Spec, options: Options) -> None:
     _edit(placement, "Preferences", preferences, options, "placement_pref_add", "placement_pref_rm")
     if placement != (task.get("Placement") or {}):
         task["Placement"] = placement
+
+
+def _change_resources(task: Spec, options: Options) -> None:
+    if not (options["generic_resource_add"] or options["generic_resource_rm"]):
+        return
+    reserved = task.setdefault("Resources", {}).setdefault("Reservations", {})
+    added = generic_resources(options["generic_resource_add"])
+    before = reserved.get("GenericResources")
+    reserved["GenericResources"] = merged(before, options["generic_resource_rm"], added, resource_kind)
 
 
 def _change_networks(task: Spec, options: Options, resolver: Resolver) -> None:

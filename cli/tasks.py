@@ -56,7 +56,7 @@ def show_tasks(
     tasks: list[dict[str, Any]], names: Names, *, form: str = "", quiet: bool = False, no_trunc: bool = False
 ) -> None:
     """Newest task of each slot first, its predecessors below it."""
-    emit(task_rows(tasks, names, no_trunc), _COLUMNS, form=form, quiet="ID" if quiet else "")
+    emit(task_rows(tasks, names, no_trunc or quiet), _COLUMNS, form=form, quiet="ID" if quiet else "")
 
 
 def task_rows(tasks: list[dict[str, Any]], names: Names, no_trunc: bool = False) -> list[Row]:

@@ -334,7 +334,9 @@ def _json(value: Any) -> str:
     shown = None if isinstance(value, _Missing) else value
     if isinstance(shown, dict):
         shown = {name: entry for name, entry in shown.items() if not callable(entry)}
-    return json.dumps(shown, separators=(",", ":"), ensure_ascii=False)
+    from cli.output import json_line
+
+    return json_line(shown)
 
 
 def _index(value: Any, *keys: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import IO, Any
 import click
 
 from cli.client import Client
-from cli.command import command, confirm, repeated
+from cli.command import command, confirm, repeated, switch, trust_option
 from cli.errors import CliError, UsageError
 from cli.humanize import short_size
 from cli.output import show, warn
@@ -45,13 +45,8 @@ _REMOTES = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")
 @click.option("--platform", default="", help="Set platform if server is multi-platform capable")
 @click.option("--pull", is_flag=True, help="Always attempt to pull a newer version of the image")
 @click.option("-q", "--quiet", is_flag=True, help="Suppress the build output and print image ID on success")
-@click.option(
-    "--rm",
-    type=bool,
-    is_flag=True,
-    default=True,
-    help="Remove intermediate containers after a successful build",
-)
+@switch("--rm", default=True, help="Remove intermediate containers after a successful build")
+@trust_option
 @repeated("--security-opt", help="Security options")
 @click.option("--shm-size", default="", help="Size of /dev/shm")
 @click.option("--squash", is_flag=True, help="Squash newly built layers into a single new layer")
@@ -182,7 +177,7 @@ def _show(documents: Iterable[dict[str, Any]], *, quiet: bool) -> str:
 @click.pass_obj
 def prune(client: Client, all_: bool, filter_values: tuple[str, ...], force: bool, keep_storage: str) -> None:
     """Remove build cache"""
-    confirm("This will remove all dangling build cache.", force)
+    confirm("This will remove all dangling build cache.", force, separator=" ")
     query = {
         "all": all_ or None,
         "filters": filters(filter_values),

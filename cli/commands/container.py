@@ -19,7 +19,7 @@ from cli.command import (
     quiet_option,
     repeated,
 )
-from cli.errors import UsageError
+from cli.errors import CliError, UsageError
 from cli.output import Row, emit, emit_objects, label_of, labels_text, render_table, short_id, shorten, show
 from cli.parse import filters, nano_cpus, size_bytes
 from cli.urls import quote
@@ -102,6 +102,7 @@ def container_row(item: dict[str, Any], no_trunc: bool = False) -> Row:
         "Labels": labels_text(item.get("Labels")),
         "Label": label_of(item.get("Labels")),
         "LocalVolumes": str(sum(1 for mount in item.get("Mounts") or [] if mount.get("Driver") == "local")),
+        "Platform": None,
         "Mounts": ",".join(mounts if no_trunc else [shorten(name, 15) for name in mounts]),
         "Networks": ",".join(sorted((item.get("NetworkSettings") or {}).get("Networks") or {})),
     }
@@ -154,7 +155,7 @@ def inspect(client: Client, containers: tuple[str, ...], form: str, size: bool) 
 def inspect_each(client: Client, references: list[str], form: str, get: Any) -> None:
     """Shows what was found, then the errors of what was not; the status is 1 when anything was missing."""
     from cli.command import report
-    from cli.errors import CliError, SilentExit
+    from cli.errors import SilentExit
 
     found, failures = [], []
     for reference in references:
@@ -210,12 +211,13 @@ def _slow_call(client: Client, containers: tuple[str, ...], verb: str, query: di
 @command(_CONTAINERS)
 @click.argument("containers", nargs=-1, required=True)
 @click.option("-f", "--force", is_flag=True, help="Force the removal of a running container (uses SIGKILL)")
+@click.option("-l", "--link", is_flag=True, help="Remove the specified link")
 @click.option("-v", "--volumes", is_flag=True, help="Remove anonymous volumes associated with the container")
 @click.pass_obj
-def rm(client: Client, containers: tuple[str, ...], force: bool, volumes: bool) -> None:
+def rm(client: Client, containers: tuple[str, ...], force: bool, link: bool, volumes: bool) -> None:
     """Remove one or more containers"""
-    query = {"force": force or None, "v": volumes or None}
-    for_each(containers, lambda ref: client.delete(container_path(ref), query))
+    query = {"force": force or None, "v": volumes or None, "link": link or None}
+    for_each(containers, lambda ref: client.delete(container_path(ref), query), missing_is_fine=force)
 
 
 @command(_CONTAINERS)
@@ -248,7 +250,11 @@ def wait(client: Client, containers: tuple[str, ...]) -> None:
 @click.pass_obj
 def rename(client: Client, container: str, new_name: str) -> None:
     """Rename a container"""
-    client.post(container_path(container, "rename"), query={"name": new_name})
+    try:
+        client.post(container_path(container, "rename"), query={"name": new_name})
+    except CliError as error:
+        error.message += f"\nError: failed to rename container named {container}"
+        raise
 
 
 @command("CONTAINER")
@@ -315,7 +321,7 @@ def port(client: Client, container: str, private_port: str) -> None:
     ports = client.get(container_path(container, "json"))["NetworkSettings"].get("Ports") or {}
     wanted = private_port if not private_port or "/" in private_port else f"{private_port}/tcp"
     if wanted and not ports.get(wanted):
-        raise UsageError(f"no public port '{wanted}' published for {container}")
+        raise UsageError(f"Error: No public port '{private_port}' published for {container}")
     for key in [wanted] if wanted else sorted(ports):
         for binding in ports[key] or []:
             address = f"[{binding['HostIp']}]" if ":" in binding["HostIp"] else binding["HostIp"]
@@ -356,6 +362,8 @@ def show_pruned(title: str, names: list[str] | None, space_bytes: int | None) ->
 @click.option("-c", "--cpu-shares", type=int, help="CPU shares (relative weight)")
 @click.option("--cpu-period", type=int, help="Limit CPU CFS period, in microseconds")
 @click.option("--cpu-quota", type=int, help="Limit CPU CFS quota, in microseconds")
+@click.option("--cpu-rt-period", type=int, help="Limit the CPU real-time period in microseconds")
+@click.option("--cpu-rt-runtime", type=int, help="Limit the CPU real-time runtime in microseconds")
 @click.option("--cpus", default="", help="Number of CPUs")
 @click.option("--cpuset-cpus", default="", help="CPUs in which to allow execution (0-3, 0,1)")
 @click.option("--cpuset-mems", default="", help="MEMs in which to allow execution (0-3, 0,1)")
@@ -375,6 +383,8 @@ def update(client: Client, /, containers: tuple[str, ...], **options: Any) -> No
         "CpuShares": options["cpu_shares"],
         "CpuPeriod": options["cpu_period"],
         "CpuQuota": options["cpu_quota"],
+        "CpuRealtimePeriod": options["cpu_rt_period"],
+        "CpuRealtimeRuntime": options["cpu_rt_runtime"],
         "NanoCpus": nano_cpus(options["cpus"]) if options["cpus"] else None,
         "CpusetCpus": options["cpuset_cpus"] or None,
         "CpusetMems": options["cpuset_mems"] or None,

@@ -7,13 +7,11 @@ import sys
 import click
 
 from cli.client import Client
-from cli.command import command, format_option, no_trunc_option, repeated
+from cli.command import command, format_option, no_trunc_option, repeated, trust_option
 from cli.commands.image import image_path
 from cli.errors import UsageError
 from cli.output import emit, shorten, show
-from cli.parse import filters, platform_object
-
-_TRUST_HELP = "Skip image verification (there is none: digests are always checked)"
+from cli.parse import check_reference, filters, platform_object
 
 
 def full_name(name: str) -> str:
@@ -37,17 +35,15 @@ def split_name(text: str) -> tuple[str, str]:
 @command("NAME[:TAG|@DIGEST]")
 @click.argument("name")
 @click.option("-a", "--all-tags", is_flag=True, help="Download all tagged images in the repository")
-@click.option("--disable-content-trust", is_flag=True, default=True, help=_TRUST_HELP)
+@trust_option
 @click.option("--platform", default="", help="Set platform if server is multi-platform capable")
 @click.option("-q", "--quiet", is_flag=True, help="Suppress verbose output")
 @click.pass_obj
-def pull(
-    client: Client, name: str, all_tags: bool, disable_content_trust: bool, platform: str, quiet: bool
-) -> None:
+def pull(client: Client, name: str, all_tags: bool, platform: str, quiet: bool) -> None:
     """Download an image from a registry"""
     from cli.progress import pull_image
 
-    _refuse_trust(disable_content_trust)
+    check_reference(name)
     repository, version = split_name(name)
     if all_tags and version:
         raise UsageError("tag can't be used with --all-tags/-a")
@@ -63,18 +59,15 @@ def pull(
 @command("NAME[:TAG]")
 @click.argument("name")
 @click.option("-a", "--all-tags", is_flag=True, help="Push all tags of an image to the repository")
-@click.option("--disable-content-trust", is_flag=True, default=True, help="Skip image signing")
+@trust_option
 @click.option("--platform", default="", help="Push a platform-specific manifest as a single-platform image")
 @click.option("-q", "--quiet", is_flag=True, help="Suppress verbose output")
 @click.pass_obj
-def push(
-    client: Client, name: str, all_tags: bool, disable_content_trust: bool, platform: str, quiet: bool
-) -> None:
+def push(client: Client, name: str, all_tags: bool, platform: str, quiet: bool) -> None:
     """Upload an image to a registry"""
     from cli.credentials import auth_headers
     from cli.progress import show_progress
 
-    _refuse_trust(disable_content_trust)
     repository, version = split_name(name)
     if "@" in name:
         raise UsageError("cannot push a digest reference")
@@ -93,11 +86,6 @@ def push(
     show_progress(response.documents(), sys.stdout, quiet=quiet)
     if quiet:
         show(f"{full_name(repository)}{':' if version else ''}{version}")
-
-
-def _refuse_trust(disabled: bool) -> None:
-    if not disabled:
-        raise UsageError("--disable-content-trust=false is not supported: images are not signed here")
 
 
 @command("TERM")

@@ -8,12 +8,15 @@ import click
 
 from cli.attach import check_terminal, converse, forwarder, resizer
 from cli.client import Client
-from cli.command import command, for_each, repeated, stop_at_first_argument
+from cli.command import command, for_each, refused, repeated, stop_at_first_argument, switch
 from cli.commands.container import container_path
 from cli.errors import SilentExit, UsageError
 from cli.parse import environment
 from cli.terminal import DEFAULT_DETACH_KEYS, window_size
 from cli.urls import quote
+
+_FAILED = "Error: failed to start containers:"
+_NO_CHECKPOINTS = "containers cannot be frozen to disk; start it anew"
 
 
 @command("CONTAINER COMMAND [ARG...]", name="exec", context_settings=stop_at_first_argument())
@@ -73,7 +76,7 @@ def exec_(client: Client, /, container: str, words: tuple[str, ...], **options: 
 @command("CONTAINER")
 @click.option("--detach-keys", default=DEFAULT_DETACH_KEYS, help="Override the key sequence for detaching")
 @click.option("--no-stdin", is_flag=True, help="Do not attach STDIN")
-@click.option("--sig-proxy", type=bool, default=True, help="Proxy all received signals to the process")
+@switch("--sig-proxy", default=True, help="Proxy all received signals to the process")
 @click.argument("container")
 @click.pass_obj
 def attach(client: Client, container: str, detach_keys: str, no_stdin: bool, sig_proxy: bool) -> None:
@@ -114,6 +117,8 @@ def _attach_running(
 
 
 @command("CONTAINER [CONTAINER...]")
+@refused("--checkpoint", reason=_NO_CHECKPOINTS)
+@refused("--checkpoint-dir", reason=_NO_CHECKPOINTS)
 @click.option("-a", "--attach", "attached", is_flag=True, help="Attach STDOUT/STDERR and forward signals")
 @click.option("--detach-keys", default=DEFAULT_DETACH_KEYS, help="Override the key sequence for detaching")
 @click.option("-i", "--interactive", is_flag=True, help="Attach container's STDIN")
@@ -124,7 +129,7 @@ def start(
 ) -> None:
     """Start one or more stopped containers"""
     if not (attached or interactive):
-        for_each(containers, lambda ref: client.post(container_path(ref, "start")))
+        for_each(containers, lambda ref: client.post(container_path(ref, "start")), ending=_FAILED)
         return
     if len(containers) > 1:
         raise UsageError("you cannot start and attach multiple containers at once")

@@ -19,12 +19,14 @@ from cli.command import (
     format_option,
     no_trunc_option,
     quiet_option,
+    refused,
     repeated,
+    switch,
 )
 from cli.commands.container import inspect_each, show_pruned
 from cli.errors import UsageError
 from cli.output import Row, emit, short_id, shorten
-from cli.parse import filters, platform_object, reference
+from cli.parse import check_reference, filters, platform_object, reference
 from cli.terminal import is_terminal
 from cli.urls import quote
 
@@ -35,6 +37,12 @@ _COLUMNS = (
     ("CREATED", "CreatedSince"),
     ("SIZE", "Size"),
 )
+_HEADERS = {
+    "CreatedAt": "CREATED AT",
+    "SharedSize": "SHARED SIZE",
+    "UniqueSize": "UNIQUE SIZE",
+    "VirtualSize": "SIZE",
+}
 _NONE = "<none>"
 
 
@@ -52,6 +60,7 @@ def image_path(name: str, verb: str = "") -> str:
 @format_option
 @no_trunc_option
 @quiet_option("Only show image IDs")
+@refused("--tree", reason="an image has one platform here; leave it out", takes_value=False)
 @click.pass_obj
 def ls(
     client: Client,
@@ -70,7 +79,7 @@ def ls(
     images = client.get("/images/json", {"all": all_ or None, "digests": digests or None, "filters": chosen})
     rows = [row for image in images for row in image_rows(image, no_trunc, digests)]
     columns = (*_COLUMNS[:2], ("DIGEST", "Digest"), *_COLUMNS[2:]) if digests else _COLUMNS
-    emit(rows, columns, form=form, quiet="ID" if quiet else "", headers={"CreatedAt": "CREATED AT"})
+    emit(rows, columns, form=form, quiet="ID" if quiet else "", headers=_HEADERS)
 
 
 def image_rows(image: dict[str, Any], no_trunc: bool = False, digests: bool = False) -> Iterator[Row]:
@@ -91,6 +100,7 @@ def image_rows(image: dict[str, Any], no_trunc: bool = False, digests: bool = Fa
             "Containers": "N/A" if image.get("Containers", -1) < 0 else str(image["Containers"]),
             "SharedSize": "N/A",
             "UniqueSize": "N/A",
+            "VirtualSize": humanize.size(image.get("Size") or 0),
         }
 
 
@@ -108,7 +118,7 @@ def inspect(client: Client, images: tuple[str, ...], form: str, platform: str) -
 @command("IMAGE")
 @click.argument("image")
 @format_option
-@click.option("-H", "--human", type=bool, default=True, help="Print sizes and dates in human readable format")
+@switch("-H", "--human", default=True, help="Print sizes and dates in human readable format")
 @no_trunc_option
 @click.option("--platform", default="", help="Show history for the given platform")
 @quiet_option("Only show image IDs")
@@ -123,10 +133,8 @@ def history(
         rows.append(
             {
                 "ID": identifier if no_trunc else short_id(identifier),
-                "CreatedAt": humanize.local_time(step["Created"]),
-                "CreatedSince": humanize.ago(step["Created"])
-                if human
-                else humanize.local_time(step["Created"]),
+                "CreatedAt": humanize.rfc3339(step["Created"]),
+                "CreatedSince": humanize.ago(step["Created"]),
                 "CreatedBy": words if no_trunc else shorten(words, 45),
                 "Size": humanize.short_size(step["Size"]) if human else str(step["Size"]),
                 "Comment": step.get("Comment", ""),
@@ -134,7 +142,7 @@ def history(
         )
     columns = (
         ("IMAGE", "ID"),
-        ("CREATED", "CreatedSince"),
+        ("CREATED", "CreatedSince") if human else ("CREATED AT", "CreatedAt"),
         ("CREATED BY", "CreatedBy"),
         ("SIZE", "Size"),
         ("COMMENT", "Comment"),
@@ -168,7 +176,7 @@ def _opened(path: str) -> Iterator[IO[bytes]]:
         try:
             source = stack.enter_context(open(path, "rb"))
         except OSError as error:
-            raise UsageError(f"cannot read {path}: {error.strerror}") from error
+            raise UsageError(f"open {path}: {(error.strerror or str(error)).lower()}") from error
         yield source
 
 
@@ -242,6 +250,12 @@ def import_(
 @click.pass_obj
 def tag(client: Client, source: str, target: str) -> None:
     """Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"""
+    try:
+        check_reference(target)
+    except UsageError as error:
+        raise UsageError(
+            f'Error parsing reference: "{target}" is not a valid repository/tag: {error.message}'
+        ) from error
     repository, name = reference(target)
     if "@" in target:
         raise UsageError(f'"{target}": refusing to create a tag with a digest reference')
@@ -252,6 +266,7 @@ def tag(client: Client, source: str, target: str) -> None:
 @click.argument("images", nargs=-1, required=True)
 @click.option("-f", "--force", is_flag=True, help="Force removal of the image")
 @click.option("--no-prune", is_flag=True, help="Do not delete untagged parents")
+@refused("--platform", reason="an image has one platform here; remove it by its name")
 @click.pass_obj
 def rm(client: Client, images: tuple[str, ...], force: bool, no_prune: bool) -> None:
     """Remove one or more images"""
@@ -260,7 +275,7 @@ def rm(client: Client, images: tuple[str, ...], force: bool, no_prune: bool) -> 
         answer = client.delete(image_path(name), {"force": force or None, "noprune": no_prune or None})
         return "\n".join(f"{what}: {value}" for step in answer or [] for what, value in step.items() if value)
 
-    for_each(images, one)
+    for_each(images, one, missing_is_fine=force)
 
 
 @command("")

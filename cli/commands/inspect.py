@@ -11,6 +11,7 @@ from cli.command import command
 from cli.commands.container import container_path, inspect_each
 from cli.commands.image import image_path
 from cli.errors import ApiError, CliError, UsageError
+from cli.output import warn
 from cli.urls import quote
 
 _PATHS = {
@@ -23,6 +24,7 @@ _PATHS = {
     "task": lambda ref: f"/tasks/{quote(ref)}",
     "secret": lambda ref: f"/secrets/{quote(ref)}",
     "config": lambda ref: f"/configs/{quote(ref)}",
+    "plugin": lambda ref: f"/plugins/{quote(ref)}/json",
 }
 _SWARM_KINDS = ("node", "service", "task", "secret", "config")
 
@@ -36,7 +38,8 @@ _SWARM_KINDS = ("node", "service", "task", "secret", "config")
 def inspect(client: Client, names: tuple[str, ...], form: str, size: bool, kind: str) -> None:
     """Return low-level information on objects of any kind"""
     if kind and kind not in _PATHS:
-        raise UsageError(f'unknown type: "{kind}"', hint="one of: " + ", ".join(_PATHS))
+        known = ", ".join(f'"{name}"' for name in sorted(_PATHS))
+        raise UsageError(f'unknown type: "{kind}": must be one of {known}')
     inspect_each(client, list(names), form, lambda name: _find(client, name, kind, size))
 
 
@@ -44,10 +47,14 @@ def _find(client: Client, name: str, kind: str, size: bool) -> Any:
     for candidate in [kind] if kind else _PATHS:
         query = {"size": True} if size and candidate == "container" else None
         try:
-            return client.get(_PATHS[candidate](name), query)
+            found = client.get(_PATHS[candidate](name), query)
         except ApiError as error:
             # A node that is no manager answers 503 for all that only the swarm knows.
             missing = error.status == 404 or (error.status == 503 and candidate in _SWARM_KINDS)
             if not missing or kind:
                 raise
-    raise CliError(f"no such object: {name}")
+            continue
+        if size and candidate != "container":
+            warn(f"WARNING: --size ignored for {candidate}")
+        return found
+    raise CliError(f"Error: No such object: {name}")

@@ -93,7 +93,7 @@ def _asked(name: str, username: str, password: str) -> credentials.Account:
 def logout(_client: Client, server: str) -> None:
     """Log out from a registry"""
     name = credentials.server_name(server)
-    if not credentials.erase(name):
+    if not credentials.erase(name) and server:
         show(f"Not logged in to {name}")
         return
     show(f"Removing login credentials for {name}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -30,18 +32,42 @@ def _read(path: str) -> bytes:
         with open(path, "rb") as source:
             return source.read()
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+        why = (error.strerror or str(error)).lower()
+        raise UsageError(f"error reading from {path}: open {path}: {why}") from error
+
+
+def _driver_option(kind: str) -> Callable[[Any], Any]:
+    if kind == "config":
+        return lambda function: function
+    return click.option("-d", "--driver", default="", help="Secret driver")
 
 
 def _create(kind: str) -> click.Command:
     @command(f"{kind.upper()} [file|-]", name="create")
     @click.argument("name")
-    @click.argument("file", default="-")
+    @click.argument("file", required=False)
     @repeated("-l", "--label", help=f"{kind.capitalize()} labels")
+    @click.option("--template-driver", default="", help="Template driver")
+    @_driver_option(kind)
     @click.pass_obj
-    def create(client: Client, name: str, file: str, label: tuple[str, ...]) -> None:
-        data = base64.b64encode(_read(file)).decode()
-        show(client.post(f"/{kind}s/create", {"Name": name, "Labels": labels(label), "Data": data})["ID"])
+    def create(
+        client: Client,
+        name: str,
+        file: str | None,
+        label: tuple[str, ...],
+        template_driver: str,
+        driver: str = "",
+    ) -> None:
+        body: dict[str, Any] = {"Name": name, "Labels": labels(label)}
+        if driver and file is not None:
+            raise UsageError("when using secret driver secret data must be empty")
+        if driver:
+            body["Driver"] = {"Name": driver}
+        else:
+            body["Data"] = base64.b64encode(_read("-" if file is None else file)).decode()
+        if template_driver:
+            body["Templating"] = {"Name": template_driver}
+        show(client.post(f"/{kind}s/create", body)["ID"])
 
     create.help = f"Create a {kind} from a file or STDIN"
     return create
@@ -55,18 +81,18 @@ def _ls(kind: str) -> click.Command:
     @click.pass_obj
     def ls(client: Client, filter_values: tuple[str, ...], form: str, quiet: bool) -> None:
         items = client.get(f"/{kind}s", {"filters": filters(filter_values)})
+        driver = (("DRIVER", "Driver"),) if kind == "secret" else ()
         rows = [
             {
                 "ID": item["ID"],
                 "Name": item["Spec"]["Name"],
-                "Driver": (item["Spec"].get("Driver") or {}).get("Name", ""),
+                **({"Driver": (item["Spec"].get("Driver") or {}).get("Name", "")} if driver else {}),
                 "CreatedAt": humanize.ago(item["CreatedAt"]),
                 "UpdatedAt": humanize.ago(item["UpdatedAt"]),
                 "Labels": labels_text(item["Spec"].get("Labels")),
             }
             for item in sorted(items, key=lambda item: item["Spec"]["Name"])
         ]
-        driver = (("DRIVER", "Driver"),) if kind == "secret" else ()
         columns = (
             ("ID", "ID"),
             ("NAME", "Name"),
@@ -86,12 +112,37 @@ def _inspect(kind: str) -> click.Command:
     @command(usage, name="inspect")
     @click.argument("names", nargs=-1, required=True)
     @click.option("-f", "--format", "form", default="", help="json or a Go template such as '{{.Spec.Name}}'")
+    @click.option("--pretty", is_flag=True, help="Print the information in a human friendly format")
     @click.pass_obj
-    def inspect(client: Client, names: tuple[str, ...], form: str) -> None:
+    def inspect(client: Client, names: tuple[str, ...], form: str, pretty: bool) -> None:
+        if pretty and form:
+            raise UsageError("--format is incompatible with human friendly format")
+        if pretty:
+            show("\n".join(_pretty(kind, client.get(_path(kind, name))) for name in names))
+            return
         inspect_each(client, list(names), form, lambda name: client.get(_path(kind, name)))
 
     inspect.help = f"Display detailed information on one or more {kind}s"
     return inspect
+
+
+def _pretty(kind: str, item: dict[str, Any]) -> str:
+    spec = item["Spec"]
+    labels = [f" - {key}={value}" for key, value in sorted((spec.get("Labels") or {}).items())]
+    labels = ["Labels:", *labels] if labels else []
+    created, updated = (
+        humanize.local_time(item[name]).replace("UTC", "utc") for name in ("CreatedAt", "UpdatedAt")
+    )
+    if kind == "config":
+        times = [f"Created at:            \t{created}", f"Updated at:            \t{updated}"]
+        data = base64.b64decode(spec.get("Data") or "").decode(errors="replace")
+        return "\n".join(
+            [f"ID:\t\t\t{item['ID']}", f"Name:\t\t\t{spec['Name']}", *labels, *times, "Data:", data]
+        )
+    driver = (spec.get("Driver") or {}).get("Name", "")
+    first = [f"ID:              {item['ID']}", f"Name:              {spec['Name']}", *labels]
+    times = [f"Created at:        {created}", f"Updated at:        {updated}"]
+    return "\n".join([*first, f"Driver:            {driver}", *times])
 
 
 def _rm(kind: str) -> click.Command:

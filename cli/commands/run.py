@@ -16,11 +16,12 @@ import click
 
 from cli.attach import check_terminal, converse, forwarder, resizer
 from cli.client import Client, Response
-from cli.command import command, report, stop_at_first_argument
+from cli.command import command, report, stop_at_first_argument, switch
 from cli.commands.container import container_path
 from cli.container_body import container_options, create_body
 from cli.errors import ApiError, CliError, SilentExit, UsageError
 from cli.output import show, warn
+from cli.parse import tagged
 from cli.terminal import DEFAULT_DETACH_KEYS
 
 _USAGE = "IMAGE [COMMAND] [ARG...]"
@@ -40,7 +41,7 @@ def create(client: Client, /, image: str, words: tuple[str, ...], **options: Any
 @command(_USAGE, context_settings=stop_at_first_argument())
 @click.option("-d", "--detach", is_flag=True, help="Run container in background and print container ID")
 @click.option("--detach-keys", default=DEFAULT_DETACH_KEYS, help="Override the key sequence for detaching")
-@click.option("--sig-proxy", type=bool, default=True, help="Proxy received signals to the process")
+@switch("--sig-proxy", default=True, help="Proxy received signals to the process")
 @container_options
 @click.argument("image")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
@@ -59,14 +60,21 @@ def run(
     try:
         status = _run(client, detach, detach_keys, sig_proxy, create_body(options, image, words), options)
     except CliError as error:
-        report(error)
+        report(error, command=_named())
         raise SilentExit(125) from error
     raise SilentExit(status)
 
 
+def _named() -> str:
+    """`swarmctl run`, also for `swarmctl container run`."""
+    return click.get_current_context().command_path.replace(" container", "")
+
+
 def _create(client: Client, options: dict[str, Any], body: dict[str, Any]) -> str:
     if options["pull"] not in ("always", "missing", "never"):
-        raise UsageError(f'invalid pull option: "{options["pull"]}"', hint="one of: always, missing, never")
+        raise UsageError(
+            f'invalid pull option: \'{options["pull"]}\': must be one of "always", "missing" or "never"'
+        )
     if options["cidfile"] and Path(options["cidfile"]).exists():
         raise UsageError(
             f"container ID file found, make sure the other container isn't running or delete {options['cidfile']}"
@@ -79,7 +87,7 @@ def _create(client: Client, options: dict[str, Any], body: dict[str, Any]) -> st
     except ApiError as error:
         if error.status != 404 or "no such image" not in error.reason.lower() or options["pull"] == "never":
             raise
-        warn(f"Unable to find image '{body['Image']}' locally")
+        warn(f"Unable to find image '{tagged(body['Image'])}' locally")
         _pull(client, body["Image"], options)
         answer = client.post("/containers/create", body, query)
     for warning in answer.get("Warnings") or []:
@@ -174,7 +182,7 @@ def _start(client: Client, identifier: str, options: dict[str, Any]) -> int:
     try:
         client.post(container_path(identifier, "start"))
     except ApiError as error:
-        report(error)
+        report(error, command=_named())
         if options["auto_remove"]:
             with contextlib.suppress(CliError):
                 client.delete(container_path(identifier), {"v": True, "force": True})

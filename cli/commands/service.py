@@ -38,7 +38,10 @@ def service_path(reference: str, verb: str = "") -> str:
 @click.pass_obj
 def ls(client: Client, filter_values: tuple[str, ...], form: str, quiet: bool) -> None:
     """List services"""
-    services = client.get("/services", {"filters": filters(filter_values), "status": True})
+    show_services(client.get("/services", {"filters": filters(filter_values), "status": True}), form, quiet)
+
+
+def show_services(services: list[dict[str, Any]], form: str, quiet: bool) -> None:
     rows = [service_row(service) for service in sorted(services, key=lambda service: service["Spec"]["Name"])]
     emit(rows, _COLUMNS, form=form, quiet="ID" if quiet else "")
 
@@ -96,14 +99,14 @@ def ps(
                 raise
             problems.append(f"no such service: {name}")
     if chosen.get("service"):
-        tasks = client.get("/tasks", {"filters": _with_node_ids(client, chosen)})
+        tasks = client.get("/tasks", {"filters": with_node_ids(client, chosen)})
         show_tasks(tasks, Names(client, resolve=not no_resolve), form=form, quiet=quiet, no_trunc=no_trunc)
     if problems:
         sys.stdout.flush()
         raise CliError("\n".join(problems))
 
 
-def _with_node_ids(client: Client, chosen: dict[str, list[str]]) -> dict[str, list[str]]:
+def with_node_ids(client: Client, chosen: dict[str, list[str]]) -> dict[str, list[str]]:
     """`--filter node=self` and node names become ids."""
     if "node" in chosen:
         chosen["node"] = [
@@ -128,7 +131,16 @@ def inspect(client: Client, services: tuple[str, ...], form: str, pretty: bool) 
         for name in services:
             show(service_text(client.get(service_path(name))))
         return
-    inspect_each(client, list(services), form, lambda name: client.get(service_path(name)))
+    inspect_each(client, list(services), form, lambda name: _inspected(client, name))
+
+
+def _inspected(client: Client, name: str) -> Any:
+    try:
+        return client.get(service_path(name))
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        raise CliError(f"Error: no such service: {name}") from error
 
 
 @command("SERVICE [SERVICE...]")

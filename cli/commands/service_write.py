@@ -100,8 +100,8 @@ def scale(client: Client, scales: tuple[str, ...], detach: bool) -> None:
     for name, count in wanted:
         try:
             _send(client, name, lambda spec, count=count: set_replicas(spec, count))  # type: ignore[misc]
-        except UsageError as error:
-            raise UsageError(f"{name}: {error.message}") from error
+        except CliError as error:
+            raise CliError(f"{name}: {error.message}", hint=error.hint) from error
         show(f"{name} scaled to {count}")
     for name, _ in wanted:
         _converge(client, name, detach, False)

@@ -11,7 +11,7 @@ from cli.client import Client
 from cli.command import command
 from cli.errors import UsageError
 from cli.output import show
-from cli.parse import choice, positive_nanoseconds
+from cli.parse import choice, comma_fields, positive_nanoseconds
 from cli.survey import survey_text
 
 _AVAILABILITY = ("active", "pause", "drain")
@@ -21,6 +21,7 @@ _SPEC_OPTIONS = (
         "--autolock", type=bool, is_flag=True, default=None, help="Require a key to start a manager"
     ),
     click.option("--cert-expiry", default="", help="Validity period for node certificates (default 2160h)"),
+    click.option("--external-ca", multiple=True, help="External CA: protocol=cfssl,url=https://..."),
     click.option("--dispatcher-heartbeat", default="", help="Dispatcher heartbeat period (default 1s)"),
     click.option(
         "--max-snapshots", type=click.IntRange(min=0), help="Number of additional snapshots to retain"
@@ -42,6 +43,9 @@ def _apply(spec: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
         spec.setdefault("EncryptionConfig", {})["AutoLockManagers"] = options["autolock"]
     if options["cert_expiry"]:
         spec.setdefault("CAConfig", {})["NodeCertExpiry"] = positive_nanoseconds(options["cert_expiry"])
+    if options["external_ca"]:
+        external = [_external_ca(text) for text in options["external_ca"]]
+        spec.setdefault("CAConfig", {})["ExternalCAs"] = external
     if options["dispatcher_heartbeat"]:
         period = positive_nanoseconds(options["dispatcher_heartbeat"])
         spec.setdefault("Dispatcher", {})["HeartbeatPeriod"] = period
@@ -158,7 +162,8 @@ def join(
 @click.pass_obj
 def join_token(client: Client, role: str, quiet: bool, rotate: bool) -> None:
     """Manage join tokens"""
-    choice(role, ("worker", "manager"), "role")
+    if role not in ("worker", "manager"):
+        raise UsageError(f"unknown role {role}", hint="worker or manager")
     if rotate:
         swarm = client.get("/swarm")
         query = {"version": swarm["Version"]["Index"], f"rotate{role.capitalize()}Token": True}
@@ -186,7 +191,7 @@ def leave(client: Client, force: bool) -> None:
 @click.pass_obj
 def update(client: Client, /, **options: Any) -> None:
     """Update the swarm"""
-    if not any(value not in (None, "") for value in options.values()):
+    if not any(value not in (None, "", ()) for value in options.values()):
         raise UsageError("nothing to update", hint="swarmctl swarm update --help lists what can be changed")
     swarm = client.get("/swarm")
     client.post("/swarm/update", _apply(swarm["Spec"], options), {"version": swarm["Version"]["Index"]})
@@ -195,11 +200,78 @@ def update(client: Client, /, **options: Any) -> None:
         _show_unlock_key(client)
 
 
+def _external_ca(text: str) -> dict[str, Any]:
+    """protocol=cfssl,url=URL,cacert=FILE,..."""
+    found: dict[str, Any] = {}
+    for key, value in comma_fields(text, "external-ca"):
+        if key == "protocol":
+            found["Protocol"] = value
+        elif key == "url":
+            found["URL"] = value
+        elif key == "cacert":
+            found["CACert"] = _pem(value or "")
+        else:
+            found.setdefault("Options", {})[key] = value or ""
+    if not found.get("Protocol") or not found.get("URL"):
+        raise UsageError(
+            "the external-ca option needs a protocol and a URL", hint="protocol=cfssl,url=https://..."
+        )
+    return found
+
+
+def _pem(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as source:
+            return source.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from error
+
+
 @command("")
+@click.option(
+    "--ca-cert", default="", help="Path to the PEM-formatted root CA certificate for the new cluster"
+)
+@click.option("--ca-key", default="", help="Path to the PEM-formatted root CA key for the new cluster")
+@click.option("--cert-expiry", default="", help="Validity period for node certificates (default 2160h)")
+@click.option("-d", "--detach", is_flag=True, help="Do not wait for the nodes to take over the new root CA")
+@click.option("--external-ca", multiple=True, help="External CA: protocol=cfssl,url=https://...")
+@click.option("-q", "--quiet", is_flag=True, help="Suppress progress output")
+@click.option("--rotate", is_flag=True, help="Rotate the swarm CA")
 @click.pass_obj
-def ca(client: Client) -> None:
-    """Display the root CA"""
+def ca(client: Client, /, rotate: bool, detach: bool, quiet: bool, **options: Any) -> None:
+    """Display and rotate the root CA"""
+    swarm = client.get("/swarm")
+    if not rotate:
+        given = [name for name, value in options.items() if value]
+        if given:
+            name = given[0].replace("_", "-")
+            raise UsageError(f"`--{name}` flag requires the `--rotate` flag to update the CA")
+        sys.stdout.write(swarm["TLSInfo"]["TrustRoot"])
+        return
+    wanted = swarm["Spec"].setdefault("CAConfig", {})
+    wanted["ForceRotate"] = wanted.get("ForceRotate", 0) + 1
+    if options["ca_cert"]:
+        wanted["SigningCACert"] = _pem(options["ca_cert"])
+    if options["ca_key"]:
+        wanted["SigningCAKey"] = _pem(options["ca_key"])
+    if options["cert_expiry"]:
+        wanted["NodeCertExpiry"] = positive_nanoseconds(options["cert_expiry"])
+    if options["external_ca"]:
+        wanted["ExternalCAs"] = [_external_ca(text) for text in options["external_ca"]]
+    client.post("/swarm/update", swarm["Spec"], {"version": swarm["Version"]["Index"]})
+    if not detach:
+        _wait_for_rotation(client, quiet)
     sys.stdout.write(client.get("/swarm")["TLSInfo"]["TrustRoot"])
+
+
+def _wait_for_rotation(client: Client, quiet: bool) -> None:
+    """Until every node has a certificate of the new root."""
+    import time
+
+    if not quiet:
+        sys.stderr.write("waiting until all nodes have certificates of the new root\n")
+    while client.get("/swarm").get("RootRotationInProgress"):
+        time.sleep(0.5)
 
 
 @command("", name="unlock-key")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import click
 
 from cli.client import Client
-from cli.command import command, report
+from cli.command import DEBUG, command, report
 from cli.contexts import current_name
 from cli.errors import CliError, SilentExit
-from cli.output import show, warn
+from cli.output import json_line, show, warn
 
 API_VERSION = "1.51"  # what our requests mean: they name no version, which is the newest
 
@@ -23,7 +22,7 @@ def _formatted(value: Any, form: str) -> bool:
     if not form:
         return False
     if form == "json":
-        show(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
+        show(json_line(value))
         return True
     from cli.template import Template
 
@@ -45,7 +44,11 @@ def version(client: Client, form: str) -> None:
     ours = {
         "Version": VERSION,
         "ApiVersion": API_VERSION,
+        "DefaultAPIVersion": API_VERSION,
+        "GitCommit": "",
+        "GoVersion": f"none (Python {platform.python_version()})",
         "PythonVersion": platform.python_version(),
+        "BuildTime": "",
         "Os": platform.system().lower(),
         "Arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
         "Context": current_name(os.environ),
@@ -89,11 +92,13 @@ def info(client: Client, form: str) -> None:
     from cli.host_info import lines
     from cli.main import VERSION
 
-    ours = {"Version": VERSION, "Context": current_name(os.environ), "Debug": False}
+    ours = {"Version": VERSION, "Context": current_name(os.environ), "Debug": bool(os.environ.get(DEBUG))}
     answer = client.get("/info")
     if _formatted({**answer, "ClientInfo": ours}, form):
         return
-    show(f"Client:\n Version:    {VERSION}\n Context:    {ours['Context']}\n")
+    show(
+        f"Client:\n Version:    {VERSION}\n Context:    {ours['Context']}\n Debug Mode: {str(ours['Debug']).lower()}\n"
+    )
     show("\n".join(lines(answer)))
     for warning in answer.get("Warnings") or []:
         warn(warning)

@@ -101,8 +101,8 @@ def _summary_row(kind: str, count: int, active: int, total: int, free: int) -> R
         "Type": kind,
         "TotalCount": str(count),
         "Active": str(active),
-        "Size": humanize.short_size(total),
-        "Reclaimable": f"{humanize.short_size(free)}{share}",
+        "Size": humanize.size(total),
+        "Reclaimable": f"{humanize.size(free)}{share}",
     }
 
 
@@ -130,8 +130,8 @@ def _image_rows(image: Row) -> list[Row]:
             "ID": short_id(image["Id"]),
             "CreatedSince": humanize.ago(image["Created"]),
             "Size": humanize.short_size(image["Size"]),
-            "SharedSize": humanize.short_size(shared),
-            "UniqueSize": humanize.short_size(image["Size"] - shared),
+            "SharedSize": humanize.size(shared),
+            "UniqueSize": humanize.size(image["Size"] - shared),
             "Containers": str(image["Containers"]),
         }
         for repository, tag in names

@@ -178,7 +178,9 @@ def test_broken_answers_are_reported(server: Server, answer: bytes) -> None:
 
 
 def test_no_daemon_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DaemonUnreachable, match=r"Cannot connect .* Is swarmd running\?") as caught:
+    with pytest.raises(
+        DaemonUnreachable, match=r"Cannot connect .* Is the docker daemon running\?"
+    ) as caught:
         open_endpoint(Endpoint(f"unix://{tmp_path}/none"))
     assert "swarmd" in caught.value.hint
 

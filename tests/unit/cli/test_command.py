@@ -49,10 +49,10 @@ def test_help_shows_the_sections_in_order(capsys: pytest.CaptureFixture[str]) ->
         (["service", "sl"], 1, "unknown command: swarmctl service sl"),
         (["ps", "--nonsense"], 125, "--nonsense"),
         (["ps", "--last", "x"], 125, "--last"),
-        (["rm"], 1, "CONTAINERS"),
+        (["rm"], 1, "'swarmctl rm' requires at least 1 argument"),
         (["run", "--memory", "12x", "image"], 125, "'12x'"),
-        (["run"], 1, "IMAGE"),
-        (["service", "create", "--limit-memory", "much", "image"], 1, "'much'"),
+        (["run"], 1, "'swarmctl run' requires at least 1 argument"),
+        (["service", "create", "--limit-memory", "much", "image"], 125, "'much'"),
         (["service", "scale", "web"], 1, "invalid scale specifier 'web'"),
         (["service", "scale", "web=many"], 1, "invalid replicas value many"),
         (["-H", "nonsense", "ps"], 1, 'invalid daemon address "nonsense"'),
@@ -75,7 +75,10 @@ def test_no_daemon(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
     monkeypatch.setenv("SWARMCTL_HOST", "unix:///nonexistent/socket")
     assert main(["ps"]) == 1
     err = capsys.readouterr().err
-    assert "Cannot connect to the swarmctl daemon at unix:///nonexistent/socket. Is swarmd running?" in err
+    assert (
+        "Cannot connect to the Docker daemon at unix:///nonexistent/socket. Is the docker daemon running?"
+        in err
+    )
     assert "hint: " in err
 
 

@@ -103,13 +103,12 @@ def test_many_flags() -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["--restart", "sometimes"], '"sometimes"'),
-        (["--restart", "always:3"], '"always:3"'),
+        (["--restart", "on-failure:many"], "must be an integer: on-failure:many"),
         (["--restart", "always", "--rm"], "cannot specify both"),
         (["--cpus", "1", "--cpu-quota", "5"], "--cpus cannot be combined"),
-        (["--device", "fuse"], '"fuse"'),
+        (["--device", "fuse"], "fuse is not an absolute path"),
         (["--device", "/dev/fuse:/dev/x:qq"], '"qq"'),
-        (["--ulimit", "nofile"], '"nofile"'),
+        (["--ulimit", "nofile"], '"nofile" for "--ulimit" flag'),
         (["--sysctl", "novalue"], '"novalue"'),
         (["-e", "=x"], "=x"),
         (["--add-host", "db"], '"db"'),
@@ -117,7 +116,7 @@ def test_many_flags() -> None:
     ],
 )
 def test_wrong_values_are_named(words: list[str], problem: str) -> None:
-    with pytest.raises(UsageError, match=problem):
+    with pytest.raises((UsageError, click.UsageError), match=problem):
         body(*words)
 
 
@@ -162,7 +161,7 @@ def test_a_seccomp_profile_is_read_by_the_client(tmp_path: Path) -> None:
         body("--security-opt", "seccomp=/nowhere")
     open_paths = body("--security-opt", "systempaths=unconfined")["HostConfig"]
     assert (open_paths["MaskedPaths"], open_paths["ReadonlyPaths"]) == ([], [])
-    with pytest.raises(UsageError, match="invalid --security-opt"):
+    with pytest.raises(UsageError, match="Invalid --security-opt"):
         body("--security-opt", "bogus")
 
 

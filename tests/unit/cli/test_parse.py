@@ -54,7 +54,7 @@ def test_bad_sizes(text: str) -> None:
 def test_cpus() -> None:
     assert parse.nano_cpus("0.5") == 500_000_000
     for text in ("x", "-1", "nan"):
-        with pytest.raises(UsageError, match=f'"{text}"'):
+        with pytest.raises(UsageError, match="number"):
             parse.nano_cpus(text)
 
 
@@ -72,7 +72,7 @@ def test_environment_takes_values_from_files_and_our_own(
 
 def test_filters_collect_values_of_one_key() -> None:
     assert parse.filters(["name=a", "label=x=y", "name=b"]) == {"name": ["a", "b"], "label": ["x=y"]}
-    with pytest.raises(UsageError, match='"name"'):
+    with pytest.raises(UsageError, match="expected name=value"):
         parse.filters(["name"])
 
 
