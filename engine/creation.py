@@ -21,6 +21,7 @@ from engine.config import (
 )
 from engine.container import Container, ResolvedMount, State
 from engine.containers import Containers, checked_name
+from engine.endpoint_wishes import check_endpoint
 from engine.errors import Conflict, EngineError, InvalidParameter, NotFound
 from engine.events import EventBus
 from engine.health import checked_health
@@ -33,7 +34,7 @@ from engine.name_files import parse_extra_host
 from engine.names import random_name
 from engine.networking import checked_networks, publishes
 from engine.networks import NetworkProvider
-from engine.option_checks import check_endpoint, check_options, check_platform, check_remapped
+from engine.option_checks import check_options, check_platform, check_remapped
 from engine.preparation import HostPreparation, init_program
 from engine.process import merged_config, process_args
 from engine.runtime import capabilities

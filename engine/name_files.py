@@ -57,7 +57,8 @@ def hosts_text(
     lines += [f"{address}\t{names}\n" for address, names in links if address]
     domain = container.config.domainname
     names = f"{hostname}.{domain} {hostname}" if domain else hostname
-    lines += [f"{endpoint.cidr.partition('/')[0]}\t{names}\n" for endpoint in endpoints]
+    cidrs = [cidr for endpoint in endpoints for cidr in (endpoint.cidr, endpoint.cidr6) if cidr]
+    lines += [f"{cidr.partition('/')[0]}\t{names}\n" for cidr in cidrs]
     return "".join(lines)
 
 
