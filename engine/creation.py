@@ -27,7 +27,7 @@ from engine.events import EventBus
 from engine.health import checked_health
 from engine.images.store import ImageStore
 from engine.limits import discard_unsupported
-from engine.links import checked_links
+from engine.links import checked_links, endpoint_links
 from engine.log_settings import check_log_settings
 from engine.mounts import MountResolver
 from engine.name_files import parse_extra_host
@@ -111,6 +111,7 @@ class Creation:
         _apply_mac_address(config, mode, wished)
         for network, wish in wished.items():
             check_endpoint(network, wish)
+        links += endpoint_links(wished.values(), self._containers.find)
         container = Container(
             id=container_id,
             name=plain_name,

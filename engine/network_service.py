@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import ipaddress
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -18,7 +18,8 @@ from engine.endpoint_wishes import check_endpoint, endpoint_request
 from engine.errors import Conflict, Forbidden, InvalidParameter, NotFound
 from engine.events import EventBus
 from engine.filter_values import check_filters, has_label, is_spared, matches_pattern, moment, truth
-from engine.networks import IpamBlock, Network, NetworkProvider, NetworkSpec
+from engine.links import endpoint_links
+from engine.networks import IpamBlock, Network, NetworkProvider, NetworkSpec, Sandbox
 
 PREDEFINED = ("bridge", "host", "none")
 LISTING = ("dangling", "driver", "id", "label", "name", "scope", "type")
@@ -28,7 +29,15 @@ PRUNING = ("label", "label!", "until")
 class NetworkService:
     """Verbs on networks of local scope; those of the cluster are the managers' business."""
 
-    def __init__(self, provider: NetworkProvider, containers: Containers, events: EventBus) -> None:
+    def __init__(
+        self,
+        provider: NetworkProvider,
+        containers: Containers,
+        events: EventBus,
+        update_hosts: Callable[[Container, Sandbox | None], None] = lambda container, before: None,
+    ) -> None:
+        """`update_hosts`: a running container's networks have changed, and were those of that sandbox."""
+        self._update_hosts = update_hosts
         self._provider = provider
         self._containers = containers
         self._events = events
@@ -71,8 +80,6 @@ class NetworkService:
         if body.config_only:
             if body.config_from and body.config_from.network:
                 raise Forbidden("a configuration network cannot depend on another configuration network")
-            if body.driver:
-                raise InvalidParameter("a configuration network has no driver: leave Driver out")
             spec = msgspec.structs.replace(spec, driver="null", config_only=True)
         elif body.config_from and body.config_from.network:
             spec = self._from_configuration(spec, body.config_from.network)
@@ -126,9 +133,14 @@ class NetworkService:
                 f"endpoint with name {container.name} already exists in network {network.spec.name}"
             )
         request = endpoint_request(network.id, wish, self._provider)
+        links = endpoint_links([wish], self._containers.find)
+        before = self._provider.sandbox(container.id)
         if container.is_running:
             await self._provider.connect(container.id, request)
         container.endpoints[network.spec.name] = wish
+        container.links = [*container.links, *links]
+        if container.is_running:
+            self._update_hosts(container, before)
         self._containers.save(container)
         self._publish(network, container, "connect")
 
@@ -142,8 +154,10 @@ class NetworkService:
             raise InvalidParameter(
                 f"container {container.id} is not connected to network {network.spec.name}"
             )
+        before = self._provider.sandbox(container.id)
         if container.is_running:
             await self._provider.disconnect(container.id, network.id)
+            self._update_hosts(container, before)
         del container.endpoints[known]
         self._containers.save(container)
         self._publish(network, container, "disconnect")

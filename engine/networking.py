@@ -17,7 +17,7 @@ from engine.container import Container, Link
 from engine.endpoint_wishes import endpoint_request
 from engine.errors import Conflict, Forbidden, InvalidParameter, NotFound
 from engine.links import link_addresses, link_environment
-from engine.name_files import HostFiles, hosts_text, resolv_text
+from engine.name_files import HostFiles, addresses_of, hosts_text, own_names, resolv_text
 from engine.networks import EndpointRequest, NetworkProvider, Publish, Sandbox, SandboxRequest
 from engine.settings import EngineSettings
 
@@ -107,6 +107,17 @@ class ContainerNetworking:
                 current = {names: address for address, names in self._link_addresses(other) if address}
                 lines = (line.partition("\t") for line in path.read_text().splitlines())
                 path.write_text("".join(f"{current.get(n, a)}{tab}{n}\n" for a, tab, n in lines))
+
+    def update_hosts(self, container: Container, before: Sandbox | None) -> None:
+        """Its networks have changed while it runs: their addresses go and come, what its user wrote stays."""
+        folder, after = self._settings.container_dir(container.id), self.sandbox(container)
+        path, old, new = folder / "hosts", addresses_of(before), addresses_of(after)
+        lines = path.read_text().splitlines()
+        kept = [line for line in lines if line.partition("\t")[0] not in {*old} - {*new}]
+        names = own_names(container, (folder / "hostname").read_text().strip())
+        kept += [f"{address}\t{names}" for address in new if address not in old]
+        kept += [f"{a}\t{n}" for a, n in self._link_addresses(container) if a and f"{a}\t{n}" not in kept]
+        path.write_text("".join(f"{line}\n" for line in kept))  # in place: it is mounted in the container
 
     def _linked(self, container: Container) -> Iterator[tuple[Link, Container]]:
         for link in container.links:

@@ -6,6 +6,7 @@ neighbour.h. Everything here blocks: call it in worker threads.
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import struct
 
@@ -85,7 +86,7 @@ def addresses(kernel: Connection) -> dict[int, set[str]]:
             continue
         has = rtnl.attributes_of(body, _ADDRESS.size)
         local = has.get(_IFA_LOCAL) or has[_IFA_ADDRESS]
-        found.setdefault(index, set()).add(f"{socket.inet_ntop(family, local)}/{length}")
+        found.setdefault(index, set()).add(f"{_unpacked(local)}/{length}")
     return found
 
 
@@ -98,7 +99,7 @@ def route_subnets(kernel: Connection) -> list[str]:
             _, length, _, _, table, _, _, _, _ = _ROUTE.unpack_from(body)
             destination = rtnl.attributes_of(body, _ROUTE.size).get(_RTA_DST)
             if table == _TABLE_MAIN and destination and destination[:2] not in _EVERY_LINK[family]:
-                found.append(f"{socket.inet_ntop(family, destination)}/{length}")
+                found.append(f"{_unpacked(destination)}/{length}")
     return found
 
 
@@ -143,6 +144,11 @@ def delete_link(name: str) -> None:
     if index is not None:
         with rtnl.connection() as connection:
             connection.send([rtnl.delete_link(index)], f"cannot delete {name}")
+
+
+def _unpacked(address: bytes) -> str:
+    """Not by inet_ntop: pysyncobj puts one of its own into the socket module."""
+    return socket.inet_ntoa(address) if len(address) == _IPV4_BYTES else str(ipaddress.IPv6Address(address))
 
 
 def _text(data: bytes) -> str:

@@ -8,6 +8,7 @@ if_link.h, if_addr.h, neighbour.h. What is there is read in netlink.py.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import socket
 import struct
@@ -333,9 +334,10 @@ def attribute(kind: int, data: bytes) -> bytes:
 
 
 def _address(text: str) -> tuple[int, bytes]:
-    """Its family, and packed."""
-    family = socket.AF_INET6 if ":" in text else socket.AF_INET
-    return family, socket.inet_pton(family, text)
+    """Its family, and packed. Not by inet_pton: pysyncobj puts one of its own into the socket module."""
+    if ":" in text:
+        return socket.AF_INET6, ipaddress.IPv6Address(text).packed
+    return socket.AF_INET, socket.inet_aton(text)
 
 
 def _u32(number: int) -> bytes:

@@ -65,7 +65,7 @@ def ls(client: Client, filter_values: tuple[str, ...], form: str, no_trunc: bool
 @click.argument("name")
 @click.option("--attachable", is_flag=True, help="Enable manual container attachment")
 @repeated("--aux-address", help="Auxiliary addresses used by Network driver (name=address)")
-@click.option("-d", "--driver", default="", help="Driver to manage the Network (default bridge)")
+@click.option("-d", "--driver", default="bridge", help="Driver to manage the Network (default bridge)")
 @click.option("--config-from", default="", help="The network from which to copy the configuration")
 @click.option("--config-only", is_flag=True, help="Create a configuration only network")
 @repeated("--gateway", help="Gateway for the subnet, one for each --subnet")
@@ -85,7 +85,7 @@ def create(client: Client, /, name: str, **options: Any) -> None:
     """Create a network"""
     body: dict[str, Any] = {
         "Name": name,
-        "Driver": options["driver"] or ("" if options["config_only"] else "bridge"),
+        "Driver": options["driver"],
         "Internal": options["internal"],
         "Attachable": options["attachable"],
         "Ingress": options["ingress"],

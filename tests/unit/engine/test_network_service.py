@@ -73,7 +73,6 @@ async def test_a_network_as_it_was_asked_for(service: Service) -> None:
         (NetworkCreate(name=""), InvalidParameter),
         (NetworkCreate(name="bridge"), Forbidden),
         (NetworkCreate(name="shop"), Conflict),
-        (NetworkCreate(name="new", config_only=True, driver="bridge"), InvalidParameter),
         (NetworkCreate(name="new", config_from=ConfigReference(network="shop")), Forbidden),
     ],
 )
