@@ -21,19 +21,20 @@ from engine.config import (
 )
 from engine.container import Container, ResolvedMount, State
 from engine.containers import Containers, checked_name
+from engine.endpoint_wishes import check_endpoint
 from engine.errors import Conflict, EngineError, InvalidParameter, NotFound
 from engine.events import EventBus
 from engine.health import checked_health
 from engine.images.store import ImageStore
 from engine.limits import discard_unsupported
-from engine.links import checked_links
+from engine.links import checked_links, endpoint_links
 from engine.log_settings import check_log_settings
 from engine.mounts import MountResolver
 from engine.name_files import parse_extra_host
 from engine.names import random_name
 from engine.networking import checked_networks, publishes
 from engine.networks import NetworkProvider
-from engine.option_checks import check_endpoint, check_options, check_platform, check_remapped
+from engine.option_checks import check_options, check_platform, check_remapped
 from engine.preparation import HostPreparation, init_program
 from engine.process import merged_config, process_args
 from engine.runtime import capabilities
@@ -110,6 +111,7 @@ class Creation:
         _apply_mac_address(config, mode, wished)
         for network, wish in wished.items():
             check_endpoint(network, wish)
+        links += endpoint_links(wished.values(), self._containers.find)
         container = Container(
             id=container_id,
             name=plain_name,

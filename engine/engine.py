@@ -141,7 +141,7 @@ class Engine:
         runner = CommandRunner(self._containers, self._creation, self._lifecycle)
         self.builds = Builds(settings.root / "builds", self.images, roots, runner)
         self.commits = Commits(self.images, roots, self._containers, self._lifecycle, self.events_bus)
-        self.networks = NetworkService(networks, self._containers, self.events_bus)
+        self.networks = NetworkService(networks, self._containers, self.events_bus, networking.update_hosts)
         self.volumes = VolumeService(self._volumes, self.events_bus, self._containers.users_of_volume)
         self.events_bus.companion = AttachmentEvents(find, networks)
         self.host = HostFacts(

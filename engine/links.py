@@ -8,9 +8,9 @@ which follow when the linked container starts again.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from engine.config import HostConfig
+from engine.config import EndpointConfig, HostConfig
 from engine.container import Container, Link
 from engine.errors import Conflict, InvalidParameter, NotFound
 from engine.networks import Sandbox
@@ -41,6 +41,12 @@ def checked_links(host: HostConfig, find: Callable[[str], Container]) -> list[Li
             raise InvalidParameter("conflicting options: host type networking can't be used with links")
         links[alias] = Link(container_id=other.id, alias=alias)
     return list(links.values())
+
+
+def endpoint_links(wishes: Iterable[EndpointConfig], find: Callable[[str], Container]) -> list[Link]:
+    """The links that a container's places on networks name."""
+    texts = [text for wish in wishes for text in wish.links or ()]
+    return checked_links(HostConfig(links=texts), find)
 
 
 def without_link(ref: str, find: Callable[[str], Container]) -> Container:

@@ -55,10 +55,22 @@ def hosts_text(
         name, address = parse_extra_host(entry)
         lines.append(f"{address or gateway}\t{name}\n")
     lines += [f"{address}\t{names}\n" for address, names in links if address]
-    domain = container.config.domainname
-    names = f"{hostname}.{domain} {hostname}" if domain else hostname
-    lines += [f"{endpoint.cidr.partition('/')[0]}\t{names}\n" for endpoint in endpoints]
+    names = own_names(container, hostname)
+    lines += [f"{address}\t{names}\n" for address in addresses_of(sandbox)]
     return "".join(lines)
+
+
+def own_names(container: Container, hostname: str) -> str:
+    domain = container.config.domainname
+    return f"{hostname}.{domain} {hostname}" if domain else hostname
+
+
+def addresses_of(sandbox: Sandbox | None) -> list[str]:
+    """Of all its interfaces, of both families."""
+    endpoints = sandbox.endpoints if sandbox else ()
+    return [
+        cidr.partition("/")[0] for endpoint in endpoints for cidr in (endpoint.cidr, endpoint.cidr6) if cidr
+    ]
 
 
 def resolv_text(container: Container, sandbox: Sandbox | None, inherited: HostFiles) -> str:

@@ -6,17 +6,20 @@ import contextlib
 import datetime
 import ipaddress
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import msgspec
 
 from engine.config import EndpointConfig, NetworkCreate
 from engine.container import Container
 from engine.containers import Containers
+from engine.endpoint_wishes import check_endpoint, endpoint_request
 from engine.errors import Conflict, Forbidden, InvalidParameter, NotFound
 from engine.events import EventBus
 from engine.filter_values import check_filters, has_label, is_spared, matches_pattern, moment, truth
-from engine.networking import endpoint_request
-from engine.networks import IpamBlock, Network, NetworkProvider, NetworkSpec
+from engine.links import endpoint_links
+from engine.networks import IpamBlock, Network, NetworkProvider, NetworkSpec, Sandbox
 
 PREDEFINED = ("bridge", "host", "none")
 LISTING = ("dangling", "driver", "id", "label", "name", "scope", "type")
@@ -26,7 +29,15 @@ PRUNING = ("label", "label!", "until")
 class NetworkService:
     """Verbs on networks of local scope; those of the cluster are the managers' business."""
 
-    def __init__(self, provider: NetworkProvider, containers: Containers, events: EventBus) -> None:
+    def __init__(
+        self,
+        provider: NetworkProvider,
+        containers: Containers,
+        events: EventBus,
+        update_hosts: Callable[[Container, Sandbox | None], None] = lambda container, before: None,
+    ) -> None:
+        """`update_hosts`: a running container's networks have changed, and were those of that sandbox."""
+        self._update_hosts = update_hosts
         self._provider = provider
         self._containers = containers
         self._events = events
@@ -47,10 +58,6 @@ class NetworkService:
             if body.name in PREDEFINED:
                 raise Forbidden(f"operation is not permitted on predefined {body.name} network")
             raise Conflict(f"network with name {body.name} already exists")
-        if body.config_only or (body.config_from and body.config_from.network):
-            raise InvalidParameter(
-                "ConfigOnly and ConfigFrom are not supported yet: give the options of the network directly"
-            )
         blocks = tuple(
             IpamBlock(
                 subnet=pool.subnet,
@@ -70,6 +77,12 @@ class NetworkService:
             options=body.options or {},
             labels=body.labels or {},
         )
+        if body.config_only:
+            if body.config_from and body.config_from.network:
+                raise Forbidden("a configuration network cannot depend on another configuration network")
+            spec = msgspec.structs.replace(spec, driver="null", config_only=True)
+        elif body.config_from and body.config_from.network:
+            spec = self._from_configuration(spec, body.config_from.network)
         network = await self._provider.create_network(spec)
         self._events.publish("network", "create", network.id, {"name": body.name, "type": spec.driver})
         return network.id
@@ -88,6 +101,11 @@ class NetworkService:
             raise Conflict(
                 f"error while removing network: network {network.spec.name} has active endpoints ({names})"
             )
+        users_of_settings = [n for n in self._provider.networks() if n.spec.config_from == network.spec.name]
+        if network.spec.config_only and users_of_settings:
+            raise Conflict(
+                f'configuration network "{network.spec.name}" is in use by {users_of_settings[0].spec.name}'
+            )
         await self._provider.remove_network(network.id)
         self._events.publish(
             "network", "destroy", network.id, {"name": network.spec.name, "type": network.spec.driver}
@@ -95,6 +113,7 @@ class NetworkService:
 
     async def connect(self, ref: str, container_ref: str, wish: EndpointConfig | None) -> None:
         wish = wish or EndpointConfig()
+        check_endpoint(ref, wish)
         container = self._containers.find(container_ref)
         network = self._provider.find(ref)
         mode = container.network_mode
@@ -107,14 +126,21 @@ class NetworkService:
                 f"container {container.name} cannot be connected to {network.spec.name}: the networks host and none "
                 "are chosen when a container is made, and go with no other"
             )
+        if network.spec.config_only:
+            raise Forbidden(f"network {network.spec.name} is a configuration only: no container can be on it")
         if any(self._same(network, known) for known in container.endpoints):
             raise Forbidden(
                 f"endpoint with name {container.name} already exists in network {network.spec.name}"
             )
         request = endpoint_request(network.id, wish, self._provider)
+        links = endpoint_links([wish], self._containers.find)
+        before = self._provider.sandbox(container.id)
         if container.is_running:
             await self._provider.connect(container.id, request)
         container.endpoints[network.spec.name] = wish
+        container.links = [*container.links, *links]
+        if container.is_running:
+            self._update_hosts(container, before)
         self._containers.save(container)
         self._publish(network, container, "connect")
 
@@ -128,8 +154,10 @@ class NetworkService:
             raise InvalidParameter(
                 f"container {container.id} is not connected to network {network.spec.name}"
             )
+        before = self._provider.sandbox(container.id)
         if container.is_running:
             await self._provider.disconnect(container.id, network.id)
+            self._update_hosts(container, before)
         del container.endpoints[known]
         self._containers.save(container)
         self._publish(network, container, "disconnect")
@@ -148,6 +176,25 @@ class NetworkService:
                     deleted.append(network.spec.name)
         self._events.publish("network", "prune", "", {"reclaimed": "0"})
         return {"NetworksDeleted": deleted}
+
+    def _from_configuration(self, spec: NetworkSpec, ref: str) -> NetworkSpec:
+        """Docker's rule: what a configuration network says cannot be said again."""
+        source = self._provider.find(ref).spec
+        if not source.config_only:
+            raise Forbidden(f'"{ref}" is no configuration network: make it with ConfigOnly')
+        if spec.ipam or spec.options or spec.ipv6:
+            raise Forbidden(
+                "user specified configurations are not supported if the network depends on a "
+                "configuration network"
+            )
+        return msgspec.structs.replace(
+            spec,
+            config_from=source.name,
+            ipam=source.ipam,
+            options=source.options,
+            ipv6=source.ipv6,
+            labels={**source.labels, **spec.labels},
+        )
 
     def _uses(self, container: Container, network: Network) -> bool:
         return any(self._same(network, ref) for ref in container.endpoints) or any(
@@ -194,8 +241,8 @@ class NetworkService:
             "Internal": spec.internal,
             "Attachable": spec.attachable,
             "Ingress": False,
-            "ConfigFrom": {"Network": ""},
-            "ConfigOnly": False,
+            "ConfigFrom": {"Network": spec.config_from},
+            "ConfigOnly": spec.config_only,
             "Containers": self._attached(network) if detailed else {},
             "Options": spec.options,
             "Labels": spec.labels,
@@ -212,7 +259,7 @@ class NetworkService:
                         "EndpointID": endpoint.id,
                         "MacAddress": endpoint.mac,
                         "IPv4Address": endpoint.cidr,
-                        "IPv6Address": "",
+                        "IPv6Address": endpoint.cidr6,
                     }
         return attached
 

@@ -14,9 +14,10 @@ import msgspec
 
 from engine.config import EndpointConfig, PortBinding
 from engine.container import Container, Link
-from engine.errors import Conflict, InvalidParameter, NotFound
+from engine.endpoint_wishes import endpoint_request
+from engine.errors import Conflict, Forbidden, InvalidParameter, NotFound
 from engine.links import link_addresses, link_environment
-from engine.name_files import HostFiles, hosts_text, resolv_text
+from engine.name_files import HostFiles, addresses_of, hosts_text, own_names, resolv_text
 from engine.networks import EndpointRequest, NetworkProvider, Publish, Sandbox, SandboxRequest
 from engine.settings import EngineSettings
 
@@ -107,6 +108,17 @@ class ContainerNetworking:
                 lines = (line.partition("\t") for line in path.read_text().splitlines())
                 path.write_text("".join(f"{current.get(n, a)}{tab}{n}\n" for a, tab, n in lines))
 
+    def update_hosts(self, container: Container, before: Sandbox | None) -> None:
+        """Its networks have changed while it runs: their addresses go and come, what its user wrote stays."""
+        folder, after = self._settings.container_dir(container.id), self.sandbox(container)
+        path, old, new = folder / "hosts", addresses_of(before), addresses_of(after)
+        lines = path.read_text().splitlines()
+        kept = [line for line in lines if line.partition("\t")[0] not in {*old} - {*new}]
+        names = own_names(container, (folder / "hostname").read_text().strip())
+        kept += [f"{address}\t{names}" for address in new if address not in old]
+        kept += [f"{a}\t{n}" for a, n in self._link_addresses(container) if a and f"{a}\t{n}" not in kept]
+        path.write_text("".join(f"{line}\n" for line in kept))  # in place: it is mounted in the container
+
     def _linked(self, container: Container) -> Iterator[tuple[Link, Container]]:
         for link in container.links:
             with contextlib.suppress(NotFound):  # removed meanwhile
@@ -149,28 +161,6 @@ class ContainerNetworking:
         return endpoint_request(self._provider.find(ref).id, wish, self._provider)
 
 
-def endpoint_request(network_id: str, wish: EndpointConfig, provider: NetworkProvider) -> EndpointRequest:
-    """A user's wish for one network as a request. A bare address gets the prefix length of its subnet."""
-    address = wish.ipam_config.ipv4_address if wish.ipam_config else ""
-    cidr = ""
-    if address:
-        try:
-            wanted = ipaddress.ip_address(address)
-        except ValueError as error:
-            raise InvalidParameter(f"invalid IPv4 address: {address}") from error
-        network = provider.find(network_id)
-        subnets = [ipaddress.ip_network(block.subnet) for block in network.spec.ipam if block.subnet]
-        home = next((subnet for subnet in subnets if wanted in subnet), None)
-        if home is None:
-            raise InvalidParameter(
-                f"invalid config for network {network.spec.name}: no configured subnet contains IP address {address}"
-            )
-        cidr = f"{address}/{home.prefixlen}"
-    return EndpointRequest(
-        network=network_id, cidr=cidr, mac=wish.mac_address, aliases=tuple(wish.aliases or ())
-    )
-
-
 def publishes(container: Container) -> Iterable[Publish]:
     """Every published port of the container. InvalidParameter names a bad one."""
     host = container.host_config
@@ -201,8 +191,8 @@ def parse_port(text: str) -> tuple[int, str]:
 
 
 def _host_ip(text: str) -> str:
-    """ "" for every address."""
-    if text in ("", "0.0.0.0", "::"):
+    """ "" for every address; 0.0.0.0 and :: for every one of that family."""
+    if not text:
         return ""
     try:
         return str(ipaddress.ip_address(text))
@@ -235,7 +225,8 @@ def checked_networks(
             chosen = {mode: EndpointConfig(), **chosen}
     for ref in chosen:
         try:
-            provider.find(ref)
+            if provider.find(ref).spec.config_only:
+                raise Forbidden(f"network {ref} is a configuration only: no container can be on it")
         except NotFound as error:
             raise NotFound(f"network {ref} not found") from error
     return chosen

@@ -29,6 +29,8 @@ class NetworkSpec(Record, frozen=True):
     ipam: tuple[IpamBlock, ...] = ()
     internal: bool = False
     attachable: bool = False
+    config_only: bool = False  # settings for other networks, nothing in the kernel
+    config_from: str = ""
     ipv6: bool = False
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
@@ -55,6 +57,11 @@ class EndpointRequest(Record, frozen=True):
     cidr: str = ""
     mac: str = ""
     aliases: tuple[str, ...] = ()
+    cidr6: str = ""
+    link_local: tuple[str, ...] = ()
+    interface: str = ""
+    sysctls: tuple[tuple[str, str], ...] = ()
+    priority: int = 0
 
 
 class SandboxRequest(Record, frozen=True):
@@ -91,6 +98,10 @@ class Endpoint(Record, frozen=True):
     mac: str
     aliases: tuple[str, ...] = ()
     dns_names: tuple[str, ...] = ()
+    cidr6: str = ""
+    gateway6: str = ""
+    link_local: tuple[str, ...] = ()
+    priority: int = 0
 
 
 class Sandbox(Record, frozen=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engine.bundle import SecurityOptions
-from engine.config import ContainerConfig, EndpointConfig, HostConfig
+from engine.config import ContainerConfig, HostConfig
 from engine.devices import device_rule
 from engine.errors import InvalidParameter, NotFound
 from engine.signals import parse_signal
@@ -101,22 +101,6 @@ def check_namespaces(host: HostConfig) -> None:
     ):
         if mode not in words and not (mode.startswith(prefixes) and mode.partition(":")[2]):
             raise InvalidParameter(f"invalid {name} mode: {mode}")
-
-
-def check_endpoint(network: str, wish: EndpointConfig) -> None:
-    """InvalidParameter for what the networks of this engine do not have."""
-    ipam = wish.ipam_config
-    refused = {
-        "IPAMConfig.IPv6Address": bool(ipam and ipam.ipv6_address),
-        "IPAMConfig.LinkLocalIPs": bool(ipam and ipam.link_local_ips),
-        "DriverOpts": bool(wish.driver_opts),
-        "GwPriority": wish.gw_priority != 0,
-    }
-    for name, given in refused.items():
-        if given:
-            raise InvalidParameter(
-                f"EndpointsConfig[{network}].{name} is not supported by this engine: leave it out"
-            )
 
 
 def _check_sysctls(host: HostConfig) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from engine.bundle import DEFAULT_SHM_BYTES, MASKED_PATHS, READONLY_PATHS, shown_paths
+from engine.config import EndpointConfig
 from engine.container import Container, Health, ResolvedMount, Status
 from engine.links import parse_link
 from engine.networks import Endpoint, Sandbox
@@ -246,8 +247,11 @@ def _network_settings(container: Container, sandbox: Sandbox | None) -> dict[str
     endpoints = sandbox.endpoints if sandbox else ()
     networks = {endpoint.network_name: _endpoint(endpoint) for endpoint in endpoints}
     for name, wish in container.endpoints.items():
+        if name in networks:
+            networks[name] |= _wished(wish)
+    for name, wish in container.endpoints.items():
         if name not in networks and not endpoints:
-            networks[name] = {**_unattached(), "Aliases": wish.aliases}
+            networks[name] = {**_unattached(), "Aliases": wish.aliases, **_wished(wish)}
     first = next((e for e in endpoints if e.network_name == "bridge"), None)
     return {
         "Bridge": "",
@@ -261,11 +265,11 @@ def _network_settings(container: Container, sandbox: Sandbox | None) -> dict[str
         "SecondaryIPv6Addresses": None,
         "EndpointID": first.id if first else "",
         "Gateway": first.gateway if first else "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "GlobalIPv6Address": first.cidr6.partition("/")[0] if first else "",
+        "GlobalIPv6PrefixLen": int(first.cidr6.partition("/")[2] or 0) if first else 0,
         "IPAddress": first.cidr.partition("/")[0] if first else "",
         "IPPrefixLen": int(first.cidr.partition("/")[2]) if first else 0,
-        "IPv6Gateway": "",
+        "IPv6Gateway": first.gateway6 if first else "",
         "MacAddress": first.mac if first else "",
         "Networks": networks,
     }
@@ -273,6 +277,7 @@ def _network_settings(container: Container, sandbox: Sandbox | None) -> dict[str
 
 def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
     address, _, prefix = endpoint.cidr.partition("/")
+    address6, _, prefix6 = endpoint.cidr6.partition("/")
     return {
         **_unattached(),
         "Aliases": list(endpoint.aliases) or None,
@@ -282,7 +287,21 @@ def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
         "Gateway": endpoint.gateway,
         "IPAddress": address,
         "IPPrefixLen": int(prefix or 0),
+        "IPv6Gateway": endpoint.gateway6,
+        "GlobalIPv6Address": address6,
+        "GlobalIPv6PrefixLen": int(prefix6 or 0),
         "DNSNames": list(endpoint.dns_names) or None,
+    }
+
+
+def _wished(wish: EndpointConfig) -> dict[str, Any]:
+    ipam = wish.ipam_config
+    given = None if ipam is None else {k: v for k, v in msgspec.to_builtins(ipam).items() if v}
+    return {
+        "IPAMConfig": given,
+        "Links": wish.links,
+        "DriverOpts": wish.driver_opts,
+        "GwPriority": wish.gw_priority,
     }
 
 
@@ -314,8 +333,10 @@ def _port_map(container: Container, sandbox: Sandbox | None) -> dict[str, Any]:
         ports[exposed if "/" in exposed else f"{exposed}/tcp"] = None
     for publish in sandbox.ports:
         key = f"{publish.container_port}/{publish.protocol}"
-        binding = {"HostIp": publish.host_ip or "0.0.0.0", "HostPort": str(publish.host_port)}
-        ports[key] = [*(ports.get(key) or ()), binding]
+        everywhere = ("0.0.0.0", "::") if any(e.cidr6 for e in sandbox.endpoints) else ("0.0.0.0",)
+        addresses = (publish.host_ip,) if publish.host_ip else everywhere
+        bindings = [{"HostIp": address, "HostPort": str(publish.host_port)} for address in addresses]
+        ports[key] = [*(ports.get(key) or ()), *bindings]
     return ports
 
 

@@ -47,12 +47,18 @@ class AddressPool(msgspec.Struct, frozen=True):
     size: int
 
 
+IPV6_PREFIX_MAX = 126
+
+
 class BridgeDefaults(msgspec.Struct, frozen=True, kw_only=True):
     """Of the default bridge and of networks that name no subnet. Empty and 0: what the data plane does anyway."""
 
     bip: str = ""
     mtu: int = 0
     pools: tuple[AddressPool, ...] = ()
+    icc: bool = True
+    ipv6: bool = False
+    fixed_cidr_v6: str = ""
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -225,7 +231,17 @@ def _bridge(given: Mapping[str, Any]) -> BridgeDefaults:
     mtu = given.get("mtu", 0)
     if mtu and not 576 <= mtu <= 65535:
         raise ConfigError(f"invalid mtu: {mtu}: must be 576 to 65535")
-    return BridgeDefaults(bip=bip, mtu=mtu, pools=pools)
+    subnet6, ipv6 = given.get("fixed-cidr-v6", ""), given.get("ipv6", False)
+    try:
+        if subnet6 and ipaddress.IPv6Network(subnet6).prefixlen > IPV6_PREFIX_MAX:
+            raise ValueError(f"{subnet6} has no room for containers")
+    except ValueError as error:
+        raise ConfigError(f"invalid fixed-cidr-v6: {error}: write a subnet such as fd00:1::/64") from error
+    if subnet6 and not ipv6:
+        raise ConfigError('fixed-cidr-v6 needs "ipv6": true')
+    return BridgeDefaults(
+        bip=bip, mtu=mtu, pools=pools, icc=given.get("icc", True), ipv6=ipv6, fixed_cidr_v6=subnet6
+    )
 
 
 def _ulimit(name: str, limit: object) -> DefaultUlimit:

@@ -94,6 +94,9 @@ class Daemon:
                 bip=config.bridge.bip,
                 mtu=config.bridge.mtu,
                 pools=tuple((pool.base, pool.size) for pool in config.bridge.pools),
+                icc=config.bridge.icc,
+                ipv6=config.bridge.ipv6,
+                fixed_cidr_v6=config.bridge.fixed_cidr_v6,
             ),
         )
         settings = engine_settings(config)

@@ -113,10 +113,11 @@ OPTIONS: tuple[Option, ...] = (
         *("live-restore", "flag", ("--live-restore",), "always: containers outlive the daemon"),
         only=(True, "containers always outlive the daemon here"),
     ),
+    Option("icc", "flag", ("--icc",), "whether containers of the default bridge reach each other (true)"),
+    Option("ipv6", "flag", ("--ipv6",), "IPv6 on the default bridge"),
     Option(
-        "icc", "flag", ("--icc",), "", only=(True, "containers of the default bridge always reach each other")
+        "fixed-cidr-v6", "text", ("--fixed-cidr-v6",), "IPv6 subnet of the default bridge (random)", "SUBNET"
     ),
-    Option("ipv6", "flag", ("--ipv6",), "", only=(False, "networks of this host have no IPv6 yet")),
     Option("iptables", "flag", ("--iptables",), "", only=(True, "published ports need the rules")),
     Option("ip-forward", "flag", ("--ip-forward",), "", only=(True, "bridges need forwarding")),
     Option("ip-masq", "flag", ("--ip-masq",), "", only=(True, "bridges masquerade")),
@@ -139,7 +140,7 @@ REFUSED = frozenset(
         *("allow-nondistributable-artifacts", "authorization-plugins", "bridge", "bridge-accept-fwmark"),
         *("builder", "cdi-spec-dirs", "containerd", "containerd-namespace", "containerd-plugins-namespace"),
         *("cpu-rt-period", "cpu-rt-runtime", "cri-containerd", "default-gateway", "default-gateway-v6"),
-        *("default-network-opts", "exec-opts", "features", "firewall-backend", "fixed-cidr", "fixed-cidr-v6"),
+        *("default-network-opts", "exec-opts", "features", "firewall-backend", "fixed-cidr"),
         *("host-gateway-ip", "host-gateway-ips", "http-proxy", "https-proxy", "init-path", "ip6tables"),
         *(
             "log-format",

@@ -93,10 +93,15 @@ class Resolver:
     def add_name(self, network: str, sandbox: str, name: str, address: str) -> None:
         self._zone(network).add(sandbox, name, address)
 
+    def forget_network(self, network: str) -> None:
+        """It was removed: so are its names."""
+        self._zones.pop(network, None)
+
     def remove_names(self, sandbox: str, network: str = "") -> None:
         """Forget a sandbox's names, on one network or on all."""
-        for zone in [self._zone(network)] if network else list(self._zones.values()):
-            zone.remove(sandbox)
+        for zone in [self._zones.get(network)] if network else list(self._zones.values()):
+            if zone is not None:
+                zone.remove(sandbox)
 
     def set_networks(self, sandbox: str, endpoints: Sequence[Endpoint]) -> None:
         """What the sandbox sees, in order. Without a way out (internal networks only) nothing is forwarded."""

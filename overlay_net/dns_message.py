@@ -71,8 +71,9 @@ class Question:
         return self.asked.qclass in (IN, ANY_CLASS)
 
     def address(self, address: str, ttl_s: int) -> Record:
-        """A record that answers it with an IPv4 address."""
-        return dnslib.RR(self.asked.qname, A, rdata=dnslib.A(address), ttl=ttl_s)
+        """A record that answers it with an address of either family."""
+        kind, data = (AAAA, dnslib.AAAA) if ":" in address else (A, dnslib.A)
+        return dnslib.RR(self.asked.qname, kind, rdata=data(address), ttl=ttl_s)
 
     def pointer(self, name: str, ttl_s: int) -> Record:
         """A record that answers it with a name, which must be `is_sendable`."""

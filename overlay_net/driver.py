@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from overlay_net import adopted, bridges, ipam, namespaces, sandbox
+from overlay_net import adopted, bridges, ipam, namespaces, network_options, sandbox
 from overlay_net.adopted import Adopted
 from overlay_net.audit import TableAudit
 from overlay_net.bridges import Bridges
@@ -35,6 +35,7 @@ from overlay_net.records import (
     Network,
     NetworkMap,
     NetworkSpec,
+    Publish,
     Sandbox,
     SandboxRequest,
 )
@@ -110,14 +111,14 @@ class NetworkDriver:
         return matches[0]
 
     async def create_network(self, spec: NetworkSpec) -> Network:
+        if spec.driver == "ipvlan":
+            raise InvalidNetwork("ipvlan networks are not supported: use macvlan")
         if spec.driver not in bridges.DRIVERS:
             raise InvalidNetwork(
-                f'plugin "{spec.driver}" not found: use bridge, or overlay on a swarm manager'
+                f'plugin "{spec.driver}" not found: use bridge or macvlan, or overlay on a swarm manager'
             )
-        if spec.driver != "bridge":
+        if spec.driver in ("host", "null") and not spec.config_only:
             raise InvalidNetwork(f'only one instance of "{spec.driver}" network is allowed')
-        if spec.ipv6:
-            raise InvalidNetwork("IPv6 networks are not supported yet: leave EnableIPv6 out")
         async with self._changing:
             return await self._bridges.add(spec)
 
@@ -130,6 +131,7 @@ class NetworkDriver:
             if users:
                 raise NetworkInUse(f"network {network.spec.name} has active endpoints: {', '.join(users)}")
             await self._bridges.remove(network)
+            self._resolver.forget_network(network_id)
 
     # ---- sandboxes ----------------------------------------------------------------------------------------
 
@@ -143,12 +145,13 @@ class NetworkDriver:
         namespace = self._netns_dir / request.id
         async with contextlib.AsyncExitStack() as undo:
             endpoints = await self._endpoints(request, undo)
-            ports = self._ports.reserve(request.id, request.publishes)
+            ports = self._ports.reserve(request.id, self._bound(request, endpoints))
             undo.callback(self._ports.release, ports)
-            gateway = next((endpoint.gateway for endpoint in endpoints if endpoint.gateway), "")
             attachments = [self._attachment(endpoint) for endpoint in endpoints]
             undo.callback(namespaces.remove, namespace)
-            await self._workers.run(sandbox.build, namespace, attachments, gateway, request.sysctls)
+            await self._workers.run(
+                sandbox.build, namespace, attachments, _gateways(endpoints), request.sysctls
+            )
             undo.callback(self._resolver.close_sandbox, request.id)
             made = Sandbox(
                 id=request.id,
@@ -163,7 +166,7 @@ class NetworkDriver:
             undo.callback(self._resolver.remove_names, made.id)
             await self._name_endpoints(made)
             await self._open_resolver(made)
-            await self._bridges.publish(made)
+            await self._bridges.published.publish(made)
             await self._join_overlays(made)
             undo.pop_all()
         self._sandboxes[made.id] = made
@@ -179,32 +182,37 @@ class NetworkDriver:
         self._resolver.close_sandbox(sandbox_id)
         self._resolver.remove_names(sandbox_id)
         try:
-            await self._bridges.unpublish(found.ports)
+            await self._bridges.published.unpublish(found.ports)
         except KernelRefused as error:
             logger.warning("published ports of %s were gone already: %s", found.id[:12], error)
         self._ports.release(found.ports)
+        for endpoint in found.endpoints:
+            if self._bridges.shares_a_link(endpoint.network):
+                await self._workers.run(sandbox.detach, Path(found.netns_path), endpoint.interface)
         await self._workers.run(namespaces.remove, Path(found.netns_path))
         for endpoint in found.endpoints:
-            self._bridges.release(endpoint.network, endpoint.cidr)
+            self._release(endpoint)
         if any(self._overlays.has(endpoint.network) for endpoint in found.endpoints):
             await self._overlays.detached(sandbox_id)
 
     async def connect(self, sandbox_id: str, request: EndpointRequest) -> Endpoint:
         found = self._require(sandbox_id)
         async with self._changing:
-            taken = {endpoint.interface for endpoint in found.endpoints}
-            interface = next(name for name in (f"eth{n}" for n in range(256)) if name not in taken)
+            interface = self._interface(request, found.endpoints)
             endpoint = self._local_endpoint(found.id, found.name, request, interface)
-            try:
-                await self._workers.run(sandbox.attach, Path(found.netns_path), self._attachment(endpoint))
-            except BaseException:
-                self._bridges.release(endpoint.network, endpoint.cidr)
-                raise
+            namespace = Path(found.netns_path)
             updated = msgspec.structs.replace(
                 found,
                 endpoints=(*found.endpoints, endpoint),
                 embedded_dns=found.embedded_dns or self._has_dns(endpoint),
             )
+            async with contextlib.AsyncExitStack() as undo:
+                undo.callback(self._release, endpoint)
+                await self._workers.run(sandbox.attach, namespace, self._attachment(endpoint))
+                undo.push_async_callback(self._workers.run, sandbox.detach, namespace, endpoint.interface)
+                await self._workers.run(sandbox.set_gateways, namespace, _gateways(updated.endpoints))
+                await self._bridges.published.move(found, updated)
+                undo.pop_all()
             await self._name_endpoints(updated)
             if not found.embedded_dns:
                 await self._open_resolver(updated)
@@ -220,12 +228,15 @@ class NetworkDriver:
                 raise NetworkNotFound(
                     f"container {sandbox_id[:12]} is not connected to network {network_id[:12]}"
                 )
-            await self._workers.run(sandbox.detach, Path(found.netns_path), endpoint.interface)
-            self._resolver.remove_names(sandbox_id, network_id)
-            self._bridges.release(endpoint.network, endpoint.cidr)
             updated = msgspec.structs.replace(
                 found, endpoints=tuple(e for e in found.endpoints if e is not endpoint)
             )
+            namespace = Path(found.netns_path)
+            await self._workers.run(sandbox.detach, namespace, endpoint.interface)
+            await self._workers.run(sandbox.set_gateways, namespace, _gateways(updated.endpoints))
+            await self._bridges.published.move(found, updated)
+            self._resolver.remove_names(sandbox_id, network_id)
+            self._release(endpoint)
             self._resolver.set_networks(sandbox_id, updated.endpoints)
             self._sandboxes[sandbox_id] = updated
             self._save_sandbox(updated)
@@ -263,12 +274,11 @@ class NetworkDriver:
         return findings
 
     async def _audit_sandbox(self, found: Sandbox, seen: Seen) -> list[Finding]:
-        gateway = next((endpoint.gateway for endpoint in found.endpoints if endpoint.gateway), "")
         repaired = True
         try:
             attachments = [self._attachment(endpoint) for endpoint in found.endpoints]
             problems = await self._workers.run(
-                sandbox.repair, Path(found.netns_path), attachments, gateway, seen
+                sandbox.repair, Path(found.netns_path), attachments, _gateways(found.endpoints), seen
             )
             if problems:
                 await self._join_overlays(found)
@@ -288,14 +298,14 @@ class NetworkDriver:
         if any(not self._overlays.is_internal(network) for network in overlays):
             gateway_bridge = await self._gateway_bridge()
             wishes.append(EndpointRequest(network=gateway_bridge.id))
-        endpoints = []
-        for number, wish in enumerate(wishes):
-            interface = f"eth{number}"
+        endpoints: list[Endpoint] = []
+        for wish in wishes:
+            interface = self._interface(wish, endpoints)
             if self._overlays.has(wish.network):
                 endpoints.append(self._overlay_endpoint(wish, interface))
             else:
                 endpoint = self._local_endpoint(request.id, request.name, wish, interface)
-                undo.callback(self._bridges.release, endpoint.network, endpoint.cidr)
+                undo.callback(self._release, endpoint)
                 endpoints.append(endpoint)
         return endpoints
 
@@ -319,6 +329,12 @@ class NetworkDriver:
     def _local_endpoint(self, sandbox_id: str, name: str, wish: EndpointRequest, interface: str) -> Endpoint:
         network = self.find(wish.network)
         cidr = self._bridges.allocate(network, wish.cidr)
+        try:
+            cidr6 = self._bridges.allocate6(network, wish.cidr6)
+        except BaseException:
+            self._bridges.release(network.id, cidr)
+            raise
+        gateways = {":" in block.gateway: block.gateway for block in network.spec.ipam}
         names = tuple(dict.fromkeys(filter(None, (name, sandbox_id[:12], *wish.aliases))))
         return Endpoint(
             id=secrets.token_hex(32),
@@ -326,15 +342,42 @@ class NetworkDriver:
             network_name=network.spec.name,
             interface=interface,
             cidr=cidr,
-            gateway="" if network.spec.internal else network.spec.ipam[0].gateway,
+            gateway="" if network.spec.internal else gateways.get(False, "").partition("/")[0],
             mac=wish.mac or ipam.mac_for(cidr.partition("/")[0]),
             aliases=wish.aliases,
             dns_names=names if bridges.has_own_dns(network.spec.name) else (),
+            cidr6=cidr6,
+            gateway6="" if network.spec.internal else gateways.get(True, "").partition("/")[0],
+            link_local=wish.link_local,
+            sysctls=wish.sysctls,
+            priority=wish.priority,
         )
 
+    def _release(self, endpoint: Endpoint) -> None:
+        for cidr in (endpoint.cidr, endpoint.cidr6):
+            self._bridges.release(endpoint.network, cidr)
+
+    def _interface(self, wish: EndpointRequest, present: Sequence[Endpoint]) -> str:
+        """Its name in the sandbox. InvalidNetwork when the one that was asked for is taken."""
+        taken = {endpoint.interface for endpoint in present}
+        if wish.interface in taken:
+            raise InvalidNetwork(f"interface name {wish.interface} is given twice: choose another one")
+        prefix = "eth" if self._overlays.has(wish.network) else self._bridges.prefix(self.find(wish.network))
+        free = (
+            name for name in (f"{prefix}{number}" for number in range(len(taken) + 1)) if name not in taken
+        )
+        return wish.interface or next(free)
+
+    def _bound(self, request: SandboxRequest, endpoints: Sequence[Endpoint]) -> list[Publish]:
+        """The published ports, with the host address that their network gives to those that name none."""
+        first = next((e for e in endpoints if self._bridges.has(e.network)), None)
+        address = network_options.binding(self.find(first.network).spec) if first is not None else ""
+        return [msgspec.structs.replace(p, host_ip=p.host_ip or address) for p in request.publishes]
+
     def _attachment(self, endpoint: Endpoint) -> Attachment:
-        owner = self._overlays if self._overlays.has(endpoint.network) else self._bridges
-        return owner.attachment(endpoint.network, endpoint.interface, endpoint.cidr, endpoint.mac)
+        if not self._overlays.has(endpoint.network):
+            return self._bridges.attachment(endpoint)
+        return self._overlays.attachment(endpoint.network, endpoint.interface, endpoint.cidr, endpoint.mac)
 
     async def _join_overlays(self, made: Sandbox) -> None:
         """Virtual addresses and the answers of published ports, on the interfaces that are there."""
@@ -347,7 +390,8 @@ class NetworkDriver:
     async def _name_endpoints(self, made: Sandbox) -> None:
         for endpoint in made.endpoints:
             for name in endpoint.dns_names:
-                self._resolver.add_name(endpoint.network, made.id, name, endpoint.cidr.partition("/")[0])
+                for cidr in filter(None, (endpoint.cidr, endpoint.cidr6)):
+                    self._resolver.add_name(endpoint.network, made.id, name, cidr.partition("/")[0])
         self._resolver.set_networks(made.id, made.endpoints)
 
     async def _open_resolver(self, made: Sandbox) -> None:
@@ -388,7 +432,8 @@ class NetworkDriver:
     async def _adopt(self, found: Sandbox) -> None:
         """A container runs on with this sandbox: its addresses, ports and names are known again."""
         for endpoint in found.endpoints:
-            self._bridges.take(endpoint.network, endpoint.cidr)
+            for cidr in filter(None, (endpoint.cidr, endpoint.cidr6)):
+                self._bridges.take(endpoint.network, cidr)
         self._ports.adopt(found.id, found.ports)
         self._sandboxes[found.id] = found
         await self._name_endpoints(found)
@@ -403,3 +448,11 @@ class NetworkDriver:
 
 def _is_on(made: Sandbox, network_id: str) -> bool:
     return any(endpoint.network == network_id for endpoint in made.endpoints)
+
+
+def _gateways(endpoints: Sequence[Endpoint]) -> list[str]:
+    """The default routes, one of each family: of the highest priority, then in order."""
+    ordered = sorted(endpoints, key=lambda endpoint: -endpoint.priority)
+    first = next((endpoint.gateway for endpoint in ordered if endpoint.gateway), "")
+    first6 = next((endpoint.gateway6 for endpoint in ordered if endpoint.gateway6), "")
+    return [gateway for gateway in (first, first6) if gateway]

@@ -1,4 +1,4 @@
-"""Addresses: subnets out of pools, addresses out of subnets. Pure; IPv4.
+"""Addresses: subnets out of pools, addresses out of subnets. Pure but for the random part of IPv6 subnets.
 
 Invariant: an address is given to one holder at a time, and one that was just released comes last, so that
 late packets and caches do not meet a new holder.
@@ -7,7 +7,9 @@ late packets and caches do not meet a new holder.
 from __future__ import annotations
 
 import ipaddress
+import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import TypeAlias
 
 from overlay_net.errors import AddressInUse, InvalidNetwork, SubnetOverlap
 
@@ -16,22 +18,25 @@ LOCAL_POOLS = tuple(f"172.{second}.0.0/16" for second in range(17, 32)) + tuple(
 )
 
 
-def parse_subnet(text: str) -> ipaddress.IPv4Network:
-    """InvalidNetwork for anything but an IPv4 subnet with room for a gateway and an endpoint."""
+Subnet: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def parse_subnet(text: str) -> Subnet:
+    """InvalidNetwork for anything but a subnet with room for a gateway and an endpoint."""
     try:
-        subnet = ipaddress.IPv4Network(text)
+        subnet = ipaddress.ip_network(text)
     except ValueError as error:
         raise InvalidNetwork(f"invalid subnet {text}: {error}") from error
-    if subnet.prefixlen > 30:
+    if subnet.max_prefixlen - subnet.prefixlen < 2:
         raise InvalidNetwork(
-            f"invalid subnet {text}: it has no room for a gateway and a container; use /30 or larger"
+            f"invalid subnet {text}: it has no room for a gateway and a container; use /{subnet.max_prefixlen - 2} or larger"
         )
     return subnet
 
 
 def free_subnet(pools: Iterable[str], used: Collection[str]) -> str:
     """The first pool that overlaps with none of `used`. SubnetOverlap when all do."""
-    taken = [ipaddress.IPv4Network(text, strict=False) for text in used]
+    taken = [ipaddress.IPv4Network(text, strict=False) for text in used if ":" not in text]
     for text in pools:
         subnet = ipaddress.IPv4Network(text)
         if not any(subnet.overlaps(other) for other in taken):
@@ -48,10 +53,16 @@ def subnets(pools: Iterable[tuple[str, int]]) -> Iterator[str]:
         yield from (str(subnet) for subnet in ipaddress.IPv4Network(base).subnets(new_prefix=size))
 
 
+def local_subnet6() -> str:
+    """A unique local /64, random as RFC 4193 wants it."""
+    return str(ipaddress.IPv6Network((b"\xfd" + secrets.token_bytes(7) + bytes(8), 64)))
+
+
 def check_overlap(subnet: str, used: Collection[str]) -> None:
-    wanted = ipaddress.IPv4Network(subnet)
+    wanted = ipaddress.ip_network(subnet)
     for text in used:
-        if wanted.overlaps(ipaddress.IPv4Network(text, strict=False)):
+        other = ipaddress.ip_network(text, strict=False)
+        if wanted.version == other.version and wanted.overlaps(other):
             raise SubnetOverlap(f"Pool overlaps with other one on this address space: {subnet} and {text}")
 
 
@@ -67,17 +78,18 @@ class AddressPool:
     def __init__(self, subnet: str, ip_range: str = "", reserved: Mapping[str, str] | None = None) -> None:
         self.subnet = parse_subnet(subnet)
         try:
-            within = ipaddress.IPv4Network(ip_range) if ip_range else self.subnet
+            within = ipaddress.ip_network(ip_range) if ip_range else self.subnet
         except ValueError as error:
             raise InvalidNetwork(f"invalid ip-range {ip_range}: {error}") from error
-        if not within.subnet_of(self.subnet):
+        if within.version != self.subnet.version or not within.subnet_of(self.subnet):  # type: ignore[arg-type]
             raise InvalidNetwork(f"ip-range {ip_range} is not inside of subnet {subnet}")
         self._first = max(int(within.network_address), int(self.subnet.network_address) + 1)
+        # IPv6 has no broadcast address, but the last ones of a subnet may be anycast (RFC 2526).
         self._last = min(int(within.broadcast_address), int(self.subnet.broadcast_address) - 1)
         self._used: set[int] = set()
         for name, address in (reserved or {}).items():
             try:
-                self._used.add(int(ipaddress.IPv4Address(address)))
+                self._used.add(int(ipaddress.ip_address(address)))
             except ValueError as error:
                 raise InvalidNetwork(f"invalid reserved address {name}={address}: {error}") from error
         self._next = self._first
@@ -86,18 +98,18 @@ class AddressPool:
         """An address with prefix length. AddressInUse when it is taken or none is left."""
         number = self._checked(wanted) if wanted else self._free()
         self._used.add(number)
-        return f"{ipaddress.IPv4Address(number)}/{self.subnet.prefixlen}"
+        return f"{self.subnet.network_address + (number - int(self.subnet.network_address))}/{self.subnet.prefixlen}"
 
     def take(self, cidr: str) -> None:
         """Remember an address that is in use already."""
-        self._used.add(int(ipaddress.IPv4Interface(cidr).ip))
+        self._used.add(int(ipaddress.ip_interface(cidr).ip))
 
     def release(self, cidr: str) -> None:
-        self._used.discard(int(ipaddress.IPv4Interface(cidr).ip))
+        self._used.discard(int(ipaddress.ip_interface(cidr).ip))
 
     def _checked(self, wanted: str) -> int:
         try:
-            address = ipaddress.IPv4Interface(wanted).ip
+            address = ipaddress.ip_interface(wanted).ip
         except ValueError as error:
             raise InvalidNetwork(f"invalid address {wanted}: {error}") from error
         if address not in self.subnet:
@@ -115,4 +127,6 @@ class AddressPool:
             if number not in self._used:
                 self._next = number + 1 if number < self._last else self._first
                 return number
-        raise AddressInUse(f"no available IPv4 addresses on subnet {self.subnet}: all {size} are in use")
+        raise AddressInUse(
+            f"no available IPv{self.subnet.version} addresses on subnet {self.subnet}: all {size} are in use"
+        )

@@ -120,13 +120,28 @@ def set_sysctl(name: str, value: str, *, required: bool = True) -> None:
             raise KernelRefused(f"cannot set {name}={value}: {error.strerror}") from error
 
 
-def set_device_sysctl(device: str, name: str, value: str) -> None:
-    """net.ipv4.conf.<device>.<name>; device names may contain dots."""
-    path = Path("/proc/sys/net/ipv4/conf") / device / name
+def set_device_sysctl(device: str, name: str, value: str, family: str = "ipv4") -> None:
+    """net.<family>.conf.<device>.<name>; device names may contain dots."""
+    path = Path(f"/proc/sys/net/{family}/conf") / device / name
     try:
         path.write_text(value)
     except OSError as error:
         raise KernelRefused(f"cannot set {path}: {error.strerror}") from error
+
+
+def forward_ipv6() -> None:
+    """Between all devices, as the kernel has no other way. A host that forwards forgets what routers told it
+    unless it is asked to go on listening (accept_ra 2): its own addresses and routes stay."""
+    folder = Path("/proc/sys/net/ipv6/conf")
+    try:
+        if (folder / "all/forwarding").read_text().strip() == "1":
+            return
+        for setting in folder.glob("*/accept_ra"):
+            if setting.read_text().strip() == "1":
+                setting.write_text("2")
+        (folder / "all/forwarding").write_text("1")
+    except OSError as error:
+        raise KernelRefused(f"cannot forward IPv6 on this host: {error.strerror}") from error
 
 
 def _check(result: int, what: str) -> None:

@@ -6,6 +6,7 @@ neighbour.h. Everything here blocks: call it in worker threads.
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import struct
 
@@ -27,6 +28,7 @@ _IFLA_EXT_MASK, _SKIP_STATISTICS = 29, 8
 _AF_BRIDGE = 7
 _UP = 0x1
 _IPV4_BYTES = 4
+_EVERY_LINK: dict[int, tuple[bytes, ...]] = {socket.AF_INET: (), socket.AF_INET6: (b"\xfe\x80", b"\xff\x00")}
 
 
 class Link(Record, frozen=True):
@@ -75,26 +77,29 @@ def _link(index: int, flags: int, has: Attributes) -> Link:
 
 
 def addresses(kernel: Connection) -> dict[int, set[str]]:
-    """IPv4 addresses with their prefix lengths, by the index of the device."""
+    """Addresses of both families with their prefix lengths, by the index of the device."""
     found: dict[int, set[str]] = {}
-    request = _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)
+    request = _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
     for body in kernel.dump(_ADDRESSES, request, "cannot list addresses"):
-        _, length, _, _, index = _ADDRESS.unpack_from(body)
+        family, length, _, _, index = _ADDRESS.unpack_from(body)
+        if family not in (socket.AF_INET, socket.AF_INET6):
+            continue
         has = rtnl.attributes_of(body, _ADDRESS.size)
         local = has.get(_IFA_LOCAL) or has[_IFA_ADDRESS]
-        found.setdefault(index, set()).add(f"{socket.inet_ntoa(local)}/{length}")
+        found.setdefault(index, set()).add(f"{_unpacked(local)}/{length}")
     return found
 
 
 def route_subnets(kernel: Connection) -> list[str]:
-    """IPv4 destinations of the main table, without the default route."""
+    """Destinations of the main table, without the default routes; of IPv6 without those of every link."""
     found = []
-    request = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
-    for body in kernel.dump(_ROUTES, request, "cannot list routes"):
-        _, length, _, _, table, _, _, _, _ = _ROUTE.unpack_from(body)
-        destination = rtnl.attributes_of(body, _ROUTE.size).get(_RTA_DST)
-        if table == _TABLE_MAIN and destination:
-            found.append(f"{socket.inet_ntoa(destination)}/{length}")
+    for family in (socket.AF_INET, socket.AF_INET6):
+        request = _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+        for body in kernel.dump(_ROUTES, request, "cannot list routes"):
+            _, length, _, _, table, _, _, _, _ = _ROUTE.unpack_from(body)
+            destination = rtnl.attributes_of(body, _ROUTE.size).get(_RTA_DST)
+            if table == _TABLE_MAIN and destination and destination[:2] not in _EVERY_LINK[family]:
+                found.append(f"{_unpacked(destination)}/{length}")
     return found
 
 
@@ -139,6 +144,11 @@ def delete_link(name: str) -> None:
     if index is not None:
         with rtnl.connection() as connection:
             connection.send([rtnl.delete_link(index)], f"cannot delete {name}")
+
+
+def _unpacked(address: bytes) -> str:
+    """Not by inet_ntop: pysyncobj puts one of its own into the socket module."""
+    return socket.inet_ntoa(address) if len(address) == _IPV4_BYTES else str(ipaddress.IPv6Address(address))
 
 
 def _text(data: bytes) -> str:

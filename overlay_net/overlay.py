@@ -204,7 +204,7 @@ class Overlays:
         for network_id in [known for known in self._networks if known not in needed]:
             programmed = self._networks.pop(network_id)
             await self._workers.run(vxlan.destroy, programmed.record, programmed.namespace)
-            self._resolver.set_names(network_id, {})
+            self._resolver.forget_network(network_id)
 
     def _sandbox_rules(self, attached: _Attached) -> str:
         vips: list[MapVip] = []

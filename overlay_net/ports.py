@@ -17,6 +17,7 @@ from overlay_net.records import Publish
 
 FIRST, LAST = 49153, 65535
 _ALLOCATED = "port is already allocated"
+_EVERY = ("0.0.0.0", "::")
 _Key = tuple[str, str, int]
 
 
@@ -69,11 +70,15 @@ class HostPorts:
         raise PortInUse(f"all {count} ports from {FIRST} to {LAST} are in use: give a host port")
 
     def _conflicts(self, publish: Publish) -> bool:
-        if publish.host_ip:
-            return (
-                _key(publish) in self._holders or ("", publish.protocol, publish.host_port) in self._holders
-            )
-        return any(key[1:] == (publish.protocol, publish.host_port) for key in self._holders)
+        same = (key[0] for key in self._holders if key[1:] == (publish.protocol, publish.host_port))
+        return any(_meet(publish.host_ip, other) for other in same)
+
+
+def _meet(one: str, other: str) -> bool:
+    """Whether two host addresses have an address in common."""
+    if "" in (one, other) or one == other:
+        return True
+    return (":" in one) == (":" in other) and not {one, other}.isdisjoint(_EVERY)
 
 
 def _key(publish: Publish) -> _Key:
@@ -81,13 +86,17 @@ def _key(publish: Publish) -> _Key:
 
 
 def _refused(publish: Publish, problem: str) -> PortInUse:
-    return PortInUse(f"Bind for {publish.host_ip or '0.0.0.0'}:{publish.host_port} failed: {problem}")
+    address = f"[{publish.host_ip}]" if ":" in publish.host_ip else publish.host_ip or "0.0.0.0"
+    return PortInUse(f"Bind for {address}:{publish.host_port} failed: {problem}")
 
 
 def _bind_problem(publish: Publish) -> str:
     """Why the host cannot have that port, or ""."""
     kind = socket.SOCK_STREAM if publish.protocol == "tcp" else socket.SOCK_DGRAM
-    with socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC) as probe:
+    family = socket.AF_INET6 if ":" in publish.host_ip else socket.AF_INET
+    with socket.socket(family, kind | socket.SOCK_CLOEXEC) as probe:
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if kind == socket.SOCK_STREAM:
             # Connections in TIME_WAIT on that port are no reason to refuse it; listeners still are.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -32,6 +32,9 @@ class BridgeDefaults(Record, frozen=True):
     bip: str = ""
     mtu: int = 0
     pools: tuple[tuple[str, int], ...] = ()
+    icc: bool = True
+    ipv6: bool = False
+    fixed_cidr_v6: str = ""
 
 
 NO_DEFAULTS = BridgeDefaults()
@@ -45,6 +48,8 @@ class NetworkSpec(Record, frozen=True):
     ipam: tuple[IpamBlock, ...] = ()  # empty: a free subnet is chosen
     internal: bool = False
     attachable: bool = False
+    config_only: bool = False  # settings for other networks, nothing in the kernel
+    config_from: str = ""
     ipv6: bool = False
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
@@ -63,7 +68,7 @@ class Network(Record, frozen=True):
 
 
 class Publish(Record, frozen=True):
-    """host_port 0: the driver chooses one (49153-65535). host_ip "": all addresses."""
+    """host_port 0: the driver chooses one (49153-65535). host_ip "": all addresses; 0.0.0.0 and ::, all of that family."""
 
     container_port: int
     protocol: str = "tcp"
@@ -78,6 +83,11 @@ class EndpointRequest(Record, frozen=True):
     cidr: str = ""
     mac: str = ""
     aliases: tuple[str, ...] = ()  # DNS names on that network besides the container's name and short id
+    cidr6: str = ""
+    link_local: tuple[str, ...] = ()  # further addresses, of any family
+    interface: str = ""  # its name in the sandbox; empty: the first free one of eth0, eth1, ...
+    sysctls: tuple[tuple[str, str], ...] = ()  # net.*, IFNAME in the name stands for the interface's
+    priority: int = 0  # the highest one with a gateway gives the default route
 
 
 class SandboxRequest(Record, frozen=True):
@@ -102,6 +112,11 @@ class Endpoint(Record, frozen=True):
     mac: str
     aliases: tuple[str, ...] = ()
     dns_names: tuple[str, ...] = ()
+    cidr6: str = ""
+    gateway6: str = ""
+    link_local: tuple[str, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    priority: int = 0
 
 
 class Sandbox(Record, frozen=True):

@@ -8,6 +8,7 @@ if_link.h, if_addr.h, neighbour.h. What is there is read in netlink.py.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import socket
 import struct
@@ -41,6 +42,10 @@ _HEADER = struct.Struct("IHHII")  # length, kind, flags, sequence number, port
 _EXT_ACK_MESSAGE = 1
 _BATCH = 64
 _READ_BYTES = 65536
+_ANSWER_S = 30  # the kernel answers at once; one that does not must not hold a thread for ever
+_IFLA_LINK, _MACVLAN_MODE, _VLAN_ID, _SLAVE_KIND, _SLAVE_DATA, _PORT_ISOLATED = 5, 1, 1, 4, 5, 33
+_MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+_NO_DUPLICATE_CHECK = 0x02  # else an IPv6 address cannot be used for a second
 
 Attributes: TypeAlias = dict[int, bytes]  # values by kind
 
@@ -52,6 +57,7 @@ class Connection:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
         for option in (_CAP_ACK, _EXT_ACK):
             self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        self._socket.settimeout(_ANSWER_S)
         self._socket.bind((0, 0))
 
     def close(self) -> None:
@@ -110,7 +116,10 @@ class Connection:
 
     def _messages(self) -> Iterator[tuple[int, int, bytes]]:
         """(kind, flags, what follows the header) of what one read returns."""
-        data = self._socket.recv(_READ_BYTES)
+        try:
+            data = self._socket.recv(_READ_BYTES)
+        except TimeoutError as error:
+            raise KernelRefused(f"the kernel's network gave no answer within {_ANSWER_S} s") from error
         offset = 0
         while offset < len(data):
             length, kind, flags, _, _ = _HEADER.unpack_from(data, offset)
@@ -173,6 +182,33 @@ def new_veth(name: str, *, master: int, mtu: int, peer: str, peer_namespace: int
     return _new_link(0, attributes + _kind("veth", attribute(_VETH_PEER, inner)))
 
 
+def new_macvlan(name: str, *, parent: int, mode: str, mac: str, mtu: int, namespace: int) -> bytes:
+    """Down, in the namespace of that descriptor. The parent's own address is the only one for passthru."""
+    attributes = _name(name) + attribute(_IFLA_LINK, _u32(parent)) + _in_namespace(namespace)
+    attributes += attribute(_IFLA_MTU, _u32(mtu)) if mtu else b""
+    attributes += attribute(_IFLA_ADDRESS, _mac(mac)) if mac else b""
+    data = attribute(_MACVLAN_MODE, _u32(_MACVLAN_MODES[mode]))
+    header = struct.pack("BxHiII", 0, 0, 0, 0, 0)
+    return _message(_NEWLINK, _CREATE | _EXCL, header + attributes + _kind("macvlan", data))
+
+
+def new_vlan(name: str, *, parent: int, vlan: int) -> bytes:
+    attributes = _name(name) + attribute(_IFLA_LINK, _u32(parent))
+    return _new_link(0, attributes + _kind("vlan", attribute(_VLAN_ID, struct.pack("H", vlan))))
+
+
+def new_dummy(name: str) -> bytes:
+    return _new_link(0, _name(name) + _fixed_address() + _kind("dummy"))
+
+
+def isolate_port(index: int) -> bytes:
+    """A port of a bridge that hears of no other isolated port, only of the bridge itself."""
+    data = attribute(_PORT_ISOLATED, b"\1")
+    inner = attribute(_SLAVE_KIND, b"bridge") + attribute(_SLAVE_DATA, data)
+    header = struct.pack("BxHiII", 0, 0, index, 0, 0)
+    return _message(_NEWLINK, 0, header + attribute(_IFLA_LINKINFO, inner))
+
+
 def set_link(index: int, *, up: bool = True, master: int | None = None, mtu: int | None = None) -> bytes:
     attributes = b"" if master is None else attribute(_IFLA_MASTER, _u32(master))
     attributes += b"" if mtu is None else attribute(_IFLA_MTU, _u32(mtu))
@@ -203,23 +239,25 @@ def delete_link(index: int) -> bytes:
 def new_address(index: int, cidr: str) -> bytes:
     """Replaces nothing: EEXIST when the device has it."""
     text, _, prefix = cidr.partition("/")
-    address, length = socket.inet_aton(text), int(prefix)
+    family, address = _address(text)
+    length, flags = int(prefix), 0
     attributes = attribute(_IFA_LOCAL, address) + attribute(_IFA_ADDRESS, address)
-    if length < 31:
+    if family == socket.AF_INET6:
+        flags = _NO_DUPLICATE_CHECK
+    elif length < 31:
         host_bits = (1 << (32 - length)) - 1
         broadcast = struct.pack(">I", struct.unpack(">I", address)[0] | host_bits)
         attributes += attribute(_IFA_BROADCAST, broadcast)
-    body = struct.pack("BBBBI", socket.AF_INET, length, 0, _SCOPE_UNIVERSE, index)
+    body = struct.pack("BBBBI", family, length, flags, _SCOPE_UNIVERSE, index)
     return _message(_NEWADDR, _CREATE | _EXCL, body + attributes)
 
 
 def default_route(gateway: str, *, index: int = 0, table: int = _TABLE_MAIN, onlink: bool = False) -> bytes:
     """`index`: of the device, 0 when the gateway's subnet tells; `onlink`: the gateway needs no subnet."""
     flags = _ONLINK if onlink else 0
-    body = struct.pack(
-        "BBBBBBBBI", socket.AF_INET, 0, 0, 0, table, _PROTOCOL_BOOT, _SCOPE_UNIVERSE, _UNICAST, flags
-    )
-    attributes = attribute(_RTA_GATEWAY, socket.inet_aton(gateway))
+    family, address = _address(gateway)
+    body = struct.pack("BBBBBBBBI", family, 0, 0, 0, table, _PROTOCOL_BOOT, _SCOPE_UNIVERSE, _UNICAST, flags)
+    attributes = attribute(_RTA_GATEWAY, address)
     attributes += attribute(_RTA_OIF, _u32(index)) if index else b""
     return _message(_NEWROUTE, _CREATE | _REPLACE, body + attributes)
 
@@ -227,12 +265,12 @@ def default_route(gateway: str, *, index: int = 0, table: int = _TABLE_MAIN, onl
 def route(destination: str, gateway: str, index: int) -> bytes:
     """To a subnet; without a gateway it is on the link."""
     text, _, prefix = destination.partition("/")
+    family, address = _address(text)
     scope = _SCOPE_UNIVERSE if gateway else _SCOPE_LINK
-    body = struct.pack(
-        "BBBBBBBBI", socket.AF_INET, int(prefix or 32), 0, 0, _TABLE_MAIN, _PROTOCOL_BOOT, scope, _UNICAST, 0
-    )
-    attributes = attribute(_RTA_DST, socket.inet_aton(text)) + attribute(_RTA_OIF, _u32(index))
-    attributes += attribute(_RTA_GATEWAY, socket.inet_aton(gateway)) if gateway else b""
+    length = int(prefix or 8 * len(address))
+    body = struct.pack("BBBBBBBBI", family, length, 0, 0, _TABLE_MAIN, _PROTOCOL_BOOT, scope, _UNICAST, 0)
+    attributes = attribute(_RTA_DST, address) + attribute(_RTA_OIF, _u32(index))
+    attributes += attribute(_RTA_GATEWAY, _address(gateway)[1]) if gateway else b""
     return _message(_NEWROUTE, _CREATE | _REPLACE, body + attributes)
 
 
@@ -293,6 +331,13 @@ def _message(kind: int, flags: int, body: bytes) -> bytes:
 def attribute(kind: int, data: bytes) -> bytes:
     padding = b"\0" * (-len(data) % 4)
     return struct.pack("HH", 4 + len(data), kind) + data + padding
+
+
+def _address(text: str) -> tuple[int, bytes]:
+    """Its family, and packed. Not by inet_pton: pysyncobj puts one of its own into the socket module."""
+    if ":" in text:
+        return socket.AF_INET6, ipaddress.IPv6Address(text).packed
+    return socket.AF_INET, socket.inet_aton(text)
 
 
 def _u32(number: int) -> bytes:

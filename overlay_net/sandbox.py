@@ -6,6 +6,7 @@ the daemon. Its links die with it, off the hot path: deleting a veth by hand wai
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import secrets
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,11 @@ from overlay_net.records import Record
 
 
 class Attachment(Record, frozen=True):
-    """One interface: the bridge it goes to, the namespace of that bridge (None: the node's), its address."""
+    """One interface: the bridge it goes to, the namespace of that bridge (None: the node's), its address.
+
+    `macvlan_mode`: it is a macvlan of the device `bridge` instead. `isolated`: it reaches the bridge, not its other ports.
+    `sysctls`: IFNAME in a name stands for the interface's.
+    """
 
     bridge: str
     bridge_namespace: Path | None
@@ -26,9 +31,15 @@ class Attachment(Record, frozen=True):
     cidr: str
     mac: str
     mtu: int
+    more_addresses: tuple[str, ...] = ()
+    macvlan_mode: str = ""
+    isolated: bool = False
+    sysctls: tuple[tuple[str, str], ...] = ()
 
 
-def build(path: Path, attachments: Sequence[Attachment], gateway: str, sysctls: Mapping[str, str]) -> None:
+def build(
+    path: Path, attachments: Sequence[Attachment], gateways: Sequence[str], sysctls: Mapping[str, str]
+) -> None:
     """Make the namespace with all its interfaces; nothing is left when it fails."""
     for name in sysctls:
         if not name.startswith("net."):
@@ -36,29 +47,42 @@ def build(path: Path, attachments: Sequence[Attachment], gateway: str, sysctls: 
     namespaces.create(path)
     try:
         for attachment in attachments:
-            _add_pair(path, attachment)
+            _add_interface(path, attachment)
         with rtnl.connection(path) as connection:
             for name, value in sysctls.items():
                 namespaces.set_sysctl(name, value)
             messages = [message for attachment in attachments for message in _configuration(attachment)]
-            if gateway:
-                messages.append(rtnl.default_route(gateway))
+            messages += [rtnl.default_route(gateway) for gateway in gateways]
             connection.send(messages, "cannot give the container its addresses")
+            for attachment in attachments:
+                _set_sysctls(attachment)
     except BaseException:
         namespaces.remove(path)
         raise
 
 
 def attach(path: Path, attachment: Attachment) -> None:
-    """Add one interface to a sandbox that exists."""
-    _add_pair(path, attachment)
-    with rtnl.connection(path) as connection:
-        connection.send(_configuration(attachment), f"cannot set {attachment.cidr}")
+    """Add one interface to a sandbox that exists; it is gone when it cannot be configured."""
+    _add_interface(path, attachment)
+    try:
+        with rtnl.connection(path) as connection:
+            connection.send(_configuration(attachment), f"cannot set {attachment.cidr}")
+            _set_sysctls(attachment)
+    except BaseException:
+        detach(path, attachment.interface)
+        raise
+
+
+def set_gateways(path: Path, gateways: Sequence[str]) -> None:
+    """The default routes, one of each family at most; others go with their interface."""
+    if gateways:
+        with rtnl.connection(path) as connection:
+            connection.send([rtnl.default_route(each) for each in gateways], "cannot set the default route")
 
 
 def detach(path: Path, interface: str) -> None:
-    """An interface that is not there is fine."""
-    with namespaces.inside(path):
+    """An interface or a namespace that is not there is fine."""
+    with contextlib.suppress(FileNotFoundError), namespaces.inside(path):
         netlink.delete_link(interface)
 
 
@@ -81,7 +105,7 @@ def route_answers(path: Path, interface: str, *, next_hop: str, mac: str, mark: 
 Seen: TypeAlias = dict[Path | None, dict[str, netlink.Link]]
 
 
-def repair(path: Path, attachments: Sequence[Attachment], gateway: str, seen: Seen) -> list[str]:
+def repair(path: Path, attachments: Sequence[Attachment], gateways: Sequence[str], seen: Seen) -> list[str]:
     """Wire up again what has come loose; what was wrong, one sentence each. `seen` is filled on the way.
 
     What a container did to the settings of its own interfaces is its business and stays.
@@ -98,6 +122,11 @@ def repair(path: Path, attachments: Sequence[Attachment], gateway: str, seen: Se
         if bridge is None:
             raise KernelRefused(f"bridge {attachment.bridge} is missing")
         mine = inside.get(attachment.interface)
+        if attachment.macvlan_mode:
+            if mine is None:
+                attach(path, attachment)
+                problems.append(f"interface {attachment.interface} was missing")
+            continue
         other = next((link for link in outside.values() if mine and link.index == mine.peer), None)
         if mine is None or other is None or other.kind != "veth":
             detach(path, attachment.interface)
@@ -105,13 +134,12 @@ def repair(path: Path, attachments: Sequence[Attachment], gateway: str, seen: Se
             problems.append(f"interface {attachment.interface} was not connected")
         elif other.master != bridge.index or not other.up:
             with rtnl.connection(attachment.bridge_namespace) as connection:
-                connection.send(
-                    [rtnl.set_link(other.index, master=bridge.index)], f"cannot join {other.name}"
-                )
+                messages = [rtnl.set_link(other.index, master=bridge.index)]
+                messages += [rtnl.isolate_port(other.index)] if attachment.isolated else []
+                connection.send(messages, f"cannot join {other.name}")
             problems.append(f"interface {attachment.interface} was not on its bridge")
-    if problems and gateway:
-        with rtnl.connection(path) as connection:
-            connection.send([rtnl.default_route(gateway)], "cannot set the default route")
+    if problems:
+        set_gateways(path, gateways)
     return problems
 
 
@@ -120,23 +148,48 @@ def _configuration(attachment: Attachment) -> list[bytes]:
     index = rtnl.index_of(attachment.interface)
     if index is None:
         raise KernelRefused(f"interface {attachment.interface} vanished while it was made")
-    return [rtnl.new_address(index, attachment.cidr), rtnl.set_link(index)]
+    addresses = filter(None, (attachment.cidr, *attachment.more_addresses))
+    return [*(rtnl.new_address(index, cidr) for cidr in addresses), rtnl.set_link(index)]
 
 
-def _add_pair(path: Path, attachment: Attachment) -> None:
+def _set_sysctls(attachment: Attachment) -> None:
+    interface = attachment.interface.replace(".", "/")
+    for name, value in attachment.sysctls:
+        namespaces.set_sysctl(name.replace("IFNAME", interface), value)
+
+
+def _add_interface(path: Path, attachment: Attachment) -> None:
     with (
         namespaces.descriptor(path) as sandbox,
         rtnl.connection(attachment.bridge_namespace) as connection,
     ):
-        bridge = rtnl.index_of(attachment.bridge)
-        if bridge is None:
-            raise KernelRefused(f"bridge {attachment.bridge} is missing on this host: restart the daemon")
-        pair = rtnl.new_veth(
-            f"sv{secrets.token_hex(5)}",
-            master=bridge,
-            mtu=attachment.mtu,
-            peer=attachment.interface,
-            peer_namespace=sandbox,
-            peer_mac=attachment.mac,
-        )
-        connection.send([pair], f"cannot connect {attachment.interface} to {attachment.bridge}")
+        device = rtnl.index_of(attachment.bridge)
+        if device is None:
+            what = "interface" if attachment.macvlan_mode else "bridge"
+            raise KernelRefused(f"{what} {attachment.bridge} is missing on this host: restart the daemon")
+        name = f"sv{secrets.token_hex(5)}"
+        if attachment.macvlan_mode:
+            made = _macvlan(attachment, device, sandbox)
+        else:
+            made = rtnl.new_veth(
+                name,
+                master=device,
+                mtu=attachment.mtu,
+                peer=attachment.interface,
+                peer_namespace=sandbox,
+                peer_mac=attachment.mac,
+            )
+        connection.send([made], f"cannot connect {attachment.interface} to {attachment.bridge}")
+        if attachment.isolated:
+            port = rtnl.index_of(name)
+            if port is not None:
+                connection.send([rtnl.isolate_port(port)], f"cannot isolate {attachment.interface}")
+
+
+def _macvlan(attachment: Attachment, parent: int, sandbox: int) -> bytes:
+    """With passthru it has the parent's own hardware address."""
+    mode = attachment.macvlan_mode
+    mac = "" if mode == "passthru" else attachment.mac
+    return rtnl.new_macvlan(
+        attachment.interface, parent=parent, mode=mode, mac=mac, mtu=attachment.mtu, namespace=sandbox
+    )

@@ -66,11 +66,16 @@ def ls(client: Client, filter_values: tuple[str, ...], form: str, no_trunc: bool
 @click.option("--attachable", is_flag=True, help="Enable manual container attachment")
 @repeated("--aux-address", help="Auxiliary addresses used by Network driver (name=address)")
 @click.option("-d", "--driver", default="bridge", help="Driver to manage the Network (default bridge)")
+@click.option("--config-from", default="", help="The network from which to copy the configuration")
+@click.option("--config-only", is_flag=True, help="Create a configuration only network")
 @repeated("--gateway", help="Gateway for the subnet, one for each --subnet")
 @click.option("--ingress", is_flag=True, help="Create swarm routing-mesh network")
 @click.option("--internal", is_flag=True, help="Restrict external access to the network")
 @repeated("--ip-range", help="Allocate container ip from a sub-range")
-@click.option("--ipv6", is_flag=True, help="Enable IPv6 networking")
+@click.option("--ipam-driver", default="default", help="IP Address Management Driver")
+@repeated("--ipam-opt", help="Set IPAM driver specific options")
+@click.option("--ipv4/--no-ipv4", default=None, help="Enable or disable IPv4 address assignment")
+@click.option("--ipv6/--no-ipv6", default=False, help="Enable or disable IPv6 address assignment")
 @repeated("--label", help="Set metadata on a network")
 @repeated("-o", "--opt", help="Set driver specific options")
 @click.option("--scope", default="", help="Control the network's scope")
@@ -87,8 +92,17 @@ def create(client: Client, /, name: str, **options: Any) -> None:
         "EnableIPv6": options["ipv6"],
         "Options": key_values(options["opt"], "opt"),
         "Labels": labels(options["label"]),
-        "IPAM": {"Driver": "default", "Config": _ipam(options)},
+        "IPAM": {
+            "Driver": options["ipam_driver"],
+            "Options": key_values(options["ipam_opt"], "ipam-opt"),
+            "Config": _ipam(options),
+        },
+        "ConfigOnly": options["config_only"],
     }
+    if options["config_from"]:
+        body["ConfigFrom"] = {"Network": options["config_from"]}
+    if options["ipv4"] is not None:
+        body["EnableIPv4"] = options["ipv4"]
     if options["scope"]:
         body["Scope"] = options["scope"]
     show(client.post("/networks/create", body)["Id"])
@@ -160,19 +174,28 @@ def rm(client: Client, networks: tuple[str, ...], force: bool) -> None:
 @click.argument("container")
 @repeated("--alias", help="Add network-scoped alias for the container")
 @repeated("--driver-opt", help="Driver options for the network")
+@click.option("--gw-priority", type=int, default=0, help="Highest gw-priority provides the default gateway")
 @click.option("--ip", default="", help="IPv4 address (e.g., 172.30.100.104)")
+@click.option("--ip6", default="", help="IPv6 address (e.g., 2001:db8::33)")
+@repeated("--link", help="Add link to another container")
+@repeated("--link-local-ip", help="Add a link-local address for the container")
 @click.pass_obj
-def connect(
-    client: Client, network: str, container: str, alias: tuple[str, ...], driver_opt: tuple[str, ...], ip: str
-) -> None:
+def connect(client: Client, /, network: str, container: str, **options: Any) -> None:
     """Connect a container to a network"""
     endpoint: dict[str, Any] = {}
-    if alias:
-        endpoint["Aliases"] = list(alias)
-    if driver_opt:
-        endpoint["DriverOpts"] = key_values(driver_opt, "driver-opt")
-    if ip:
-        endpoint["IPAMConfig"] = {"IPv4Address": ip}
+    for field, name in (("Aliases", "alias"), ("Links", "link")):
+        if options[name]:
+            endpoint[field] = list(options[name])
+    if options["driver_opt"]:
+        endpoint["DriverOpts"] = key_values(options["driver_opt"], "driver-opt")
+    if options["gw_priority"]:
+        endpoint["GwPriority"] = options["gw_priority"]
+    addresses = {"IPv4Address": options["ip"], "IPv6Address": options["ip6"]}
+    ipam: dict[str, Any] = {field: value for field, value in addresses.items() if value}
+    if options["link_local_ip"]:
+        ipam["LinkLocalIPs"] = list(options["link_local_ip"])
+    if ipam:
+        endpoint["IPAMConfig"] = ipam
     client.post(network_path(network, "connect"), {"Container": container, "EndpointConfig": endpoint})
 
 

@@ -35,7 +35,7 @@ from engine.plugins.addresses import complete_block, free_address
 from engine.plugins.catalog import NETWORK, Catalog
 from engine.registry.pull import finished
 
-BUILT_IN = ("", "bridge", "host", "none", "null", "overlay", "ingress")
+BUILT_IN = ("", "bridge", "host", "none", "null", "overlay", "ingress", "macvlan", "ipvlan")
 GENERIC_OPTIONS = "com.docker.network.generic"
 
 logger = logging.getLogger(__name__)

@@ -113,7 +113,7 @@ async def main():
     async def fails(made):
         raise RuntimeError("on purpose")
 
-    driver._bridges.publish = fails
+    driver._bridges.published.publish = fails
     with contextlib.suppress(RuntimeError):
         await made("e", apps)
         raise AssertionError("it was made")

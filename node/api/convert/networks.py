@@ -79,8 +79,6 @@ def check_local_network(body: NetworkCreate) -> None:
 def _refuse_network(body: NetworkCreate, *more: tuple[str, bool]) -> None:
     ipam = body.ipam or Ipam()
     for name, given in (
-        ("ConfigOnly", body.config_only),
-        ("ConfigFrom", bool(body.config_from and body.config_from.network)),
         ("EnableIPv4=false", body.enable_ipv4 is False),
         ("IPAM.Driver", ipam.driver not in ("", "default")),
         ("IPAM.Options", bool(ipam.options)),
@@ -95,7 +93,13 @@ def _refuse_network(body: NetworkCreate, *more: tuple[str, bool]) -> None:
 def network_spec_from_api(body: NetworkCreate) -> NetworkSpec:
     pools = _pools(body)
     auxiliary = any(pool.auxiliary_addresses for pool in pools)
-    _refuse_network(body, ("IPAM.Config.AuxiliaryAddresses", auxiliary))
+    taken_from = bool(body.config_from and body.config_from.network)
+    _refuse_network(
+        body,
+        ("IPAM.Config.AuxiliaryAddresses", auxiliary),
+        ("ConfigOnly", body.config_only),
+        ("ConfigFrom", taken_from),
+    )
     return NetworkSpec(
         annotations=Annotations(name=body.name, labels=body.labels or {}),
         driver=Driver(name=body.driver or "overlay", options=body.options or {}),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import EndpointConfig, HostConfig, Ipam, IpamPool, NetworkCreate
+from engine.config import ConfigReference, EndpointConfig, HostConfig, Ipam, IpamPool, NetworkCreate
 from engine.container import Container
 from engine.containers import Containers
 from engine.errors import Conflict, Forbidden, InvalidParameter
@@ -73,7 +73,7 @@ async def test_a_network_as_it_was_asked_for(service: Service) -> None:
         (NetworkCreate(name=""), InvalidParameter),
         (NetworkCreate(name="bridge"), Forbidden),
         (NetworkCreate(name="shop"), Conflict),
-        (NetworkCreate(name="new", config_only=True), InvalidParameter),
+        (NetworkCreate(name="new", config_from=ConfigReference(network="shop")), Forbidden),
     ],
 )
 async def test_networks_that_cannot_be_made(

@@ -30,7 +30,7 @@ def test_published_ports() -> None:
     assert published(port_bindings=bindings) == [
         Publish(container_port=80, host_port=8080),
         Publish(container_port=80, host_ip="127.0.0.1", host_port=80),
-        Publish(container_port=53, protocol="udp"),
+        Publish(container_port=53, protocol="udp", host_ip="0.0.0.0"),
         Publish(container_port=90),
     ]
 

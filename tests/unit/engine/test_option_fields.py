@@ -19,10 +19,10 @@ from engine.config import (
     MountPoint,
 )
 from engine.creation import checked_host_config
+from engine.endpoint_wishes import check_endpoint
 from engine.errors import EngineError
 from engine.mounts import parse_mount
 from engine.networks import Sandbox
-from engine.option_checks import check_endpoint
 from engine.runtime.limit_support import LimitSupport
 from engine.settings import EngineSettings
 from engine.update import apply_update
@@ -52,9 +52,6 @@ REFUSED_WORDS = {
 }
 ENDPOINT_REFUSED: dict[str, EndpointConfig] = {
     "DriverOpts": EndpointConfig(driver_opts={"a": "b"}),
-    "GwPriority": EndpointConfig(gw_priority=1),
-    "IPv6Address": EndpointConfig(ipam_config=EndpointIpam(ipv6_address="fd00::2")),
-    "LinkLocalIPs": EndpointConfig(ipam_config=EndpointIpam(link_local_ips=["169.254.1.1"])),
 }
 # What a network tells about an endpoint; nothing that can be wished.
 ENDPOINT_ANSWERS = {

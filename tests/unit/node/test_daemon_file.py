@@ -76,7 +76,8 @@ def test_no_key_is_both_known_and_refused() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"icc": False}, "icc: false is not supported"),
+        ({"ipv6": True, "fixed-cidr-v6": "10.0.0.0/8"}, "invalid fixed-cidr-v6"),
+        ({"fixed-cidr-v6": "fd00:1::/64"}, "needs"),
         ({"userland-proxy": True}, "userland-proxy: true is not supported"),
         ({"default-ulimits": {"nofile": {"Soft": 5}}}, "default-ulimits: nofile"),
         ({"default-ulimits": {"nofile": {"Soft": 5, "Hard": 4}}}, "soft limit must be less than or equal"),

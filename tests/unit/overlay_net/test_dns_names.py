@@ -166,3 +166,17 @@ def test_the_clusters_names_come_before_local_ones(zone: Zone, seen: list[Visibl
     assert ask(seen, "web") == ["10.0.1.2"]
     zone.set_cluster({})
     assert ask(seen, "web") == ["10.0.1.60"]
+
+
+def test_addresses_of_both_families() -> None:
+    zone = Zone()
+    for address in ("10.0.1.9", "fd00:1::9"):
+        zone.add("c0ffee000000ffff", "web", address)
+    seen = [Visible("apps", zone)]
+    assert ask(seen, "web") == ["10.0.1.9"] and ask(seen, "web", "AAAA") == ["fd00:1::9"]
+    assert ask(seen, "web", "ANY") == ["10.0.1.9", "fd00:1::9"] and ask(seen, "web", "MX") == []
+    reverse = "9" + ".0" * 23 + ".1.0.0.0.0.0.d.f.ip6.arpa"
+    assert ask(seen, reverse, "PTR") == ["web.apps."]
+    assert ask(seen, "9.0.ip6.arpa", "PTR") is None and ask(seen, "g." * 32 + "ip6.arpa", "PTR") is None
+    zone.remove("c0ffee000000ffff")
+    assert not zone and ask(seen, "web", "AAAA") is None

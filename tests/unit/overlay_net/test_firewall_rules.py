@@ -105,3 +105,22 @@ def test_published_ports_are_elements(remove: bool, verb: str) -> None:
 
 def test_without_ports_there_is_nothing_to_do() -> None:
     assert firewall.publish_elements({}) == ""
+
+
+def test_ipv6_has_the_same_rules_in_a_table_of_its_own() -> None:
+    """But for the loopback, which the kernel does not route back: nothing is translated there."""
+    bridge = BridgeRule(bridge="sw-n3", subnet="fd00:3::/64", internal=False)
+    lines = firewall.base_rules([bridge], firewall.IPV6).splitlines()
+    assert all(" ip6 swarmctl" in line for line in lines)
+    local = [line for line in lines if line.startswith("add rule ip6 swarmctl local ")]
+    assert local[0].endswith("local ip6 daddr ::1 return") and "dnat ip6 addr . port to ip6 daddr" in local[1]
+    leaving = [line for line in lines if " leaving " in line and line.startswith("add rule")]
+    assert leaving == [
+        'add rule ip6 swarmctl leaving ct status dnat ip6 saddr fd00:3::/64 oifname "sw-n3" masquerade',
+        'add rule ip6 swarmctl leaving ip6 saddr fd00:3::/64 oifname != "sw-n3" masquerade',
+    ]
+    elements = {("::", "tcp", 80): ("fd00:3::2", 8080), ("fd00::1", "udp", 53): ("fd00:3::2", 53)}
+    assert firewall.publish_elements(elements, firewall.IPV6).splitlines() == [
+        "add element ip6 swarmctl published { tcp . 80 : fd00:3::2 . 8080 }",
+        "add element ip6 swarmctl published_on { fd00::1 . udp . 53 : fd00:3::2 . 53 }",
+    ]

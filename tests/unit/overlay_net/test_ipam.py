@@ -67,3 +67,18 @@ def test_subnets_of_pools_come_in_order() -> None:
     assert list(found) == ["10.0.0.0/24", "10.0.1.0/24", "10.8.0.0/24"]
     everything = ipam.subnets([("10.0.0.0/8", 30)])
     assert ipam.free_subnet(everything, ["10.0.0.0/28"]) == "10.0.0.16/30"
+
+
+def test_subnets_and_addresses_of_ipv6() -> None:
+    chosen = ipam.local_subnet6()
+    assert chosen.startswith("fd") and chosen.endswith("/64") and chosen != ipam.local_subnet6()
+    pool = ipam.AddressPool("fd00:1::/64", reserved={"gateway": "fd00:1::1"})
+    assert [pool.allocate(), pool.allocate("fd00:1::aa"), pool.allocate()] == [
+        *("fd00:1::2/64", "fd00:1::aa/64", "fd00:1::3/64")
+    ]
+    with pytest.raises(SubnetOverlap):
+        ipam.check_overlap("fd00::/16", ["10.0.0.0/8", "fd00:1::/64"])
+    with pytest.raises(InvalidNetwork, match="/126 or larger"):
+        ipam.parse_subnet("fd00::/127")
+    with pytest.raises(InvalidNetwork, match="not inside"):
+        ipam.AddressPool("10.0.0.0/8", ip_range="fd00::/64")

@@ -149,3 +149,17 @@ def test_ports_of_an_earlier_life_are_held(free: int) -> None:
         held.reserve("b", [publish(free, ip="")])
     held.release([publish(free)])
     assert held.reserve("b", [publish(free, ip="")])
+
+
+def test_all_addresses_of_one_family_leave_the_other_alone(free: int) -> None:
+    """0.0.0.0 and :: are every address of their family, "" is every address."""
+    held = HostPorts()
+    (everywhere,) = held.reserve("a", [publish(free, ip="0.0.0.0")])
+    held.adopt("b", [publish(free, ip="::")])
+    for taken in ("127.0.0.1", "::1", ""):
+        with pytest.raises(PortInUse, match="already allocated"):
+            held.reserve("c", [publish(free, ip=taken)])
+    held.release([everywhere])
+    assert held.reserve("c", [publish(free)])
+    with pytest.raises(PortInUse, match=r"Bind for \[::1\]:"):
+        held.reserve("d", [publish(free, ip="::1")])
