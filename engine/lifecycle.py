@@ -215,7 +215,8 @@ class Lifecycle:
         for session in self._pending.pop(container.id, []):
             session.abandon()
         self._publish(container, "destroy")
-        self._wake(container, ("next-exit", "not-running", "removed"))
+        # Why a start failed was told to whoever started it; the removal itself went well.
+        self._wake(container, ("next-exit", "not-running", "removed"), error="")
 
     def wait(self, container: Container, condition: str) -> asyncio.Future[ContainerExit]:
         """A future of the exit. Conditions: not-running (may be done at once), next-exit, removed."""
@@ -454,8 +455,8 @@ class Lifecycle:
     def _finish_waiters(self, container: Container, *, restarting: bool = False) -> None:
         self._wake(container, ("next-exit",) if restarting else ("next-exit", "not-running"))
 
-    def _wake(self, container: Container, conditions: tuple[str, ...]) -> None:
-        result = ContainerExit(container.state.exit_code, container.state.error)
+    def _wake(self, container: Container, conditions: tuple[str, ...], *, error: str | None = None) -> None:
+        result = ContainerExit(container.state.exit_code, container.state.error if error is None else error)
         remaining = []
         for condition, future in self._waiters.pop(container.id, []):
             if condition not in conditions:

@@ -225,7 +225,10 @@ def _has_ndots(options: Iterable[str]) -> bool:
 def checked_networks(
     provider: NetworkProvider, mode: str, endpoints: dict[str, EndpointConfig]
 ) -> dict[str, EndpointConfig]:
-    """The networks of a new container: NetworkMode's, then the others. NotFound names an unknown one."""
+    """The networks of a new container: NetworkMode's, then the others.
+
+    That one is missing is said at the start, as Docker does: a client takes 404 of a creation for a missing image.
+    """
     if mode in ("host", "none") or mode.startswith("container:"):
         return {}
     chosen = dict(endpoints)
@@ -233,11 +236,6 @@ def checked_networks(
         known = next((ref for ref in chosen if _same_network(provider, ref, mode)), None)
         if known is None:
             chosen = {mode: EndpointConfig(), **chosen}
-    for ref in chosen:
-        try:
-            provider.find(ref)
-        except NotFound as error:
-            raise NotFound(f"network {ref} not found") from error
     return chosen
 
 

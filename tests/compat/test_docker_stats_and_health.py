@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.clients import Cli
 from tests.commands import PATIENCE
-from tests.compat.test_docker_clients import Cli
 from tests.compat.test_docker_logs import docker, run, wait  # noqa: F401  (fixtures)
 from tests.conftest import HostDaemon
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -15,28 +14,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients import Cli
 from tests.commands import PATIENCE, ROOT, SWARMCTL, Result, run
 from tests.conftest import HostDaemon
 
 pytestmark = pytest.mark.root
 
 
-class Docker:
+class Docker(Cli):
     """The docker that is installed, against one daemon."""
 
     def __init__(self, host: HostDaemon) -> None:
-        installed = shutil.which("docker")
-        assert installed is not None, "no docker client: install one"
-        self._client = installed
-        self._environment = os.environ | {"DOCKER_HOST": f"unix://{host.socket}"}
+        super().__init__(host.socket)
 
-    def run(self, *words: str) -> Result:
-        return run([self._client, *words], "", self._environment)
-
-    def ok(self, *words: str) -> str:
-        result = self.run(*words)
-        assert result.code == 0, f"docker {' '.join(words)}: {result.err}"
-        return result.out.strip()
+    def ok(self, *words: str, text: str = "") -> str:
+        return super().ok(*words, text=text).strip()
 
 
 @pytest.fixture
