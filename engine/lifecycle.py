@@ -215,8 +215,7 @@ class Lifecycle:
         for session in self._pending.pop(container.id, []):
             session.abandon()
         self._publish(container, "destroy")
-        # Why a start failed was told to whoever started it; the removal itself went well.
-        self._wake(container, ("next-exit", "not-running", "removed"), error="")
+        self._wake(container, ("next-exit", "not-running", "removed"))
 
     def wait(self, container: Container, condition: str) -> asyncio.Future[ContainerExit]:
         """A future of the exit. Conditions: not-running (may be done at once), next-exit, removed."""
@@ -455,8 +454,9 @@ class Lifecycle:
     def _finish_waiters(self, container: Container, *, restarting: bool = False) -> None:
         self._wake(container, ("next-exit",) if restarting else ("next-exit", "not-running"))
 
-    def _wake(self, container: Container, conditions: tuple[str, ...], *, error: str | None = None) -> None:
-        result = ContainerExit(container.state.exit_code, container.state.error if error is None else error)
+    def _wake(self, container: Container, conditions: tuple[str, ...]) -> None:
+        """Why a start failed is not said again: whoever started it was told, and clients print both."""
+        result = ContainerExit(container.state.exit_code, "")
         remaining = []
         for condition, future in self._waiters.pop(container.id, []):
             if condition not in conditions:

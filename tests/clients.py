@@ -5,13 +5,16 @@ A machine without any docker client has the distribution's unpacked for it; wher
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.commands import ROOT, Result, run
+from tests.commands import PATIENCE, ROOT, Result, run
+from tests.conftest import HostDaemon
 
 # Which client all tests use that need only one: `installed` or `packaged`.
 CHOICE = os.environ.get("SWARMCTL_TEST_CLIENT", "installed")
@@ -65,3 +68,24 @@ class Cli:
         result = self.run(*words, text=text)
         assert result.code == 0, f"docker {' '.join(words)}: {result.err}{result.out[-1000:]}"
         return result.out
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A daemon that tests talk to; `host` is None when it is not ours."""
+
+    url: str
+    namespaces: list[str]  # words before a command that has to see its ports
+    host: HostDaemon | None
+
+    @property
+    def docker(self) -> Cli:
+        return Cli(self.url)
+
+    def page(self, port: int) -> str:
+        """What a server says there, as soon as it says anything."""
+        words = ("timeout", "5", "busybox", "wget", "-q", "-O", "-", f"http://127.0.0.1:{port}")
+        deadline = time.monotonic() + 10 * PATIENCE
+        while not (said := run([*self.namespaces, *words]).out) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return said
