@@ -52,6 +52,12 @@ def packaged_client() -> Path:
     raise AssertionError(f"no docker client: install one, or make `apt-get download docker.io` work:\n{said}")
 
 
+def client_version(client: Path) -> int:
+    """The first number of it."""
+    said = run([str(client), "version", "--format", "{{.Client.Version}}"]).out
+    return int(said.split(".")[0])
+
+
 class Cli:
     """A docker client pointed at one daemon."""
 

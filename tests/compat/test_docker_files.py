@@ -49,6 +49,7 @@ def names(data: bytes) -> list[str]:
         return tar.getnames()
 
 
+@pytest.mark.needs_client(23)
 def test_copies_a_file_in_and_out(docker: Cli, box: str, tmp_path: Path) -> None:
     source = tmp_path / "file.txt"
     source.write_text("content\n" * 1000)

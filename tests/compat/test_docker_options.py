@@ -81,6 +81,7 @@ def test_file_systems(docker: Docker, tmp_path: Path) -> None:
     assert lines == ["touch: /b/x: Read-only file system", "1"]
 
 
+@pytest.mark.needs_client(26)
 def test_a_part_of_a_volume(docker: Docker, box: str) -> None:
     docker.ok("volume", "create", box)
     try:
@@ -246,6 +247,7 @@ def test_links(docker: Docker, box: str) -> None:
         docker.ok("rm", "-f", linked)
 
 
+@pytest.mark.needs_client(24)
 def test_files_of_the_client(docker: Docker, box: str, tmp_path: Path) -> None:
     (tmp_path / "env").write_text("# comment\nA=from file\n")
     (tmp_path / "labels").write_text("tier=front\n")

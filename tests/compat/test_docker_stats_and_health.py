@@ -19,7 +19,7 @@ pytestmark = pytest.mark.root
 
 
 def figures(docker: Cli, *words: str) -> dict[str, dict[str, str]]:  # noqa: F811
-    lines = docker.ok("stats", "--no-stream", "--format", "json", *words).splitlines()
+    lines = docker.ok("stats", "--no-stream", "--format", "{{json .}}", *words).splitlines()
     return {row["Name"]: row for row in map(json.loads, lines)}
 
 

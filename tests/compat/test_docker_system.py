@@ -177,7 +177,7 @@ def test_events_of_a_containers_life(daemon: Guarded) -> None:
 def test_disk_usage(daemon: Guarded, tmp_path: Path) -> None:
     daemon.good("run", "--name", "writer", "-v", "kept:/data", "hello", "sh", "-c",
                 "head -c 5000 /dev/zero > /data/x; head -c 300000 /dev/zero > /y")  # fmt: skip
-    rows = [json.loads(line) for line in daemon.good("system", "df", "--format", "json").splitlines()]
+    rows = [json.loads(line) for line in daemon.good("system", "df", "--format", "{{json .}}").splitlines()]
     by_type = {row["Type"]: row for row in rows}
     assert (by_type["Images"]["TotalCount"], by_type["Images"]["Active"]) == ("1", "1")
     assert by_type["Local Volumes"]["Size"] == "5kB"

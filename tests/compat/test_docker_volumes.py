@@ -126,6 +126,7 @@ def test_a_bind_volume_keeps_to_its_options(docker: Docker, tmp_path: Path) -> N
         assert words in docker.run("volume", "create", *options).err
 
 
+@pytest.mark.needs_client(26)
 def test_subpaths_stay_inside_of_their_volume(host: HostDaemon, docker: Docker) -> None:
     docker.ok("volume", "create", "tree")
     data = host.root / "volumes/tree/_data"
@@ -185,6 +186,7 @@ def test_anonymous_volumes_go_with_their_container(docker: Docker) -> None:
     assert docker.ok("volume", "ls", "-q") == ""
 
 
+@pytest.mark.needs_client(23)
 def test_lists_usage_and_what_only_clusters_have(host: HostDaemon, docker: Docker) -> None:
     docker.ok("volume", "create", "--label", "tier=db", "first")
     docker.ok("volume", "create", "second")
@@ -260,7 +262,8 @@ def test_a_driver_that_fails_is_named_and_holds_up_nobody(
         conflict = docker.run("volume", "create", "-d", "local", "made")
         assert "driver 'own' already has volume 'made'" in conflict.err
     socket.unlink(missing_ok=True)
-    assert 'plugin "own" not found' in docker.run("volume", "rm", "made").err
+    missing = docker.run("volume", "rm", "made").err
+    assert 'plugin "own" not found' in missing or "No such volume: made" in missing  # clients before 23
     docker.ok("volume", "create", "other")
     docker.ok("volume", "rm", "-f", "made", "other")
     assert docker.ok("volume", "ls", "-q") == ""
