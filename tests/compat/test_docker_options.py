@@ -109,7 +109,8 @@ def test_devices(docker: Docker) -> None:
     )
     assert lines[0] == "read" and lines[2:] == ["made", "tun"]
     assert "Operation not permitted" in lines[1]
-    assert "error gathering device information" in docker.refused("--device", "/dev/nosuch")
+    missing = docker.run("run", "--rm", "--device", "/dev/nosuch", "hello")
+    assert missing.code == 127 and "error gathering device information" in missing.err
     assert "could not select device driver" in docker.refused("--gpus", "all")
 
 
