@@ -26,7 +26,7 @@ from engine.errors import Conflict, EngineError, InvalidParameter, NotFound
 from engine.events import EventBus
 from engine.health import checked_health
 from engine.images.store import ImageStore
-from engine.limits import discard_unsupported
+from engine.limits import check_cpus, discard_unsupported
 from engine.links import checked_links, endpoint_links
 from engine.log_settings import check_log_settings
 from engine.mounts import MountResolver
@@ -202,8 +202,7 @@ def checked_host_config(host: HostConfig, config: ContainerConfig, support: Limi
         )
     if host.nano_cpus and (host.cpu_period or host.cpu_quota):
         raise InvalidParameter("Conflicting options: Nano CPUs and CPU Period cannot both be set")
-    if host.nano_cpus < 0:
-        raise InvalidParameter("Range of CPUs is from 0.01 upwards: the value is negative")
+    check_cpus(host.nano_cpus, support)
     policy = host.restart_policy
     if policy is not None:
         if policy.name not in RESTART_POLICIES:

@@ -55,7 +55,8 @@ def host_device(path: str, target: str) -> dict[str, Any]:
         status = Path(path).stat()
     except OSError as error:
         raise InvalidParameter(
-            f'error gathering device information while adding custom device "{path}": {error.strerror}'
+            f'error gathering device information while adding custom device "{path}": '
+            f"{(error.strerror or str(error)).lower()}"
         ) from error
     if stat.S_ISCHR(status.st_mode):
         kind = "c"

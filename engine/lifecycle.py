@@ -455,7 +455,8 @@ class Lifecycle:
         self._wake(container, ("next-exit",) if restarting else ("next-exit", "not-running"))
 
     def _wake(self, container: Container, conditions: tuple[str, ...]) -> None:
-        result = ContainerExit(container.state.exit_code, container.state.error)
+        """Why a start failed is not said again: whoever started it was told, and clients print both."""
+        result = ContainerExit(container.state.exit_code, "")
         remaining = []
         for condition, future in self._waiters.pop(container.id, []):
             if condition not in conditions:

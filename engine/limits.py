@@ -5,6 +5,7 @@ The words are Docker's (moby: daemon/daemon_unix.go, verifyPlatformContainerReso
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from engine.config import HostConfig
@@ -71,6 +72,15 @@ def _memory(host: HostConfig, support: LimitSupport) -> Iterator[str]:
         yield (
             "OOM killer is disabled for the container, but no memory limit is set, this can result in the system "
             "running out of resources."
+        )
+
+
+def check_cpus(nano_cpus: int, support: LimitSupport) -> None:
+    """What `--cpus` asks for has to be there."""
+    there = os.cpu_count() or 1
+    if nano_cpus < 0 or (nano_cpus > there * 1_000_000_000 and support.cpu):
+        raise InvalidParameter(
+            f"range of CPUs is from 0.01 to {there:.2f}, as there are only {there} CPUs available"
         )
 
 

@@ -68,13 +68,15 @@ def parse_bind(text: str) -> ResolvedMount:
         raise InvalidParameter(f"invalid volume specification: '{text}'")
     if len(parts) == 1:
         return _volume(_target(parts[0]))
-    source, target = parts[0], _target(parts[1])
+    source, target = parts[0], parts[1]
     if source.startswith("/"):
+        if not target.startswith("/"):
+            raise InvalidParameter(f"invalid volume specification: '{text}': {_not_absolute(target)}")
+        target = _target(target)
         mount = ResolvedMount(kind="bind", source=posixpath.normpath(source), target=target)
     elif _VOLUME_NAME.fullmatch(source):
+        target = _target(target)
         mount = _volume(target, source)
-    elif source.startswith(".") or "/" in source:
-        raise InvalidParameter(_not_absolute(source))
     else:
         raise InvalidParameter(
             f'create {source}: "{source}" includes invalid characters for a local volume name, only '

@@ -29,6 +29,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "node.ca": ("node.ca", "node.rpc", "raft.objects"),
     "node.api": (
         *("node.api", "node.config", "engine.config", "engine.errors", "engine.filter_values"),
+        "engine.names",  # of services without one
         "engine.build_config",
         "engine.registry.credentials",
         *("raft.objects", "raft.errors"),

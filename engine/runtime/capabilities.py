@@ -39,7 +39,7 @@ def container_capabilities(
     everything, in `drop` from nothing. InvalidParameter for an unknown name.
     """
     host = bounding_mask() if available is None else available
-    added, dropped = _normalized(add), _normalized(drop)
+    added, dropped = _normalized(add, "CapAdd"), _normalized(drop, "CapDrop")
     if privileged:
         chosen = set(NUMBERS)
     elif "ALL" in added:
@@ -73,12 +73,12 @@ def last_capability() -> int:
     return int(Path("/proc/sys/kernel/cap_last_cap").read_text())
 
 
-def _normalized(names: Iterable[str]) -> set[str]:
+def _normalized(names: Iterable[str], field: str) -> set[str]:
     normalized = set()
     for name in names:
         upper = name.upper()
         full = upper if upper == "ALL" or upper.startswith("CAP_") else f"CAP_{upper}"
         if full != "ALL" and full not in NUMBERS:
-            raise InvalidParameter(f'invalid capability: "{name}"')
+            raise InvalidParameter(f'invalid {field}: unknown capability: "{full}"')
         normalized.add(full)
     return normalized

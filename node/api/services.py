@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from engine.errors import InvalidParameter
+from engine.names import random_name
 from engine.registry.credentials import from_header
 from node.api.bodies import ServiceBody
 from node.api.context import Context, Route
@@ -35,9 +36,9 @@ async def listing(context: Context, request: web.Request) -> web.StreamResponse:
 
 
 async def create(context: Context, request: web.Request) -> web.StreamResponse:
-    spec = _with_auth(
-        service_spec(await body(request, ServiceBody)), request.headers.get("X-Registry-Auth", "")
-    )
+    asked = await body(request, ServiceBody)
+    asked.name = asked.name or random_name()
+    spec = _with_auth(service_spec(asked), request.headers.get("X-Registry-Auth", ""))
     service = await (await writer(context, request)).create_service(spec)
     return json_response({"ID": service.id, "Warnings": None}, 201)
 

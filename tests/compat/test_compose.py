@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.commands import PATIENCE, ROOT, Result, run
-from tests.conftest import HostDaemon
+from tests.clients import Target
+from tests.compose_projects import TIMEOUT_S, Project, compose_1, compose_2
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(300 * PATIENCE)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(TIMEOUT_S)]
 
 PROJECT = """
 version: "3.8"
@@ -40,80 +36,21 @@ volumes: {dbdata: {}}
 """
 
 
-def compose_1() -> Path:
-    """An environment of its own: it does not work with the libraries of today."""
-    folder = ROOT / ".venv" / "compose-1"
-    program = folder / "bin/docker-compose"
-    if not program.exists():
-        wanted = Path(__file__).with_name("compose-1.txt")
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        command = [
-            str(folder / "bin/pip"),
-            "install",
-            "--quiet",
-            "-c",
-            str(wanted),
-            "docker-compose",
-            "docker",
-        ]
-        environment = {**os.environ, "PIP_CONSTRAINT": str(wanted)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stderr[-3000:]
-    return program
-
-
-class Project:
-    """A folder with a project file, and `compose` on it against a daemon."""
-
-    def __init__(self, folder: Path, host: HostDaemon, program: Path) -> None:
-        self.folder, self.host, self.program = folder, host, program
-        self.greeter = "first"
-        (folder / "site").mkdir()
-        (folder / "site/page").write_text("from the host\n")
-        (folder / "docker-compose.yml").write_text(PROJECT)
-
-    def run(self, *words: str) -> Result:
-        environment = {
-            **os.environ,
-            "DOCKER_HOST": f"unix://{self.host.socket}",
-            "GREETER": self.greeter,
-            "COMPOSE_PROJECT_NAME": "shop",
-            "COMPOSE_FILE": str(self.folder / "docker-compose.yml"),
-        }
-        return run([*self.host.namespaces, str(self.program), *words], environment=environment)
-
-    def ok(self, *words: str) -> str:
-        result = self.run(*words)
-        assert result.code == 0, f"compose {' '.join(words)}: {result.err}{result.out}"
-        return result.out
-
-    def containers(self) -> dict[str, str]:
-        """Service -> ids, of what runs."""
-        template = '{{.Label "com.docker.compose.service"}} {{.ID}}'
-        rows = [row.split() for row in self.host.ok("ps", "--format", template).splitlines()]
-        return {service: " ".join(i for s, i in sorted(rows) if s == service) for service, _ in rows}
-
-    def page(self) -> str:
-        return self.host.inside(
-            "timeout", "5", "busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080"
-        ).out
-
-
-def compose_2() -> Path:
-    """Its package starts the program by a wrapper that loses the exit code."""
-    return Path(sysconfig.get_path("purelib")) / "compose/docker-compose"
-
-
 @pytest.fixture(params=[compose_2, compose_1], ids=["compose2", "compose1"])
-def project(request: pytest.FixtureRequest, tmp_path: Path, host: HostDaemon) -> Iterator[Project]:
-    made = Project(tmp_path, host, request.param())
+def project(request: pytest.FixtureRequest, tmp_path: Path, target: Target) -> Iterator[Project]:
+    made = Project(tmp_path, target, request.param())
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/page").write_text("from the host\n")
+    made.environment = {**made.environment, "GREETER": "first"}
+    made.write(PROJECT)
     yield made
-    made.run("down", "-v", "-t", "1")
+    made.run("down", "-v", "-t", "1", "--remove-orphans")
 
 
 def test_a_project_lives_as_its_file_says(project: Project) -> None:
+    target, second = project.target, {"GREETER": "second"}
     project.ok("up", "-d")
-    assert project.page().startswith("hello from first ")
+    assert target.page(8080).startswith("hello from first ")
     assert "Address: 172." in project.ok("exec", "-T", "web", "nslookup", "database")
     assert project.ok("exec", "-T", "web", "cat", "/site/page") == "from the host\n"
     assert "db is up" in project.ok("logs", "db")
@@ -123,36 +60,128 @@ def test_a_project_lives_as_its_file_says(project: Project) -> None:
     project.ok("up", "-d")
     assert project.containers() == before  # nothing changed, nothing is done
 
-    project.greeter = "second"
-    project.ok("up", "-d")
+    project.ok("up", "-d", **second)
     after = project.containers()
     assert (after["db"], after["web"] != before["web"]) == (before["db"], True)
-    assert project.page().startswith("hello from second ")
+    assert target.page(8080).startswith("hello from second ")
 
-    project.ok("up", "-d", "--scale", "db=2")
+    project.ok("up", "-d", "--scale", "db=2", **second)
     assert len(project.containers()["db"].split()) == 2
+    project.ok("pause", "web")
+    assert "(Paused)" in target.docker.ok("ps", "--filter", "label=com.example.kind=page")
+    project.ok("unpause", "web")
     project.ok("restart", "-t", "1", "web")
     project.ok("stop", "-t", "1", "web")
     assert "web" not in project.containers()
     project.ok("start", "web")
-    assert project.page().startswith("hello from second ")
+    assert target.page(8080).startswith("hello from second ")
+    assert "8080" in project.ok("ps") and project.ok("port", "web", "80") == "0.0.0.0:8080\n"
+    project.ok("kill", "web")
+    project.ok("rm", "-f", "web")
 
     project.ok("down", "-v", "-t", "1")
-    assert project.host.ok("ps", "-aq", "--filter", "label=com.docker.compose.project=shop") == ""
-    assert "shop_" not in project.host.ok("network", "ls", "--format", "{{.Name}}")
-    assert "shop_" not in project.host.ok("volume", "ls", "--format", "{{.Name}}")
+    assert project.everything() == []
 
 
 def test_a_single_command_of_a_service(project: Project) -> None:
     assert project.ok("run", "--rm", "--no-deps", "web", "echo", "once") == "once\n"
     failed = project.run("run", "--rm", "--no-deps", "web", "sh", "-c", "exit 7")
     assert failed.code == 7
-    assert project.host.ok("ps", "-aq", "--filter", "label=com.docker.compose.project=shop") == ""
+    assert project.containers() == {}
 
 
 def test_an_image_that_is_nowhere_is_named(project: Project) -> None:
-    file = project.folder / "docker-compose.yml"
-    file.write_text("version: '3'\nservices: {x: {image: 'localhost:1/no/such:image'}}\n")
+    project.write("version: '3'\nservices: {x: {image: 'localhost:1/no/such:image'}}\n")
     failed = project.run("up", "-d")
     assert failed.code
-    assert "localhost:1/no/such" in failed.err + failed.out
+    assert "localhost:1/" in failed.err + failed.out
+
+
+def test_an_image_is_built_and_used(project: Project) -> None:
+    project.write(
+        """
+        version: "3.8"
+        services:
+          made: {build: {context: ., args: {WHO: compose}}, command: cat /said}
+        """,
+        Dockerfile="FROM hello\nARG WHO=nobody\nRUN echo built by $WHO > /said\n",
+    )
+    project.ok("build")
+    assert project.ok("run", "--rm", "made") == "built by compose\n"
+    assert "built by compose" in project.ok("up", "--no-color")
+
+
+def test_environment_of_files_and_services_that_extend_others(project: Project) -> None:
+    project.write(
+        """
+        version: "2.4"
+        services:
+          plain: {image: hello, env_file: [some.env], environment: {C: from-project}, command: env}
+          more:
+            extends: {file: base.yml, service: base}
+            environment: {B: changed}
+        """,
+        some__env="A=from-file\nC=overridden\n# a comment\n",
+        base__yml="""
+        version: "2.4"
+        services:
+          base: {image: hello, environment: {B: base, D: kept}, command: env}
+        """,
+    )
+    plain = project.ok("run", "--rm", "plain").splitlines()
+    assert {"A=from-file", "C=from-project"} <= set(plain)
+    assert {"B=changed", "D=kept"} <= set(project.ok("run", "--rm", "more").splitlines())
+
+
+def test_what_exists_already_is_used_and_kept(project: Project) -> None:
+    docker = project.target.docker
+    docker.ok("network", "create", "shared")
+    docker.ok("volume", "create", "kept")
+    try:
+        project.write(
+            """
+            version: "3.8"
+            services:
+              one: {image: hello, command: sh -c "echo text > /k/file; hostname -i", networks: [shared],
+                    volumes: ["kept:/k"]}
+            networks: {shared: {external: true}}
+            volumes: {kept: {external: true}}
+            """
+        )
+        project.ok("up", "--no-color")
+        project.ok("down", "-v")
+        assert docker.ok("run", "--rm", "-v", "kept:/k", "hello", "cat", "/k/file") == "text\n"
+        docker.ok("network", "inspect", "shared")
+    finally:
+        docker.run("volume", "rm", "-f", "kept")
+        docker.run("network", "rm", "shared")
+
+
+def test_the_exit_code_is_that_of_the_service(project: Project) -> None:
+    project.write(
+        """
+        version: "3.8"
+        services:
+          server: {image: hello, stop_signal: SIGKILL, command: sleep 1000}
+          check: {image: hello, depends_on: [server], command: sh -c "echo checked; exit 5"}
+        """
+    )
+    done = project.run("up", "--no-color", "--abort-on-container-exit", "--exit-code-from", "check")
+    assert done.code == 5 and "checked" in done.out
+    assert project.containers() == {}  # the other one was stopped
+
+
+def test_limits_of_deploy_bite(project: Project) -> None:
+    project.write(
+        """
+        version: "3.8"
+        services:
+          small: {image: hello, command: sleep 1000, stop_signal: SIGKILL,
+                  deploy: {resources: {limits: {memory: 48M, cpus: "0.5"}}}}
+        """
+    )
+    words = () if project.program == compose_2() else ("--compatibility",)
+    project.ok(*words, "up", "-d")
+    shown = "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}"
+    container = project.containers()["small"]
+    assert project.target.docker.ok("inspect", container, "-f", shown) == f"{48 << 20} 500000000\n"

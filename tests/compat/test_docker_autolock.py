@@ -9,7 +9,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from tests.compat.test_docker_clients import Cli, client  # noqa: F401  (a fixture)
+from tests.clients import Cli
 from tests.conftest import HostDaemon
 
 pytestmark = pytest.mark.root
@@ -33,8 +33,8 @@ def restart(daemon: HostDaemon) -> None:
     daemon.start()
 
 
-def test_docker_cli(manager: HostDaemon, client: Path) -> None:  # noqa: F811
-    docker = Cli(client, manager.socket)
+def test_docker_cli(manager: HostDaemon, client: Path) -> None:
+    docker = Cli(manager.socket, client)
     shown = docker.ok("swarm", "init", "--autolock", "--advertise-addr", "127.0.0.1")
     found = re.search(r"\n    (SWMKEY-1-\S{43})\n", shown)
     assert found, shown

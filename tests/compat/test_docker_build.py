@@ -18,7 +18,8 @@ from pathlib import Path
 import docker
 import pytest
 
-from tests.commands import PATIENCE, SWARMCTL, Result, run
+from tests.clients import Cli
+from tests.commands import PATIENCE, SWARMCTL
 from tests.conftest import HostDaemon
 from tests.images import tar_of
 
@@ -39,20 +40,9 @@ CMD ["cat", "/app/said"]
 """
 
 
-class DockerBuild:
+class DockerBuild(Cli):
     def __init__(self, host: HostDaemon) -> None:
-        found = shutil.which("docker")
-        assert found, "no docker client: install one"
-        self._client = found
-        self.environment = os.environ | {"DOCKER_HOST": f"unix://{host.socket}", "DOCKER_BUILDKIT": "0"}
-
-    def run(self, *words: str, text: str = "") -> Result:
-        return run([self._client, *words], text, self.environment)
-
-    def ok(self, *words: str, text: str = "") -> str:
-        result = self.run(*words, text=text)
-        assert result.code == 0, f"docker {' '.join(words)}: {result.err}\n{result.out}"
-        return result.out
+        super().__init__(host.socket, DOCKER_BUILDKIT="0")
 
 
 @pytest.fixture
@@ -396,7 +386,7 @@ def test_nothing_is_left_of_a_build_that_was_cut_off(
     before = leftovers(host)
 
     def begun() -> subprocess.Popen[bytes]:
-        command = ["docker", "build", where]
+        command = [str(client.client), "build", where]
         building = subprocess.Popen(
             command, env=client.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import docker
 import pytest
 
-from tests.commands import ROOT, Result, run
+from tests.clients import Cli
 from tests.conftest import HostDaemon
 from tests.labs import Lab, lab_of
 
@@ -56,53 +53,8 @@ def test_sdk_errors_have_dockers_status(host: HostDaemon) -> None:
         api.close()
 
 
-def unpacked_client() -> Path | None:
-    """The client of the distribution's own package, without installing it (that would start a daemon)."""
-    folder = ROOT / ".venv" / "docker-client"
-    client = folder / "usr/bin/docker"
-    if client.exists():
-        return client
-    folder.mkdir(parents=True, exist_ok=True)
-    for package in ("docker-cli", "docker.io"):
-        command = ["apt-get", "download", "-q", package]
-        if subprocess.run(command, cwd=folder, capture_output=True).returncode == 0:
-            for archive in folder.glob(f"{package}_*.deb"):
-                subprocess.run(["dpkg-deb", "-x", str(archive), str(folder)], check=True)
-                archive.unlink()
-            if client.exists():
-                return client
-    return None
-
-
-@pytest.fixture(scope="module", params=["installed", "packaged"])
-def client(request: pytest.FixtureRequest) -> Path:
-    """The docker that is installed, and the distribution's; where only one can be had, it has to do for both."""
-    installed = shutil.which("docker")
-    found = [Path(installed)] if installed else []
-    unpacked = unpacked_client()
-    found += [unpacked] if unpacked is not None else []
-    assert found, "no docker client: install one, or make `apt-get download docker.io` work"
-    return found[0 if request.param == "installed" else -1]
-
-
-class Cli:
-    """A docker client pointed at one daemon."""
-
-    def __init__(self, client: Path, socket: object) -> None:
-        self._client = client
-        self._environment = os.environ | {"DOCKER_HOST": f"unix://{socket}"}
-
-    def run(self, *words: str, text: str = "") -> Result:
-        return run([str(self._client), *words], text, self._environment)
-
-    def ok(self, *words: str, text: str = "") -> str:
-        result = self.run(*words, text=text)
-        assert result.code == 0, f"docker {' '.join(words)}: {result.err}"
-        return result.out
-
-
 def test_docker_cli_on_one_host(host: HostDaemon, client: Path, hello_archive: Path) -> None:
-    docker = Cli(client, host.socket)
+    docker = Cli(host.socket, client)
     assert "swarmctl" in docker.ok("version")
     assert "Swarm: inactive" in docker.ok("info")
     assert "Loaded image: hello:latest" in docker.ok("load", "-i", str(hello_archive))
@@ -128,7 +80,7 @@ def test_docker_cli_on_one_host(host: HostDaemon, client: Path, hello_archive: P
 def test_docker_cli_makes_a_swarm(client: Path) -> None:
     with lab_of(2, kind=Lab) as lab:
         first, second = lab.node("n1"), lab.node("n2")
-        manager, worker = Cli(client, first.socket), Cli(client, second.socket)
+        manager, worker = Cli(first.socket, client), Cli(second.socket, client)
         assert "is now a manager" in manager.ok("swarm", "init", "--advertise-addr", first.address)
         token = manager.ok("swarm", "join-token", "-q", "worker").strip()
         remote = f"{first.address}:2377"
@@ -140,7 +92,7 @@ def test_docker_cli_makes_a_swarm(client: Path) -> None:
 
 
 def test_docker_cli_on_a_swarm(swarm: Lab, client: Path) -> None:
-    docker = Cli(client, swarm.node("n1").socket)
+    docker = Cli(swarm.node("n1").socket, client)
     assert docker.ok("node", "ls").count("Ready") == 3
     service = docker.ok(
         "service", "create", "--detach", "--name", "by-docker", "--replicas", "2", "hello"

@@ -5,25 +5,23 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from tests.clients import Cli
 from tests.commands import PATIENCE
-from tests.compat.test_docker_clients import Cli, client
 from tests.conftest import HostDaemon
 
-__all__ = ["client"]
 pytestmark = pytest.mark.root
 WAIT_S = 30 * PATIENCE
 
 
 @pytest.fixture(scope="module")
 def docker(host: HostDaemon) -> Cli:
-    return Cli(Path(shutil.which("docker") or "docker"), host.socket)
+    return Cli(host.socket)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +38,7 @@ def box(docker: Cli, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def raw(docker: Cli, *words: str, data: bytes = b"") -> bytes:
     done = subprocess.run(
-        ["docker", *words], input=data, capture_output=True, env=docker._environment, timeout=WAIT_S
+        [str(docker.client), *words], input=data, capture_output=True, env=docker.environment, timeout=WAIT_S
     )
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
@@ -51,6 +49,7 @@ def names(data: bytes) -> list[str]:
         return tar.getnames()
 
 
+@pytest.mark.needs_client(23)
 def test_copies_a_file_in_and_out(docker: Cli, box: str, tmp_path: Path) -> None:
     source = tmp_path / "file.txt"
     source.write_text("content\n" * 1000)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
-from tests.compat.test_docker_clients import Cli, unpacked_client
+from tests.clients import Cli
 from tests.conftest import HostDaemon
 
 pytestmark = pytest.mark.root
 
 
 def test_docker_goes_on_with_what_is_there(host: HostDaemon) -> None:
-    client = shutil.which("docker") or unpacked_client()
-    assert client is not None, "no docker client: install one, or make `apt-get download docker.io` work"
-    docker = Cli(client, host.socket)  # type: ignore[arg-type]
+    docker = Cli(host.socket)
     docker.ok("swarm", "init")
     node = docker.ok("info", "--format", "{{.Swarm.NodeID}}")
     token = docker.ok("swarm", "join-token", "-q", "worker")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import queue
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients import Cli
 from tests.commands import PATIENCE, ROOT
-from tests.compat.test_docker_clients import Cli, unpacked_client
 from tests.conftest import HostDaemon
 
 pytestmark = pytest.mark.root
@@ -44,10 +43,7 @@ while True:
 
 @pytest.fixture(scope="module")
 def docker(host: HostDaemon) -> Cli:
-    found = shutil.which("docker")
-    client = Path(found) if found else unpacked_client()
-    assert client is not None, "no docker client: install one, or make `apt-get download docker.io` work"
-    return Cli(client, host.socket)
+    return Cli(host.socket)
 
 
 @pytest.fixture

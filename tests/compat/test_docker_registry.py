@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.clients import docker_client
 from tests.commands import PATIENCE, SWARMCTL, Result, run
 from tests.conftest import HostDaemon
 from tests.registries import PASSWORD, USER, registry
@@ -52,8 +52,7 @@ def registries(host: HostDaemon, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(params=["docker", "swarmctl"])
 def client(request: pytest.FixtureRequest, host: HostDaemon, tmp_path: Path) -> Client:
-    program = shutil.which("docker") if request.param == "docker" else SWARMCTL
-    assert program, "no docker client: install one"
+    program = str(docker_client()) if request.param == "docker" else SWARMCTL
     return Client(program, host, tmp_path)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.clients import Cli
 from tests.commands import PATIENCE
-from tests.compat.test_docker_clients import Cli
 from tests.compat.test_docker_logs import docker, run, wait  # noqa: F401  (fixtures)
 from tests.conftest import HostDaemon
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.root
 
 
 def figures(docker: Cli, *words: str) -> dict[str, dict[str, str]]:  # noqa: F811
-    lines = docker.ok("stats", "--no-stream", "--format", "json", *words).splitlines()
+    lines = docker.ok("stats", "--no-stream", "--format", "{{json .}}", *words).splitlines()
     return {row["Name"]: row for row in map(json.loads, lines)}
 
 

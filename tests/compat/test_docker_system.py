@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import certificates
+from tests.clients import docker_client
 from tests.commands import PATIENCE, Result, run
 from tests.conftest import HostDaemon
 from tests.labs import Lab, lab_of
@@ -45,14 +45,12 @@ class Guarded(HostDaemon):
     def docker(
         self, *words: str, text: str = "", certificate: Path | None = None, **environment: str
     ) -> Result:
-        client = shutil.which("docker")
-        assert client, "no docker client: install docker-cli"
         places = {
             "DOCKER_HOST": f"tcp://{ADDRESS}",
             "DOCKER_TLS_VERIFY": "1",
             "DOCKER_CERT_PATH": str(certificate or self.certificates),
         }
-        return run([*self.namespaces, client, *words], text, os.environ | places | environment)
+        return run([*self.namespaces, str(docker_client()), *words], text, os.environ | places | environment)
 
     def good(self, *words: str, text: str = "", **environment: str) -> str:
         result = self.docker(*words, text=text, **environment)
@@ -178,7 +176,7 @@ def test_events_of_a_containers_life(daemon: Guarded) -> None:
 def test_disk_usage(daemon: Guarded, tmp_path: Path) -> None:
     daemon.good("run", "--name", "writer", "-v", "kept:/data", "hello", "sh", "-c",
                 "head -c 5000 /dev/zero > /data/x; head -c 300000 /dev/zero > /y")  # fmt: skip
-    rows = [json.loads(line) for line in daemon.good("system", "df", "--format", "json").splitlines()]
+    rows = [json.loads(line) for line in daemon.good("system", "df", "--format", "{{json .}}").splitlines()]
     by_type = {row["Type"]: row for row in rows}
     assert (by_type["Images"]["TotalCount"], by_type["Images"]["Active"]) == ("1", "1")
     assert by_type["Local Volumes"]["Size"] == "5kB"
@@ -234,7 +232,7 @@ def test_events_of_a_swarm(hello_archive: Path) -> None:
         node = lab.node("n1")
 
         def docker(*words: str) -> str:
-            result = run(["docker", *words], "", os.environ | {"DOCKER_HOST": node.host})
+            result = run([str(docker_client()), *words], "", os.environ | {"DOCKER_HOST": node.host})
             assert result.code == 0, result.err
             return result.out
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import Result, run
+from tests.clients import Cli
 from tests.conftest import READY_S, HostDaemon
 
 pytestmark = pytest.mark.root
@@ -61,20 +59,12 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, hello_archive: Path) -> Ite
         made.close()
 
 
-class Docker:
+class Docker(Cli):
     def __init__(self, daemon: HostDaemon) -> None:
-        installed = shutil.which("docker")
-        assert installed, "no docker client: apt-get install docker-cli (or docker.io)"
-        self._client = installed
-        self._environment = os.environ | {"DOCKER_HOST": f"unix://{daemon.socket}"}
+        super().__init__(daemon.socket)
 
-    def run(self, *words: str) -> Result:
-        return run([self._client, *words], "", self._environment)
-
-    def ok(self, *words: str) -> str:
-        result = self.run(*words)
-        assert result.code == 0, f"docker {' '.join(words)}: {result.err}"
-        return result.out.strip()
+    def ok(self, *words: str, text: str = "") -> str:
+        return super().ok(*words, text=text).strip()
 
 
 @pytest.fixture(scope="module")

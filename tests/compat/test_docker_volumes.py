@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -15,28 +14,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients import Cli
 from tests.commands import PATIENCE, ROOT, SWARMCTL, Result, run
 from tests.conftest import HostDaemon
 
 pytestmark = pytest.mark.root
 
 
-class Docker:
+class Docker(Cli):
     """The docker that is installed, against one daemon."""
 
     def __init__(self, host: HostDaemon) -> None:
-        installed = shutil.which("docker")
-        assert installed is not None, "no docker client: install one"
-        self._client = installed
-        self._environment = os.environ | {"DOCKER_HOST": f"unix://{host.socket}"}
+        super().__init__(host.socket)
 
-    def run(self, *words: str) -> Result:
-        return run([self._client, *words], "", self._environment)
-
-    def ok(self, *words: str) -> str:
-        result = self.run(*words)
-        assert result.code == 0, f"docker {' '.join(words)}: {result.err}"
-        return result.out.strip()
+    def ok(self, *words: str, text: str = "") -> str:
+        return super().ok(*words, text=text).strip()
 
 
 @pytest.fixture
@@ -134,6 +126,7 @@ def test_a_bind_volume_keeps_to_its_options(docker: Docker, tmp_path: Path) -> N
         assert words in docker.run("volume", "create", *options).err
 
 
+@pytest.mark.needs_client(26)
 def test_subpaths_stay_inside_of_their_volume(host: HostDaemon, docker: Docker) -> None:
     docker.ok("volume", "create", "tree")
     data = host.root / "volumes/tree/_data"
@@ -193,6 +186,7 @@ def test_anonymous_volumes_go_with_their_container(docker: Docker) -> None:
     assert docker.ok("volume", "ls", "-q") == ""
 
 
+@pytest.mark.needs_client(23)
 def test_lists_usage_and_what_only_clusters_have(host: HostDaemon, docker: Docker) -> None:
     docker.ok("volume", "create", "--label", "tier=db", "first")
     docker.ok("volume", "create", "second")
@@ -268,7 +262,8 @@ def test_a_driver_that_fails_is_named_and_holds_up_nobody(
         conflict = docker.run("volume", "create", "-d", "local", "made")
         assert "driver 'own' already has volume 'made'" in conflict.err
     socket.unlink(missing_ok=True)
-    assert 'plugin "own" not found' in docker.run("volume", "rm", "made").err
+    missing = docker.run("volume", "rm", "made").err
+    assert 'plugin "own" not found' in missing or "No such volume: made" in missing  # clients before 23
     docker.ok("volume", "create", "other")
     docker.ok("volume", "rm", "-f", "made", "other")
     assert docker.ok("volume", "ls", "-q") == ""

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.clients import docker_client
 from tests.commands import PATIENCE
 from tests.conftest import HostDaemon
 from tests.raw_http import Answer, call
@@ -84,7 +85,7 @@ class Swapper:
     def __enter__(self) -> Swapper:
         environment = os.environ | {"DOCKER_HOST": f"unix://{self._host.socket}"}
         self._process = subprocess.Popen(
-            ["docker", "exec", "hostile", "sh", "-c", self._script],
+            [str(docker_client()), "exec", "hostile", "sh", "-c", self._script],
             env=environment,
             stderr=subprocess.DEVNULL,
         )

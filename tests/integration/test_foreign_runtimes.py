@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients import docker_client
 from tests.commands import PATIENCE, Result, run
 from tests.conftest import HostDaemon, processes
 
@@ -23,7 +24,7 @@ def runtime(request: pytest.FixtureRequest) -> str:
 
 
 def docker(host: HostDaemon, *words: str) -> Result:
-    return run(["docker", "-H", f"unix://{host.socket}", *words], "", os.environ)
+    return run([str(docker_client()), "-H", f"unix://{host.socket}", *words], "", os.environ)
 
 
 def ok(host: HostDaemon, *words: str) -> str:
@@ -54,7 +55,7 @@ def test_output_and_exit_codes(host: HostDaemon, runtime: str) -> None:
 
 
 def test_input_and_terminals(host: HostDaemon, runtime: str) -> None:
-    words = ["docker", "-H", f"unix://{host.socket}", "run", "--rm", "--runtime", runtime]
+    words = [str(docker_client()), "-H", f"unix://{host.socket}", "run", "--rm", "--runtime", runtime]
     assert run([*words, "-i", "hello", "cat"], "through\n", os.environ).out == "through\n"
     assert "terminal" in ok(
         host, "run", "--rm", "-t", "--runtime", runtime, "hello", "sh", "-c", "test -t 0 && echo terminal"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients import docker_client
 from tests.commands import BIN, PATIENCE, run
 from tests.conftest import HostDaemon, processes
 
@@ -35,7 +36,7 @@ def daemon(
 
 
 def docker(host: HostDaemon, *words: str) -> str:
-    result = run(["docker", "-H", f"unix://{host.socket}", *words], "", os.environ)
+    result = run([str(docker_client()), "-H", f"unix://{host.socket}", *words], "", os.environ)
     assert result.code == 0, result.err
     return result.out.strip()
 
@@ -68,7 +69,16 @@ def test_containers_live_on_it(daemon: HostDaemon, request: pytest.FixtureReques
 
 
 def test_a_size_is_served_or_refused_by_name(daemon: HostDaemon) -> None:
-    words = ["docker", "-H", f"unix://{daemon.socket}", "run", "--rm", "--storage-opt", "size=8M", "hello"]
+    words = [
+        str(docker_client()),
+        "-H",
+        f"unix://{daemon.socket}",
+        "run",
+        "--rm",
+        "--storage-opt",
+        "size=8M",
+        "hello",
+    ]
     result = run([*words, "dd", "if=/dev/urandom", "of=/big", "bs=1M", "count=12"], "", os.environ)
     assert result.code != 0
     if daemon.options[1] == "btrfs":

@@ -38,7 +38,7 @@ def test_what_the_host_lacks_is_left_out() -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(InvalidParameter, match='invalid capability: "FLY"'):
+    with pytest.raises(InvalidParameter, match='invalid CapAdd: unknown capability: "CAP_FLY"'):
         container_capabilities(add=["FLY"], available=EVERYTHING)
 
 
