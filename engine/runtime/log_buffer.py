@@ -22,7 +22,7 @@ _Item = tuple[int, int, bytes | None]  # stream, time in ns, data (None: the end
 
 
 class BufferedLog:
-    """The same verbs as a JsonLog. The thread begins with the first line, or with `go_on`."""
+    """The same verbs as a JsonLog. The thread begins with the first line, or with `let_go`."""
 
     __slots__ = (
         "_closed",
@@ -50,17 +50,11 @@ class BufferedLog:
         self._closed = False
         self._lost = 0
         self._deadline = 0.0
-        self._is_held = False
+        self._is_held = state is not None  # a trial writes nothing: it would come twice
 
     @property
     def lost_bytes(self) -> int:
         return self._lost + self._log.lost_bytes
-
-    def go_on(self) -> None:
-        """Write what was handed over."""
-        with self._ready:
-            if self._queue:
-                self._wake()
 
     def mend(self) -> None:
         self._log.mend()
@@ -96,10 +90,11 @@ class BufferedLog:
             return state
 
     def let_go(self) -> None:
-        """Nobody took over, or only a copy: this process goes on writing."""
+        """It is this process that goes on writing."""
         with self._ready:
             self._is_held = False
-            self._ready.notify_all()
+            if self._queue:
+                self._wake()
 
     def close(self) -> None:
         """What was not written by now is lost, and counted."""

@@ -155,8 +155,6 @@ class Container:
         for attacher in self._attachers:
             if attacher.has_output:
                 self._poller.watch_writable(attacher.sock.fileno(), self._writer(attacher))
-        if isinstance(self._log, BufferedLog):
-            self._log.go_on()
         self.pump()
 
     def hand_over(self, filter_number: int) -> SupervisedState:

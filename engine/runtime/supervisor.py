@@ -93,6 +93,7 @@ class Supervisor:
         """`lock`: the descriptor that makes this the only supervisor of its folder."""
         self._lock = lock
         self._threads.start()
+        self.let_go()
         self._connections.serve(listener)
         next_check = time.monotonic() + RUN_DIR_CHECK_S
         while not self._stopping:

@@ -115,7 +115,7 @@ def test_what_waits_is_handed_over_and_written_by_the_next(
     ]
     following = BufferedLog(JsonLog(str(tmp_path / "log"), 0, 1, state), 100, state)
     assert lines(tmp_path / "log") == 0, "a trial writes nothing"
-    following.go_on()
+    following.let_go()
     settle(following)
     assert lines(tmp_path / "log") == 2
 
