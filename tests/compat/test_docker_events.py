@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.compat.test_docker_clients import Cli, unpacked_client
+from tests.clients import Cli
 from tests.conftest import HostDaemon
 
 pytestmark = pytest.mark.root
@@ -95,10 +94,7 @@ CASES: list[tuple[str, list[str], list[str]]] = [
 
 @pytest.fixture(scope="module")
 def docker(host: HostDaemon) -> Iterator[Cli]:
-    found = shutil.which("docker")
-    client = Path(found) if found else unpacked_client()
-    assert client is not None, "no docker client: install one, or make `apt-get download docker.io` work"
-    made = Cli(client, host.socket)
+    made = Cli(host.socket)
     yield made
     if left := made.ok("ps", "-aq").split():
         made.ok("rm", "-f", *left)

@@ -59,12 +59,16 @@ VALUES: dict[str, Any] = {
     "dns-search": ["example"],
     "ip": "127.0.0.1",
     "bip": "10.1.0.1/16",
+    "icc": False,
+    "ipv6": True,
+    "fixed-cidr-v6": "fd00:1::/64",
     "mtu": 1400,
     "default-address-pools": [{"base": "10.2.0.0/16", "size": 24}],
     "metrics-addr": "127.0.0.1:9323",
     "shutdown-timeout": 1,
 }
 WITH: dict[str, dict[str, Any]] = {key: {"tls": True} for key in ("tlscacert", "tlscert", "tlskey")}
+WITH["fixed-cidr-v6"] = {"ipv6": True}
 HONOURED = [option.key for option in OPTIONS if option.only is None]
 
 
