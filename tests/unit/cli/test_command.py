@@ -113,13 +113,6 @@ def test_flags_take_values_as_dockers_do() -> None:
     )
 
 
-def test_completion_scripts(capsys: pytest.CaptureFixture[str]) -> None:
-    for shell, word in (("bash", "complete "), ("zsh", "compdef "), ("fish", "complete ")):
-        assert main(["completion", shell]) == 0
-        assert word in capsys.readouterr().out
-    assert main(["completion", "csh"]) == 1
-
-
 def test_completion_knows_the_verbs() -> None:
     from click.shell_completion import ShellComplete
 

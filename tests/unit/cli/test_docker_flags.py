@@ -32,12 +32,6 @@ REFUSED = {
 REPEATED = ("list", "map", "strings", "filter", "mount", "port", "network", "secret", "config", "ulimit")
 # The content of a secret may come from stdin, ps has words of its own, and we need to know which volume.
 OTHER_USAGE = ("config create", "top", "container top", "volume update")
-# Their effect belongs to the networks of the engine.
-OF_NETWORKS = {
-    *("network connect --gw-priority", "network connect --ip6", "network connect --link"),
-    *("network connect --link-local-ip", "network create --config-from", "network create --config-only"),
-    *("network create --ipam-driver", "network create --ipam-opt", "network create --ipv4"),
-}
 
 
 def find(path: str) -> click.Command | None:
@@ -77,8 +71,7 @@ def ours() -> Iterator[tuple[str, click.Command]]:
 
 def differences(path: str, name: str, flag: dict[str, str], option: click.Option | None) -> Iterator[str]:
     if option is None:
-        if f"{path} --{name}" not in OF_NETWORKS:
-            yield f"{path} has no --{name}"
+        yield f"{path} has no --{name}"
         return
     if flag["short"] and f"-{flag['short']}" not in option.opts:
         yield f"{path} --{name} has no -{flag['short']}"
