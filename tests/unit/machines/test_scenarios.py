@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 VAGRANT = Path(__file__).resolve().parents[3] / "vagrant"
 sys.path.insert(0, str(VAGRANT))
 
+import scenarios.__main__ as scenarios_main  # noqa: E402
 from machines.lab import Lab  # noqa: E402
 from machines.machine import Image, Machine, MachineError  # noqa: E402
 from scenarios.__main__ import NAMES, Result, scenario, table  # noqa: E402
@@ -162,3 +163,19 @@ def test_the_table_says_what_failed() -> None:
         "| join | passed | 61 |",
         "| spread | FAILED: expected 3, seen 2 | 10 |",
     ]
+
+
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [
+        ("", "passed (played again; at first: expected 3, seen 2)"),
+        ("expected 3, seen 1", "FAILED: expected 3, seen 1 (played again; at first: expected 3, seen 2)"),
+    ],
+)
+def test_what_is_played_again_tells_both(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, second: str, told: str
+) -> None:
+    monkeypatch.setattr(scenarios_main, "play", lambda name, stage, evidence: Result(name, second, 7.0))
+    first = Result("spread", "expected 3, seen 2\nmore of it", 5.0)
+    result = scenarios_main.play_again(first, cast(scenarios_main.Stage, None), tmp_path)
+    assert (str(result), result.failure, result.seconds) == (told, second, 12.0)
