@@ -146,7 +146,10 @@ def test_a_stack_from_deploy_to_rm(docker: Cli, target: Target, tmp_path: Path) 
     removed = docker.run("stack", "rm", "shop")
     for line in ("service shop_web", "secret shop_word", "config shop_settings", "network shop_front"):
         assert f"Removing {line}\n" in removed.out + removed.err
-    assert "nothing found in stack: shop" in docker.run("stack", "ps", "shop").err.lower()
+    until(
+        "nothing is left to show",
+        lambda: "nothing found in stack: shop" in docker.run("stack", "ps", "shop").err.lower(),
+    )
     until("its tasks are gone", lambda: docker.ok("ps", "-q") == "")
     until("its network is gone", lambda: "shop_front" not in docker.ok("network", "ls"))
     docker.run("volume", "rm", "shop_data")

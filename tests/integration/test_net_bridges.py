@@ -52,7 +52,11 @@ async def main():
         await driver.remove_sandbox(name * 64)
     for network in (quiet, small):
         await driver.remove_network(network.id)
-    names = ip("-o", "link")
+    for _ in range(400):  # the kernel takes namespaces down when it likes, and their interfaces with them
+        names = ip("-o", "link")
+        if len(names.splitlines()) == 4:
+            break
+        await asyncio.sleep(0.05)
     assert "mybr0" not in names and "theirs0" in names and len(names.splitlines()) == 4, names
     await driver.close()
 """
