@@ -29,7 +29,8 @@ class Api:
         if response.status >= 400:
             raise RuntimeError(f"{method} {path}: {response.status} {answer.decode(errors='replace')}")
         is_json = "json" in response.headers.get("Content-Type", "")
-        return json.loads(answer) if answer and is_json and not path.endswith("load") else answer
+        is_stream = path.endswith("load") or path.startswith("/build")
+        return json.loads(answer) if answer and is_json and not is_stream else answer
 
     def run(self, image: str, command: list[str], network: str) -> None:
         """Create, start, wait for the exit, remove: what `docker run --rm` does."""
