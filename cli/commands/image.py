@@ -10,6 +10,7 @@ from typing import IO, Any
 import click
 
 from cli import humanize
+from cli.archive_output import refuse_terminal, write_archive
 from cli.client import Client
 from cli.command import (
     command,
@@ -187,28 +188,9 @@ def _opened(path: str) -> Iterator[IO[bytes]]:
 @click.pass_obj
 def save(client: Client, images: tuple[str, ...], target: str, platform: str) -> None:
     """Save one or more images to a tar archive (streamed to STDOUT by default)"""
-    from pathlib import Path
-
-    if not target and is_terminal(1):
-        raise UsageError("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+    refuse_terminal(target)
     query = {"names": list(images), "platform": platform_object(platform)}
-    response = client.stream("GET", "/images/get", query)
-    if not target:
-        for block in response.blocks():
-            sys.stdout.buffer.write(block)
-        sys.stdout.buffer.flush()
-        return
-    # An archive that was cut short must not look like a whole one: it gets its name when it is complete.
-    partial = Path(f"{target}.part")
-    try:
-        with open(partial, "wb") as out:
-            for block in response.blocks():
-                out.write(block)
-        partial.replace(target)
-    except OSError as error:
-        raise UsageError(f"cannot write {target}: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_archive(client.stream("GET", "/images/get", query).blocks(), target)
 
 
 @command("file|URL|- [REPOSITORY[:TAG]]", name="import")

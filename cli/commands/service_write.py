@@ -12,37 +12,11 @@ from cli.command import command, stop_at_first_argument
 from cli.commands.service import service_path
 from cli.errors import ApiError, CliError, UsageError
 from cli.output import show, warn
+from cli.resolver import ApiResolver
 from cli.service_flags import create_options, update_options
 from cli.service_spec import new_spec
-from cli.urls import quote
 
 _ATTEMPTS = 4
-
-
-class ApiResolver:
-    """Names of networks, secrets and configs to ids, by asking the daemon."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def network(self, name: str) -> str:
-        return str(self._client.get(f"/networks/{quote(name)}", {"scope": "swarm"})["Id"])
-
-    def secret(self, name: str) -> str:
-        return self._id("secret", name)
-
-    def config(self, name: str) -> str:
-        return self._id("config", name)
-
-    def _id(self, kind: str, name: str) -> str:
-        try:
-            return str(self._client.get(f"/{kind}s/{quote(name)}")["ID"])
-        except ApiError as error:
-            if error.status != 404:
-                raise
-            raise CliError(
-                f"{kind} not found: {name}", hint=f"swarmctl {kind} ls shows what there is"
-            ) from error
 
 
 @command("IMAGE [COMMAND] [ARG...]", context_settings=stop_at_first_argument())
@@ -52,7 +26,7 @@ class ApiResolver:
 @click.pass_obj
 def create(client: Client, /, image: str, words: tuple[str, ...], **options: Any) -> None:
     """Create a new service"""
-    spec = new_spec(options, image, words, ApiResolver(client))
+    spec = new_spec(options, image, words, ApiResolver(client, "swarm"))
     answer = client.post("/services/create", spec, headers=_registry_auth(options, spec))
     _warnings(answer)
     show(answer["ID"])
@@ -70,7 +44,7 @@ def update(client: Client, /, service: str, **options: Any) -> None:
     if options["rollback"]:
         _send(client, service, lambda spec: None, rollback=True)
     else:
-        resolver = ApiResolver(client)
+        resolver = ApiResolver(client, "swarm")
         _send(client, service, lambda spec: change_spec(spec, options, resolver), options=options)
     show(service)
     _converge(client, service, options["detach"], options["quiet"])

@@ -14,6 +14,7 @@ from typing import Any
 from cli.client import Client
 from cli.errors import ApiError, CliError
 from cli.output import show, warn
+from cli.resolver import ApiResolver
 from cli.stack.compose_file import Document
 from cli.stack.resources import networks, payloads
 from cli.stack.services import IMAGE, NAMESPACE, scoped, service_spec
@@ -113,7 +114,7 @@ class Deployment:
     def _service(
         self, name: str, there: Mapping[str, dict[str, Any]], resolve_image: str, with_registry_auth: bool
     ) -> str:
-        ids = _Ids(self._client)
+        ids = ApiResolver(self._client)
         spec = service_spec(self._stack, name, self._document, self._folder, ids, os.environ)
         for network in spec["TaskTemplate"].get("Networks") or []:
             network["Target"] = ids.network(network["Target"])
@@ -153,30 +154,6 @@ class Deployment:
                 if "out of sequence" not in error.reason or attempt == _ATTEMPTS:
                     raise
                 known = self._client.get(f"/services/{quote(known['ID'])}")
-
-
-class _Ids:
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def network(self, name: str) -> str:
-        return str(self._client.get(f"/networks/{quote(name)}")["Id"])
-
-    def secret(self, name: str) -> str:
-        return self._id("secret", name)
-
-    def config(self, name: str) -> str:
-        return self._id("config", name)
-
-    def _id(self, kind: str, name: str) -> str:
-        try:
-            return str(self._client.get(f"/{kind}s/{quote(name)}")["ID"])
-        except ApiError as error:
-            if error.status != 404:
-                raise
-            raise CliError(
-                f"{kind} not found: {name}", hint=f"swarmctl {kind} ls shows what there is"
-            ) from error
 
 
 def _warn(answer: dict[str, Any] | None) -> None:
