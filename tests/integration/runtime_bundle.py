@@ -11,8 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from engine.bundle import MASKED_PATHS, READONLY_PATHS, process_capabilities
-from engine.runtime import capabilities
+from engine.runtime import capabilities, spawn
 from engine.runtime.client import ContainerStart, ExitEvent, RuntimeClient
 from tests.commands import PATIENCE
 
@@ -176,3 +178,18 @@ async def started_node(tmp_path: Path) -> AsyncIterator[Node]:
         left = cgroup_leftovers(parent)
         remove_cgroups(parent)
         assert left == []
+
+
+SPAWNERS = ("compiled", "portable")
+
+
+async def started_node_with(
+    spawner: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Node]:
+    """A node whose containers are started by the compiled helper, or by the interpreter of the same list."""
+    if spawner == "portable":
+        monkeypatch.setenv("SWARMCTL_PORTABLE_SPAWN", "1")
+    else:
+        assert spawn.COMPILED is not None, "build the extension: python setup.py build_ext --inplace"
+    async for made in started_node(folder):
+        yield made

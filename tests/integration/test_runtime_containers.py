@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runtime_bundle import WAIT_S, Node, cgroup_leftovers, mount, started_node
+from runtime_bundle import SPAWNERS, WAIT_S, Node, cgroup_leftovers, mount, started_node, started_node_with
 
 from engine.errors import EngineFailure, NotFound
 from engine.runtime import program, seccomp, spawn
@@ -25,15 +25,11 @@ from tests.commands import PATIENCE
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60 * PATIENCE)]
 
 
-@pytest.fixture(params=["compiled", "portable"])
+@pytest.fixture(params=SPAWNERS)
 async def node(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Node]:
-    if request.param == "portable":
-        monkeypatch.setenv("SWARMCTL_PORTABLE_SPAWN", "1")
-    else:
-        assert spawn.COMPILED is not None, "build the extension: python setup.py build_ext --inplace"
-    async for made in started_node(tmp_path):
+    async for made in started_node_with(request.param, tmp_path, monkeypatch):
         yield made
 
 

@@ -10,10 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from runtime_bundle import Node, mount, started_node
+from runtime_bundle import SPAWNERS, Node, mount, started_node_with
 
 from engine import remapped
-from engine.runtime import spawn
 from engine.runtime.user_namespaces import NamespaceKeeper, Remapping, running_remapping
 from tests.commands import PATIENCE
 
@@ -21,15 +20,11 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(60 * PATIENCE)]
 REMAPPING = Remapping(uid=200_000, gid=300_000)
 
 
-@pytest.fixture(params=["compiled", "portable"])
+@pytest.fixture(params=SPAWNERS)
 async def node(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Node]:
-    if request.param == "portable":
-        monkeypatch.setenv("SWARMCTL_PORTABLE_SPAWN", "1")
-    else:
-        assert spawn.COMPILED is not None, "build the extension: python setup.py build_ext --inplace"
-    async for made in started_node(tmp_path):
+    async for made in started_node_with(request.param, tmp_path, monkeypatch):
         yield made
 
 
